@@ -1,0 +1,51 @@
+//! GPT-2 on the CPU, laid out as minGPT lays it out, with a hook at every activation.
+//!
+//! Read [`model`] first: one file, from layer norm up to the whole model, with the shape of every
+//! value beside it. The rest is what a model needs around it:
+//!
+//! | module | job |
+//! |---|---|
+//! | [`model`] | the arithmetic: `LayerNorm`, `CausalSelfAttention`, `Mlp`, `Block`, [`Gpt2`] |
+//! | [`site`] | the names of the activations that the model hands to a hook |
+//! | [`config`] | the sizes of a model, as `config.json` has them |
+//! | [`checkpoint`] | parameters out of a safetensors file, and every flaw of one as a clear error |
+//! | [`pretrained`] | where a model called `gpt2` is found, and the small one that is always there |
+//! | [`tokenizer`] | text to token ids and back |
+//! | [`visible`] | tokens and texts as a person can read them |
+//! | [`generate`] | sampling: greedy, temperature, top-k |
+//!
+//! A *hook* is a closure that the forward pass calls with each activation as it is made. To look,
+//! it reads the tensor; to patch, it overwrites it:
+//!
+//! ```
+//! use gpt2::{Pretrained, Site};
+//!
+//! let tiny = Pretrained::tiny()?;
+//! let ids = tiny.tokenizer.encode("Michelle Jones was a top-notch student. Michelle")?;
+//! let logits = tiny.model.forward(&ids, &mut |site, x| {
+//!     if site == Site::ResidPost(3) {
+//!         x.row_mut(10).fill(0.0); // wipe out what the last token knows after block 3
+//!     }
+//! });
+//! assert_eq!(logits.shape(), [11, 50257]);
+//! # Ok::<(), gpt2::Error>(())
+//! ```
+
+pub mod checkpoint;
+pub mod config;
+mod error;
+pub mod generate;
+pub mod model;
+pub mod pretrained;
+pub mod site;
+pub mod tokenizer;
+pub mod visible;
+
+pub use checkpoint::Checkpoint;
+pub use config::Config;
+pub use error::Error;
+pub use generate::Sampling;
+pub use model::{Gpt2, Hook, no_hook};
+pub use pretrained::Pretrained;
+pub use site::Site;
+pub use tokenizer::Tokenizer;

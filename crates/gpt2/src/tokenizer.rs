@@ -1,0 +1,193 @@
+//! Text to token ids and back.
+//!
+//! GPT-2 reads *byte-pair* tokens: frequent runs of bytes, most of them a word with the space before
+//! it. The vocabulary (r50k) is part of tiktoken-rs, so nothing is fetched. A token need not be
+//! valid UTF-8 by itself: an emoji is several tokens, each of them a few of its bytes.
+
+use tiktoken_rs::CoreBPE;
+
+use crate::Error;
+
+/// The id of `<|endoftext|>`, which separates documents in GPT-2's training data.
+pub const END_OF_TEXT: u32 = 50256;
+
+/// The longest text that is taken, in bytes. The longest token has 128 bytes, so this is more than
+/// any GPT-2 has positions for; and the tokenizer's splitting gives up on texts much longer.
+const MAX_TEXT_BYTES: usize = 1 << 19;
+
+/// GPT-2's tokenizer.
+#[derive(Clone, Copy)]
+pub struct Tokenizer {
+    bpe: &'static CoreBPE,
+}
+
+impl Default for Tokenizer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tokenizer {
+    /// The tokenizer. The first call builds its tables (tens of milliseconds); later ones are free.
+    pub fn new() -> Self {
+        Self {
+            bpe: tiktoken_rs::r50k_base_singleton(),
+        }
+    }
+
+    /// The token ids of a text. `<|endoftext|>` in the text is the token of that name, as in Hugging
+    /// Face's tokenizer.
+    ///
+    /// # Errors
+    /// If the text has more than half a million bytes.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(Error::TextTooLong {
+                bytes: text.len(),
+                limit: MAX_TEXT_BYTES,
+            });
+        }
+        Ok(self.bpe.encode_with_special_tokens(text))
+    }
+
+    /// The bytes of one token; none for an id that there is not.
+    pub fn bytes(&self, id: u32) -> Vec<u8> {
+        self.bpe.decode_bytes(&[id]).unwrap_or_default()
+    }
+
+    /// One token as text. Bytes that are not UTF-8 by themselves are written `\xNN`, an id that
+    /// there is not as `<|ID|>`.
+    pub fn token(&self, id: u32) -> String {
+        let bytes = self.bytes(id);
+        if bytes.is_empty() {
+            return format!("<|{id}|>");
+        }
+        let mut text = String::new();
+        for chunk in bytes.utf8_chunks() {
+            text += chunk.valid();
+            for byte in chunk.invalid() {
+                text += &format!("\\x{byte:02x}");
+            }
+        }
+        text
+    }
+
+    /// Each token as text, as [`Tokenizer::token`] writes it.
+    pub fn tokens(&self, ids: &[u32]) -> Vec<String> {
+        ids.iter().map(|&id| self.token(id)).collect()
+    }
+
+    /// The text of a row of tokens. Bytes that do not add up to UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.bytes(id)).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The id of a text that is exactly one token.
+    ///
+    /// # Errors
+    /// If it is none or several: with the pieces, and with the spelling that is one token (a space
+    /// put in front or taken away) if there is one.
+    pub fn to_single_token(&self, text: &str) -> Result<u32, Error> {
+        let ids = self.encode(text)?;
+        if let [id] = ids[..] {
+            return Ok(id);
+        }
+        let trimmed = text.trim();
+        let suggestion = [format!(" {trimmed}"), trimmed.to_owned()]
+            .into_iter()
+            .find(|spelling| {
+                spelling != text
+                    && matches!(self.encode(spelling).as_deref(), Ok([_]))
+                    && !trimmed.is_empty()
+            });
+        Err(Error::NotOneToken {
+            text: text.to_owned(),
+            pieces: self.tokens(&ids),
+            suggestion,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_main_prompt_has_the_ids_that_everyone_gets() {
+        let ids = Tokenizer::new()
+            .encode("Michelle Jones was a top-notch student. Michelle")
+            .unwrap();
+        assert_eq!(
+            ids,
+            [48736, 5437, 373, 257, 1353, 12, 1662, 354, 3710, 13, 16738]
+        );
+    }
+
+    #[test]
+    fn end_of_text_is_one_token() {
+        assert_eq!(
+            Tokenizer::new().encode("<|endoftext|>Hi").unwrap(),
+            [END_OF_TEXT, 17250]
+        );
+    }
+
+    #[test]
+    fn a_piece_of_an_emoji_shows_its_bytes() {
+        let tokenizer = Tokenizer::new();
+        let ids = tokenizer.encode("🦀").unwrap();
+        assert!(ids.len() > 1);
+        assert_eq!(tokenizer.tokens(&ids).concat(), r"\xf0\x9f\xa6\x80");
+        assert_eq!(tokenizer.decode(&ids), "🦀");
+        assert_eq!(tokenizer.token(60_000), "<|60000|>");
+    }
+
+    #[test]
+    fn an_answer_without_its_space_is_refused_with_the_right_spelling() {
+        let error = Tokenizer::new()
+            .to_single_token("Turing")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "\"Turing\" is 2 tokens (\"T\", \"uring\"), and exactly one is needed; \" Turing\" is a single token"
+        );
+        let error = Tokenizer::new()
+            .to_single_token(" Smith ")
+            .unwrap_err()
+            .to_string();
+        assert!(error.ends_with("\" Smith\" is a single token"), "{error}");
+        let error = Tokenizer::new()
+            .to_single_token("")
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("the answer is empty"), "{error}");
+    }
+
+    #[test]
+    fn a_text_beyond_all_measure_is_refused() {
+        let error = Tokenizer::new()
+            .encode(&" ".repeat(2_000_000))
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("the text has 2000000 bytes"), "{error}");
+    }
+
+    #[test]
+    fn the_longest_text_that_is_taken_is_tokenised() {
+        let tokenizer = Tokenizer::new();
+        for text in [" ".repeat(MAX_TEXT_BYTES), "é".repeat(MAX_TEXT_BYTES / 2)] {
+            assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap()), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives_the_round_trip(text in "\\PC*|(?s).*") {
+            let tokenizer = Tokenizer::new();
+            prop_assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap()), text);
+        }
+    }
+}

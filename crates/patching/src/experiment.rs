@@ -1,0 +1,160 @@
+//! Two prompts, and which of them is patched into the other.
+
+use std::fmt;
+use std::str::FromStr;
+
+use gpt2::Gpt2;
+
+/// Which run is patched into which.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Clean activations into the corrupted run: what is enough to restore the answer?
+    #[default]
+    Denoising,
+    /// Corrupted activations into the clean run: what is needed to keep the answer?
+    Noising,
+}
+
+impl Direction {
+    /// Both directions.
+    pub const ALL: [Self; 2] = [Self::Denoising, Self::Noising];
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Denoising => "denoising",
+            Self::Noising => "noising",
+        })
+    }
+}
+
+impl FromStr for Direction {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL
+            .into_iter()
+            .find(|direction| direction.to_string() == text);
+        found.ok_or_else(|| format!("there is no direction \"{text}\"; give denoising or noising"))
+    }
+}
+
+/// What is wrong with a pair of prompts.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Patching needs an activation of one run for every activation of the other.
+    #[error(
+        "the clean prompt has {clean} tokens and the corrupted one {corrupted}; they must have equally many"
+    )]
+    DifferentLengths {
+        /// The clean prompt's tokens.
+        clean: usize,
+        /// The corrupted prompt's tokens.
+        corrupted: usize,
+    },
+
+    /// Equal prompts have equal activations.
+    #[error(
+        "the clean and the corrupted prompt are the same {count} tokens: there is nothing to patch"
+    )]
+    SamePrompts {
+        /// How many tokens they have.
+        count: usize,
+    },
+
+    /// A prompt that the model cannot read.
+    #[error("the {which} prompt: {error}")]
+    Prompt {
+        /// "clean" or "corrupted".
+        which: &'static str,
+        /// What is wrong with it.
+        error: gpt2::Error,
+    },
+}
+
+/// Two prompts of equally many tokens, and which is patched into which.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    clean: Vec<u32>,
+    corrupted: Vec<u32>,
+    direction: Direction,
+}
+
+impl Experiment {
+    /// Checks the two prompts, as token ids.
+    ///
+    /// # Errors
+    /// If the model cannot read one of them, if they have different numbers of tokens, or if they
+    /// are the same.
+    pub fn new(
+        model: &Gpt2,
+        clean: Vec<u32>,
+        corrupted: Vec<u32>,
+        direction: Direction,
+    ) -> Result<Self, Error> {
+        for (which, ids) in [("clean", &clean), ("corrupted", &corrupted)] {
+            model
+                .check_prompt(ids)
+                .map_err(|error| Error::Prompt { which, error })?;
+        }
+        if clean.len() != corrupted.len() {
+            return Err(Error::DifferentLengths {
+                clean: clean.len(),
+                corrupted: corrupted.len(),
+            });
+        }
+        if clean == corrupted {
+            return Err(Error::SamePrompts { count: clean.len() });
+        }
+        Ok(Self {
+            clean,
+            corrupted,
+            direction,
+        })
+    }
+
+    /// The clean prompt.
+    pub fn clean(&self) -> &[u32] {
+        &self.clean
+    }
+
+    /// The corrupted prompt.
+    pub fn corrupted(&self) -> &[u32] {
+        &self.corrupted
+    }
+
+    /// Which is patched into which.
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// The prompt whose activations are put into the other run.
+    pub fn source(&self) -> &[u32] {
+        match self.direction {
+            Direction::Denoising => &self.clean,
+            Direction::Noising => &self.corrupted,
+        }
+    }
+
+    /// The prompt that is run again and again, each time with one activation of the source's.
+    pub fn base(&self) -> &[u32] {
+        match self.direction {
+            Direction::Denoising => &self.corrupted,
+            Direction::Noising => &self.clean,
+        }
+    }
+
+    /// How many tokens each prompt has.
+    pub fn n_tokens(&self) -> usize {
+        self.clean.len()
+    }
+
+    /// The positions at which the two prompts have different tokens.
+    pub fn differing_positions(&self) -> Vec<usize> {
+        (0..self.n_tokens())
+            .filter(|&pos| self.clean[pos] != self.corrupted[pos])
+            .collect()
+    }
+}

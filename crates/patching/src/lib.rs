@@ -1,0 +1,68 @@
+//! Activation patching: which activation of GPT-2 carries an answer?
+//!
+//! # The method
+//!
+//! Run two prompts of equally many tokens that differ in the fact of interest:
+//!
+//! - *clean*: "Michelle **Jones** was a top-notch student. Michelle"
+//! - *corrupted*: "Michelle **Smith** was a top-notch student. Michelle"
+//!
+//! After the clean prompt the model says " Jones", after the corrupted one " Smith". The number
+//! `logit(" Smith") − logit(" Jones")` at the last position, the [`Metric`], tells the two apart.
+//!
+//! Now run one prompt (the *base*) once more, but at one place (a layer's output at one position,
+//! say) put in what the other run (the *source*) had there. Everything after that place is computed
+//! anew. If the metric swings over to the source's, that one activation carried the surname; if it
+//! does not move, the surname was not there, or the model did not use it. Doing this for every layer
+//! and position gives a map of the way that the surname takes through the model: the heatmap.
+//!
+//! The two [`Direction`]s ask different questions:
+//!
+//! - *denoising* puts a clean activation into the corrupted run: is it **enough** to restore the
+//!   answer?
+//! - *noising* puts a corrupted activation into the clean run: is it **needed** to keep the answer?
+//!
+//! # In this crate
+//!
+//! | type | what it says |
+//! |---|---|
+//! | [`Experiment`] | the two prompts and the direction |
+//! | [`Metric`] | the number that is read off the last logits |
+//! | [`SiteKind`], [`Patch`] | what is put into the other run: kind, layer, position, head |
+//! | [`Sweep`] | many patches of one experiment, over axes such as layer × position |
+//! | [`plain`] | the engine to read first: a whole forward pass for every patch |
+//!
+//! ```
+//! use gpt2::Pretrained;
+//! use patching::{Direction, Experiment, Metric, SiteKind, Sweep};
+//!
+//! let tiny = Pretrained::tiny()?;
+//! let ids = |text| tiny.tokenizer.encode(text);
+//! let experiment = Experiment::new(
+//!     &tiny.model,
+//!     ids("Michelle Jones was a top-notch student. Michelle")?,
+//!     ids("Michelle Smith was a top-notch student. Michelle")?,
+//!     Direction::Denoising,
+//! )?;
+//! let metric = Metric::LogitDiff {
+//!     a: tiny.tokenizer.to_single_token(" Smith")?,
+//!     b: tiny.tokenizer.to_single_token(" Jones")?,
+//! };
+//! let sweep = Sweep::over(&experiment, SiteKind::ResidPost); // every layer × position
+//! let outcome = sweep.run(&tiny.model, metric, &|_| {});
+//! assert_eq!(outcome.grid.shape, [12, 11]);
+//! assert_eq!(outcome.grid.at(&[2, 0]), outcome.corrupted_metric); // the prompts agree up to there
+//! assert!(outcome.grid.at(&[0, 1]) < -10.0); // the surname itself restores the clean answer
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod experiment;
+mod metric;
+mod patch;
+pub mod plain;
+mod sweep;
+
+pub use experiment::{Direction, Error, Experiment};
+pub use metric::{Logits, Metric, Reference};
+pub use patch::{Patch, SiteKind};
+pub use sweep::{Axis, Grid, Outcome, Sweep};

@@ -1,0 +1,138 @@
+//! The plain engine: a whole forward pass for every patch.
+//!
+//! It does nothing clever, so it is the one to read and the judge of every faster way. Three steps:
+//!
+//! 1. Run the source prompt and keep its activations (a hook that clones).
+//! 2. Run the base prompt, for the logits to compare with.
+//! 3. For every patch, run the base prompt once more with a hook that overwrites one activation.
+//!
+//! The runs of step 3 do not depend on each other: rayon spreads them over the threads.
+
+use std::collections::HashMap;
+
+use gpt2::{Gpt2, Site, no_hook};
+use rayon::prelude::*;
+use tensor::Tensor;
+
+use crate::{Direction, Experiment, Logits, Metric, Patch, Reference};
+
+/// The metric of each patched run, in the order of `patches`, and the unpatched runs' logits.
+/// `progress` is told `1` after every run.
+pub fn run(
+    model: &Gpt2,
+    experiment: &Experiment,
+    patches: &[Patch],
+    metric: Metric,
+    progress: &(dyn Fn(usize) + Sync),
+) -> (Vec<f32>, Reference) {
+    // 1. Keep the source's activations, those that some patch needs.
+    let mut cache: HashMap<Site, Option<Tensor>> =
+        patches.iter().map(|patch| (patch.site(), None)).collect();
+    let source_logits = model.next_token_logits(experiment.source(), &mut |site, x| {
+        if let Some(kept) = cache.get_mut(&site) {
+            *kept = Some(x.clone());
+        }
+    });
+
+    // 2. The base run as it is.
+    let base_logits = model.next_token_logits(experiment.base(), &mut no_hook);
+
+    let (clean, corrupted) = match experiment.direction() {
+        Direction::Denoising => (source_logits, base_logits),
+        Direction::Noising => (base_logits, source_logits),
+    };
+    let reference = Reference { clean, corrupted };
+
+    // 3. The base run with one activation of the source's, for every patch.
+    let patched_metric = |patch: &Patch| {
+        let logits = model.next_token_logits(experiment.base(), &mut |site, x| {
+            if site == patch.site()
+                && let Some(source) = &cache[&site]
+            {
+                patch.apply(source, x);
+            }
+        });
+        progress(1);
+        metric.of(Logits::All(&logits), &reference)
+    };
+    (patches.par_iter().map(patched_metric).collect(), reference)
+}
+
+#[cfg(test)]
+mod tests {
+    use gpt2::Pretrained;
+
+    use super::*;
+    use crate::{SiteKind, Sweep};
+
+    fn tiny_experiment(tiny: &Pretrained, direction: Direction) -> Experiment {
+        let ids = |text| tiny.tokenizer.encode(text).unwrap();
+        Experiment::new(
+            &tiny.model,
+            ids("When John and Mary went to the shops, John gave the bag to"),
+            ids("When John and Mary went to the shops, Mary gave the bag to"),
+            direction,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn patching_a_run_with_its_own_activations_changes_no_bit() {
+        let tiny = Pretrained::tiny().unwrap();
+        let ids = tiny
+            .tokenizer
+            .encode("Her name was Alex Hart. When Alex")
+            .unwrap();
+        let mut cache = HashMap::new();
+        let logits = tiny
+            .model
+            .forward(&ids, &mut |site, x| drop(cache.insert(site, x.clone())));
+        for kind in SiteKind::ALL {
+            for layer in [0, 5, 11] {
+                let patch = Patch::whole(kind, layer);
+                let patched = tiny.model.forward(&ids, &mut |site, x| {
+                    if site == patch.site() {
+                        patch.apply(&cache[&site], x);
+                    }
+                });
+                assert_eq!(patched, logits, "{kind} of layer {layer}");
+            }
+        }
+    }
+
+    #[test]
+    fn patching_the_whole_residual_stream_gives_the_sources_logits() {
+        let tiny = Pretrained::tiny().unwrap();
+        let experiment = tiny_experiment(&tiny, Direction::Denoising);
+        let metric = Metric::LogitDiff { a: 1757, b: 5335 };
+        let patches: Vec<Patch> = [SiteKind::ResidPre, SiteKind::ResidMid, SiteKind::ResidPost]
+            .into_iter()
+            .flat_map(|site| (0..12).map(move |layer| Patch::whole(site, layer)))
+            .collect();
+        let (values, reference) = run(&tiny.model, &experiment, &patches, metric, &|_| {});
+        let clean = metric.of(Logits::All(&reference.clean), &reference);
+        assert!(
+            values.iter().all(|value| *value == clean),
+            "{values:?} instead of {clean}"
+        );
+    }
+
+    #[test]
+    fn both_directions_meet_at_the_ends() {
+        // Before the prompts differ nothing changes; at the last position of the last layer all does.
+        let tiny = Pretrained::tiny().unwrap();
+        let metric = Metric::LogitDiff { a: 1757, b: 5335 };
+        for direction in Direction::ALL {
+            let experiment = tiny_experiment(&tiny, direction);
+            let outcome =
+                Sweep::over(&experiment, SiteKind::ResidPost).run(&tiny.model, metric, &|_| {});
+            let (base, source) = match direction {
+                Direction::Denoising => (outcome.corrupted_metric, outcome.clean_metric),
+                Direction::Noising => (outcome.clean_metric, outcome.corrupted_metric),
+            };
+            assert_eq!(experiment.differing_positions(), [9]);
+            assert!((0..12).all(|layer| (0..9).all(|pos| outcome.grid.at(&[layer, pos]) == base)));
+            assert_eq!(outcome.grid.at(&[11, 13]), source);
+        }
+    }
+}

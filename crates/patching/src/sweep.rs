@@ -1,0 +1,156 @@
+//! Many patches of one experiment, over axes such as layer × position.
+
+use std::fmt;
+
+use gpt2::Gpt2;
+
+use crate::{Experiment, Metric, Patch, Reference, SiteKind, plain};
+
+/// What one axis of a grid counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Axis {
+    /// The block, from 0.
+    Layer,
+    /// The position of a token, from 0.
+    Pos,
+    /// The attention head within its layer, from 0.
+    Head,
+    /// The position that attends.
+    Dest,
+    /// The position that is attended to.
+    Src,
+}
+
+impl fmt::Display for Axis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Layer => "layer",
+            Self::Pos => "pos",
+            Self::Head => "head",
+            Self::Dest => "dest",
+            Self::Src => "src",
+        })
+    }
+}
+
+/// Numbers over axes, the last axis running fastest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    /// What each axis counts.
+    pub axes: Vec<Axis>,
+    /// How long each axis is.
+    pub shape: Vec<usize>,
+    /// The numbers, row-major.
+    pub values: Vec<f32>,
+}
+
+impl Grid {
+    /// The number at an index for each axis.
+    ///
+    /// # Panics
+    /// If the index is outside of the grid.
+    #[track_caller]
+    pub fn at(&self, index: &[usize]) -> f32 {
+        let inside =
+            index.len() == self.shape.len() && index.iter().zip(&self.shape).all(|(i, n)| i < n);
+        assert!(
+            inside,
+            "index {index:?} of a grid of shape {:?}",
+            self.shape
+        );
+        self.values[index
+            .iter()
+            .zip(&self.shape)
+            .fold(0, |sum, (i, n)| sum * n + i)]
+    }
+}
+
+/// What came out of a sweep.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The metric of the clean run, unpatched.
+    pub clean_metric: f32,
+    /// The metric of the corrupted run, unpatched.
+    pub corrupted_metric: f32,
+    /// The metric of every patched run.
+    pub grid: Grid,
+    /// The last logits of the two unpatched runs.
+    pub reference: Reference,
+}
+
+/// Many patches of one experiment.
+#[derive(Clone, Debug)]
+pub struct Sweep<'a> {
+    experiment: &'a Experiment,
+    site: SiteKind,
+    axes: Vec<Axis>,
+}
+
+impl<'a> Sweep<'a> {
+    /// A sweep over the usual axes of a site: every layer × position, or every layer × head.
+    pub fn over(experiment: &'a Experiment, site: SiteKind) -> Self {
+        Self {
+            experiment,
+            site,
+            axes: site.default_axes().to_vec(),
+        }
+    }
+
+    /// The same sweep over other axes; along the axes that are not named, a patch takes in
+    /// everything.
+    ///
+    /// # Panics
+    /// If the site does not have one of these axes, or the layer is not the first.
+    #[track_caller]
+    pub fn by(self, axes: &[Axis]) -> Self {
+        let fits = axes.first() == Some(&Axis::Layer)
+            && axes.iter().all(|axis| self.site.axes().contains(axis));
+        assert!(
+            fits,
+            "{} over {axes:?}: it has the axes {:?}",
+            self.site,
+            self.site.axes()
+        );
+        Self {
+            axes: axes.to_vec(),
+            ..self
+        }
+    }
+
+    /// How long each axis is for this model.
+    pub fn shape(&self, model: &Gpt2) -> Vec<usize> {
+        let length = |axis: &Axis| match axis {
+            Axis::Layer => model.config.n_layer,
+            Axis::Head => model.config.n_head,
+            Axis::Pos | Axis::Dest | Axis::Src => self.experiment.n_tokens(),
+        };
+        self.axes.iter().map(length).collect()
+    }
+
+    /// Every patch, in the order of the grid.
+    pub fn patches(&self, model: &Gpt2) -> Vec<Patch> {
+        let mut patches = vec![Patch::whole(self.site, 0)];
+        for (&axis, length) in self.axes.iter().zip(self.shape(model)) {
+            let along = |patch: Patch| (0..length).map(move |i| patch.narrowed(axis, i));
+            patches = patches.into_iter().flat_map(along).collect();
+        }
+        patches
+    }
+
+    /// Runs every patch. `progress` is told the number of patches each time some are done; it is
+    /// called from several threads.
+    pub fn run(&self, model: &Gpt2, metric: Metric, progress: &(dyn Fn(usize) + Sync)) -> Outcome {
+        let patches = self.patches(model);
+        let (values, reference) = plain::run(model, self.experiment, &patches, metric, progress);
+        Outcome {
+            clean_metric: metric.of(crate::Logits::All(&reference.clean), &reference),
+            corrupted_metric: metric.of(crate::Logits::All(&reference.corrupted), &reference),
+            grid: Grid {
+                axes: self.axes.clone(),
+                shape: self.shape(model),
+                values,
+            },
+            reference,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The project's chores, run as `cargo xtask CHORE`.
+
+mod checksum;
+mod disk;
+mod download_weights;
+mod failure;
+mod progress;
+mod synth_weights;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's chores.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Fetch GPT-2's weights from the Hugging Face hub, checked, into weights/MODEL
+    DownloadWeights(download_weights::Arguments),
+    /// Write a seeded random GPT-2 checkpoint, for tests and measurements without a download
+    SynthWeights(synth_weights::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().chore {
+        Chore::DownloadWeights(arguments) => download_weights::run(&arguments),
+        Chore::SynthWeights(arguments) => synth_weights::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What every subcommand that runs a model shares: its arguments, and getting the model ready.
+
+use std::io::{self, Write};
+
+use gpt2::tokenizer::END_OF_TEXT;
+use gpt2::{Pretrained, pretrained};
+use terminal_size::Width;
+
+use crate::failure::Failure;
+use crate::render::{TerminalColor, TerminalStyle};
+use crate::report;
+
+/// Arguments of every subcommand that runs a model.
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    /// Model to run: tiny, gpt2, gpt2-medium, …, or a folder or file of weights [default: gpt2 if it
+    /// is there, else tiny]
+    #[arg(long, value_name = "NAME|DIR|FILE")]
+    pub model: Option<String>,
+
+    /// Put <|endoftext|> in front of every prompt
+    #[arg(long)]
+    pub bos: bool,
+
+    /// Number of threads [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// Print one JSON object on stdout, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub color: colorchoice_clap::Color,
+}
+
+impl ModelArgs {
+    /// Sets colours and threads, and loads the model.
+    pub fn load(&self) -> Result<Pretrained, Failure> {
+        self.color.write_global();
+        if let Some(threads) = self.threads {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.into())
+                .build_global()
+                .map_err(|e| Failure::Other(format!("cannot start {threads} threads: {e}")))?;
+        }
+        // The tokenizer's tables are built beside the reading of the weights.
+        let (model, _) = rayon::join(
+            || match &self.model {
+                Some(model) => Pretrained::load(model),
+                None => Pretrained::default_model(),
+            },
+            gpt2::Tokenizer::new,
+        );
+        let model = model?;
+        if self.model.is_none() && model.name == pretrained::TINY {
+            let note = format!(
+                "no weights of GPT-2 small found: running the tiny model that ships with patch-cli \
+                 (fetch GPT-2 small with: cargo xtask download-weights {})",
+                pretrained::DEFAULT
+            );
+            if self.json {
+                anstream::eprintln!("note: {note}");
+            } else {
+                writeln!(anstream::stdout(), "note: {note}\n")?;
+            }
+        }
+        Ok(model)
+    }
+
+    /// The token ids of a prompt, which the model must be able to read.
+    pub fn encode(&self, model: &Pretrained, text: &str) -> Result<Vec<u32>, Failure> {
+        let mut ids = if self.bos {
+            vec![END_OF_TEXT]
+        } else {
+            Vec::new()
+        };
+        ids.extend(model.tokenizer.encode(text)?);
+        if text.is_empty() {
+            ids.clear(); // an empty prompt is a mistake even where <|endoftext|> would stand
+        }
+        model.model.check_prompt(&ids)?;
+        Ok(ids)
+    }
+
+    /// Warns once of tokens that the model was not trained on.
+    pub fn warn_of_unknown_tokens(&self, model: &Pretrained, ids: &[u32]) {
+        const SHOWN: usize = 8;
+        let unknown = model.unknown_tokens(ids);
+        if unknown.is_empty() {
+            return;
+        }
+        let mut names: Vec<String> = unknown
+            .iter()
+            .take(SHOWN)
+            .map(|&id| report::quoted(&model.tokenizer.token(id)))
+            .collect();
+        if unknown.len() > SHOWN {
+            names.push(format!("and {} more", unknown.len() - SHOWN));
+        }
+        anstream::eprintln!(
+            "warning: the model {} was not trained on {}: it reads a blank in their place",
+            model.name,
+            names.join(", ")
+        );
+    }
+}
+
+/// What stdout can show.
+pub fn terminal_style() -> TerminalStyle {
+    let colored = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+    let truecolor = std::env::var("COLORTERM").is_ok_and(|v| v == "truecolor" || v == "24bit");
+    let color = match (colored, truecolor) {
+        (false, _) => TerminalColor::None,
+        (true, true) => TerminalColor::Truecolor,
+        (true, false) => TerminalColor::Ansi256,
+    };
+    TerminalStyle {
+        color,
+        width: terminal_width(),
+    }
+}
+
+/// The columns of the terminal, or 100 where stdout is none.
+pub fn terminal_width() -> usize {
+    terminal_size::terminal_size_of(io::stdout()).map_or(100, |(Width(width), _)| width.into())
+}

@@ -1,0 +1,63 @@
+//! `patch-cli`: activation patching of GPT-2 from the command line.
+//!
+//! Every subcommand is one file: its arguments, what it does, what it prints. `patch-cli` alone is
+//! `patch-cli sweep`, and that alone is the main job.
+
+mod common;
+mod failure;
+mod output;
+mod predict;
+mod render;
+mod report;
+mod sweep;
+mod tokens;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Activation patching of GPT-2: which activation carries an answer?
+///
+/// Without arguments: patches every layer and position of the pair "Michelle Jones …" / "Michelle
+/// Smith …" and draws the heatmap.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    sweep: sweep::Args,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Patch one activation after the other and draw the heatmap (what happens without a subcommand)
+    Sweep(sweep::Args),
+    /// Show how texts are cut into tokens
+    Tokens(tokens::Args),
+    /// Show what the model expects next
+    Predict(predict::Args),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  patch-cli
+  patch-cli --clean 'When John and Mary went to the shops, John gave the bag to' \\
+            --corrupted 'When John and Mary went to the shops, Mary gave the bag to' \\
+            --logit-diff ' John' ' Mary' --out shops.png
+  patch-cli tokens 'Michelle Jones' ' Jones'
+  patch-cli predict 'Famous computer scientist Alan' --answer ' Turing'";
+
+fn main() -> ExitCode {
+    let start = Instant::now();
+    let cli = Cli::parse();
+    let result = match cli.command.unwrap_or(Command::Sweep(cli.sweep)) {
+        Command::Sweep(args) => sweep::run(&args, start),
+        Command::Tokens(args) => tokens::run(&args),
+        Command::Predict(args) => predict::run(&args),
+    };
+    result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+}

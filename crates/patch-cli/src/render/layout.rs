@@ -1,0 +1,1138 @@
+//! From the description of a heatmap to a scene: where everything goes.
+
+use gpt2::visible::{SPACE, visible, visible_line};
+
+use super::color::{NO_VALUE, Rgb, ink_on};
+use super::figure::{Heatmap, ValueRange};
+use super::number::{NumberStyle, round_ticks};
+use super::scene::{Anchor, Item, Line, Polygon, Rect, Scene, Text, Weight};
+use super::text::{ASCENT, CAP_HEIGHT, DESCENT, Typesetter};
+
+/// Free space at the four edges of the picture.
+const MARGIN: f32 = 22.0;
+/// No picture is narrower, so that titles have some room.
+const LEAST_WIDTH: f32 = 560.0;
+/// No colour bar is shorter, however few rows there are.
+const LEAST_BAR_HEIGHT: f32 = 190.0;
+
+/// The title takes the first of these sizes that keeps it on one line, or else the last.
+const TITLE_SIZES: [f32; 3] = [14.5, 13.5, 12.5];
+const SUBTITLE_SIZE: f32 = 11.0;
+const LEGEND_SIZE: f32 = 10.5;
+const AXIS_SIZE: f32 = 11.0;
+const TICK_SIZE: f32 = 10.0;
+const LEAST_TICK_SIZE: f32 = 6.5;
+const TOKEN_SIZE: f32 = 10.5;
+const CELL_SIZES: [f32; 5] = [11.0, 10.0, 9.0, 8.0, 7.5];
+
+/// From one baseline to the next, in ems.
+const LINE_HEIGHT: f32 = 1.32;
+/// How close parallel lines of text may come, in ems, before they touch.
+const CLOSEST_LINES: f32 = 1.17;
+/// A token label is cut (with an ellipsis) beyond this length.
+const LONGEST_LABEL: f32 = 130.0;
+
+/// Between the signs for leading spaces and the letters of a token, in ems.
+const SPACE_GAP: f32 = 0.09;
+
+const BAR_GAP: f32 = 20.0;
+const BAR_WIDTH: f32 = 13.0;
+const BAR_TICK: f32 = 4.0;
+/// Between two things that belong together.
+const SMALL_GAP: f32 = 6.0;
+const MARKER_WIDTH: f32 = 9.0;
+const MARKER_HEIGHT: f32 = 6.5;
+/// The side of the hatched sample in the legend.
+const SAMPLE: f32 = 10.0;
+
+const INK: Rgb = [26, 26, 26];
+const SOFT_INK: Rgb = [92, 92, 92];
+const PALE_INK: Rgb = [165, 165, 165];
+const FRAME: Rgb = [150, 150, 150];
+const HATCH: Rgb = [165, 165, 165];
+/// The colour of marked columns: neither of the ends of a diverging map.
+const ACCENT: Rgb = [178, 84, 0];
+
+/// Arranges a figure. The canvas is as large as its contents need.
+///
+/// Panics if the number of values is not that of rows times columns.
+pub fn layout(figure: &Heatmap) -> Scene {
+    figure.check_shape();
+    let mut setter = Typesetter::new();
+    let plan = Plan::new(figure, &mut setter);
+    let mut sheet = Sheet {
+        setter,
+        scene: Scene {
+            width: plan.width,
+            ..Scene::default()
+        },
+    };
+
+    let y = sheet.heading(figure, plan.width);
+    let marker_band = if figure.has_highlights() {
+        MARKER_HEIGHT + 3.0
+    } else {
+        0.0
+    };
+    let grid = Grid {
+        y: y + marker_band,
+        ..plan.grid
+    };
+    sheet.cells(figure, &grid);
+    let bottom = sheet
+        .row_labels(figure, &plan, &grid)
+        .max(sheet.color_bar(figure, &plan, &grid))
+        .max(sheet.columns(figure, &plan, &grid));
+    sheet.scene.height = (sheet.legend(figure, &plan, bottom) + MARGIN).ceil();
+    sheet.scene
+}
+
+/// The place and the measures of the grid of cells.
+#[derive(Clone, Copy, Debug)]
+struct Grid {
+    x: f32,
+    y: f32,
+    cell_width: f32,
+    cell_height: f32,
+    rows: usize,
+    columns: usize,
+    gap: f32,
+}
+
+impl Grid {
+    fn width(&self) -> f32 {
+        self.cell_width * self.columns as f32
+    }
+
+    fn height(&self) -> f32 {
+        self.cell_height * self.rows as f32
+    }
+
+    fn column_center(&self, column: usize) -> f32 {
+        self.x + (column as f32 + 0.5) * self.cell_width
+    }
+
+    fn row_center(&self, row: usize) -> f32 {
+        self.y + (row as f32 + 0.5) * self.cell_height
+    }
+
+    /// The rectangle to fill for a cell. Its edges are on half units: sharp at a scale of 2.
+    fn cell(&self, row: usize, column: usize, fill: Rgb) -> Rect {
+        let snap = |at: f32| (at * 2.0).round() / 2.0;
+        let left = snap(self.x + column as f32 * self.cell_width);
+        let right = snap(self.x + (column + 1) as f32 * self.cell_width);
+        let top = snap(self.y + row as f32 * self.cell_height);
+        let bottom = snap(self.y + (row + 1) as f32 * self.cell_height);
+        Rect {
+            x: left,
+            y: top,
+            w: right - left - self.gap,
+            h: bottom - top - self.gap,
+            fill,
+        }
+    }
+}
+
+/// Everything about the width of the figure, which has to be known before anything is placed.
+struct Plan {
+    width: f32,
+    /// The grid; its `y` is not known yet.
+    grid: Grid,
+    /// The left edge of the part with the grid and the colour bar.
+    body_x: f32,
+    row_size: f32,
+    row_step: usize,
+    tokens: TokenPlan,
+    bar: BarPlan,
+}
+
+impl Plan {
+    fn new(figure: &Heatmap, setter: &mut Typesetter) -> Self {
+        let (rows, columns) = (figure.rows.len(), figure.columns.len());
+        let labels = token_labels(figure, setter);
+        let widest_label = widest(labels.iter().map(|label| label.width));
+        let cell_width = cell_width(columns, widest_label);
+        let cell_height = cell_height(rows);
+        let gap = if cell_width >= 10.0 && cell_height >= 9.0 {
+            1.0
+        } else {
+            0.0
+        };
+        let mut grid = Grid {
+            x: 0.0,
+            y: 0.0,
+            cell_width,
+            cell_height,
+            rows,
+            columns,
+            gap,
+        };
+
+        let row_size = (cell_height / CLOSEST_LINES).clamp(LEAST_TICK_SIZE, TICK_SIZE);
+        let row_step = (row_size * CLOSEST_LINES / cell_height).ceil().max(1.0) as usize;
+        let row_labels = figure
+            .rows
+            .iter()
+            .map(|label| setter.width(&visible_line(label), row_size, Weight::Regular));
+        let mut left = MARGIN + widest(row_labels) + SMALL_GAP;
+        if !figure.row_axis.is_empty() {
+            left += AXIS_SIZE + SMALL_GAP;
+        }
+
+        let tokens = TokenPlan::new(figure, labels, &grid, setter);
+        let body_left = (MARGIN + tokens.left_reach(&grid) - left).max(0.0);
+        grid.x = (left + body_left).ceil();
+        let bar = BarPlan::new(figure, &grid, setter);
+        let bar_right = grid.x + grid.width() + BAR_GAP + bar.width();
+        let tokens_right = grid.x + grid.width() + tokens.right_reach(&grid);
+        let axis_width = setter.width(
+            &visible_line(&figure.column_axis),
+            AXIS_SIZE,
+            Weight::Regular,
+        );
+        let axis_right = grid.x + (grid.width() + axis_width) / 2.0;
+        let content = bar_right.max(tokens_right).max(axis_right) + MARGIN;
+        let width = content.max(LEAST_WIDTH).ceil();
+        // A small grid stands in the middle of the sheet.
+        let shift = ((width - content) / 2.0).floor();
+        grid.x += shift;
+        Self {
+            width,
+            grid,
+            body_x: body_left + shift + MARGIN,
+            row_size,
+            row_step,
+            tokens,
+            bar,
+        }
+    }
+}
+
+/// The width of a cell: the more columns, the narrower. A short row of tokens gets cells that are
+/// wide enough for the tokens.
+fn cell_width(columns: usize, widest_label: f32) -> f32 {
+    let count = columns.max(1) as f32;
+    let target = (540.0 + 8.0 * count).min(2200.0) / count;
+    let width = if columns <= 12 {
+        target.max(widest_label + 7.0).clamp(44.0, 62.0)
+    } else {
+        target
+    };
+    if width >= 8.0 {
+        width.floor()
+    } else {
+        width.max(1.0)
+    }
+}
+
+/// The height of a cell: the more rows, the lower.
+fn cell_height(rows: usize) -> f32 {
+    let height = 480.0 / rows.max(1) as f32;
+    match rows {
+        0..=48 => height.clamp(13.0, 30.0).floor(),
+        _ => (640.0 / rows as f32).max(1.0),
+    }
+}
+
+fn widest(widths: impl Iterator<Item = f32>) -> f32 {
+    widths.fold(0.0, f32::max)
+}
+
+/// A token as it is written under its column.
+#[derive(Clone, Debug)]
+struct TokenLabel {
+    string: String,
+    weight: Weight,
+    /// At the size `TOKEN_SIZE`.
+    width: f32,
+}
+
+fn token_labels(figure: &Heatmap, setter: &mut Typesetter) -> Vec<TokenLabel> {
+    let label = |(column, token): (usize, &String)| {
+        let weight = if figure.is_highlighted(column) {
+            Weight::Bold
+        } else {
+            Weight::Regular
+        };
+        let string = setter.shorten(&visible(token), TOKEN_SIZE, weight, LONGEST_LABEL);
+        let gap = if string.starts_with(SPACE) {
+            SPACE_GAP * TOKEN_SIZE
+        } else {
+            0.0
+        };
+        let width = setter.width(&string, TOKEN_SIZE, weight) + gap;
+        TokenLabel {
+            string,
+            weight,
+            width,
+        }
+    };
+    figure.columns.iter().enumerate().map(label).collect()
+}
+
+/// How the tokens are written under the columns.
+struct TokenPlan {
+    labels: Vec<TokenLabel>,
+    /// The columns that are labelled, in order.
+    shown: Vec<usize>,
+    size: f32,
+    /// How far the labels rise, in degrees: 0 is horizontal, 90 upright.
+    rise: f32,
+    /// The font size of the position numbers.
+    number_size: f32,
+    /// The columns whose position is shown.
+    numbered: Vec<usize>,
+}
+
+impl TokenPlan {
+    fn new(
+        figure: &Heatmap,
+        labels: Vec<TokenLabel>,
+        grid: &Grid,
+        setter: &mut Typesetter,
+    ) -> Self {
+        let cell = grid.cell_width;
+        let widest_label = widest(labels.iter().map(|label| label.width));
+        let attempts = [
+            (45.0, 1.0),
+            (60.0, 1.0),
+            (90.0, 1.0),
+            (90.0, 0.9),
+            (90.0, 0.8),
+        ];
+        let (rise, scale) = if widest_label + 5.0 <= cell {
+            (0.0, 1.0)
+        } else if widest_label * 0.88 + 4.0 <= cell {
+            (0.0, 0.88)
+        } else {
+            let fits = |&(rise, scale): &(f32, f32)| {
+                cell * rise.to_radians().sin() >= TOKEN_SIZE * scale * CLOSEST_LINES
+            };
+            attempts.into_iter().find(fits).unwrap_or((90.0, 0.8))
+        };
+        let size = TOKEN_SIZE * scale;
+        let needed = if rise == 0.0 {
+            0.0
+        } else {
+            size * CLOSEST_LINES / rise.to_radians().sin()
+        };
+        let shown = columns_apart(figure, needed, cell);
+
+        let last = figure.columns.len().saturating_sub(1).to_string();
+        let digits = setter.width(&last, 1.0, Weight::Bold);
+        let number_size = ((cell - 2.0) / digits).clamp(LEAST_TICK_SIZE, TICK_SIZE - 1.0);
+        let numbered = if figure.column_numbers {
+            columns_apart(figure, digits * number_size + 2.0, cell)
+        } else {
+            Vec::new()
+        };
+        Self {
+            labels,
+            shown,
+            size,
+            rise,
+            number_size,
+            numbered,
+        }
+    }
+
+    fn length(&self, column: usize) -> f32 {
+        self.labels[column].width * self.size / TOKEN_SIZE
+    }
+
+    fn sin_cos(&self) -> (f32, f32) {
+        self.rise.to_radians().sin_cos()
+    }
+
+    /// How far the labels reach down from their top.
+    fn height(&self) -> f32 {
+        let (sin, cos) = self.sin_cos();
+        let longest = widest(self.shown.iter().map(|&column| self.length(column)));
+        longest * sin + (ASCENT + DESCENT) * self.size * cos
+    }
+
+    /// How far the labels reach to the left of the grid.
+    fn left_reach(&self, grid: &Grid) -> f32 {
+        let (sin, cos) = self.sin_cos();
+        let reach = |&column: &usize| {
+            let before = if self.rise == 0.0 { 0.5 } else { cos } * self.length(column);
+            before + sin * ASCENT * self.size - (column as f32 + 0.5) * grid.cell_width
+        };
+        widest(self.shown.iter().map(reach))
+    }
+
+    /// How far the labels reach to the right of the grid.
+    fn right_reach(&self, grid: &Grid) -> f32 {
+        let reach = |&column: &usize| {
+            let after = if self.rise == 0.0 {
+                self.length(column) / 2.0
+            } else {
+                self.size
+            };
+            after - ((grid.columns - column) as f32 - 0.5) * grid.cell_width
+        };
+        widest(self.shown.iter().map(reach))
+    }
+}
+
+/// The columns to label if two labels must be `needed` apart: all, or every second, fifth, tenth…
+/// Highlighted columns are always among them, and displace their neighbours.
+fn columns_apart(figure: &Heatmap, needed: f32, cell: f32) -> Vec<usize> {
+    let count = figure.columns.len();
+    // A grain of tolerance, since both lengths are rounded.
+    let least = ((needed / cell - 1e-3).ceil() as usize).max(1);
+    let round = [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500].into_iter();
+    let step = round
+        .into_iter()
+        .find(|&step| step >= least)
+        .unwrap_or(least);
+    let mut shown: Vec<usize> = Vec::new();
+    for column in (0..count).filter(|&column| figure.is_highlighted(column)) {
+        if shown.last().is_none_or(|&last| column >= last + least) {
+            shown.push(column);
+        }
+    }
+    let marked = shown.clone();
+    let is_free = |column: &usize| marked.iter().all(|&other| column.abs_diff(other) >= least);
+    shown.extend((0..count).step_by(step).filter(is_free));
+    shown.sort_unstable();
+    shown
+}
+
+/// The colour bar and what is written beside it.
+struct BarPlan {
+    height: f32,
+    ticks: Vec<(f32, String)>,
+    ticks_width: f32,
+    label: Vec<String>,
+}
+
+impl BarPlan {
+    fn new(figure: &Heatmap, grid: &Grid, setter: &mut Typesetter) -> Self {
+        let height = grid.height().max(LEAST_BAR_HEIGHT);
+        let range = figure.range();
+        let most = (height / 44.0) as usize;
+        let (ticks, step) = round_ticks(range.low.into(), range.high.into(), most.clamp(3, 9));
+        let style = NumberStyle::for_step(step);
+        let ticks: Vec<_> = ticks
+            .into_iter()
+            .map(|tick| (range.fraction(tick as f32), style.typeset(tick)))
+            .collect();
+        let widths = ticks
+            .iter()
+            .map(|(_, text)| setter.width(text, TICK_SIZE, Weight::Regular));
+        let ticks_width = widest(widths);
+        let label = visible_line(&figure.value_label);
+        let label = setter.wrap(&label, AXIS_SIZE, Weight::Regular, height);
+        Self {
+            height,
+            ticks,
+            ticks_width,
+            label,
+        }
+    }
+
+    fn width(&self) -> f32 {
+        let label = self.label.len() as f32 * AXIS_SIZE * LINE_HEIGHT;
+        BAR_WIDTH + BAR_TICK + 3.0 + self.ticks_width + SMALL_GAP + label
+    }
+}
+
+/// A scene in the making. The methods return the y up to which they have used the sheet.
+struct Sheet {
+    setter: Typesetter,
+    scene: Scene,
+}
+
+impl Sheet {
+    fn heading(&mut self, figure: &Heatmap, width: f32) -> f32 {
+        let limit = width - 2.0 * MARGIN;
+        let mut y = MARGIN;
+        let title_width = self
+            .setter
+            .width(&visible_line(&figure.title), 1.0, Weight::Bold);
+        let fits = |size: &f32| title_width * size <= limit;
+        let size = TITLE_SIZES.into_iter().find(fits).unwrap_or(TITLE_SIZES[2]);
+        y = self.paragraph(&figure.title, MARGIN, y, limit, (size, Weight::Bold, INK));
+        if !figure.title.is_empty() && !figure.subtitle.is_empty() {
+            y += 3.0;
+        }
+        let subtitle = (SUBTITLE_SIZE, Weight::Regular, SOFT_INK);
+        for line in &figure.subtitle {
+            y = self.paragraph(line, MARGIN, y, limit, subtitle);
+        }
+        if y > MARGIN { (y + 12.0).round() } else { y }
+    }
+
+    /// Sets wrapped lines whose top is at `y`.
+    fn paragraph(
+        &mut self,
+        text: &str,
+        x: f32,
+        mut y: f32,
+        limit: f32,
+        (size, weight, color): (f32, Weight, Rgb),
+    ) -> f32 {
+        for line in self.setter.wrap(&visible_line(text), size, weight, limit) {
+            let baseline = y + size * ASCENT;
+            self.text(line, [x, baseline], size, Anchor::Start, color, weight);
+            y += size * LINE_HEIGHT;
+        }
+        y
+    }
+
+    fn text(
+        &mut self,
+        string: String,
+        [x, y]: [f32; 2],
+        size: f32,
+        anchor: Anchor,
+        color: Rgb,
+        weight: Weight,
+    ) {
+        let text = Text {
+            x,
+            y,
+            size,
+            anchor,
+            rotation: 0.0,
+            color,
+            weight,
+            string,
+        };
+        self.scene.items.push(Item::Text(text));
+    }
+
+    /// A text that is read from below.
+    fn upright_text(&mut self, string: String, [x, y]: [f32; 2], color: Rgb) {
+        let (anchor, weight) = (Anchor::Middle, Weight::Regular);
+        let text = Text {
+            x,
+            y,
+            size: AXIS_SIZE,
+            anchor,
+            rotation: -90.0,
+            color,
+            weight,
+            string,
+        };
+        self.scene.items.push(Item::Text(text));
+    }
+
+    fn cells(&mut self, figure: &Heatmap, grid: &Grid) {
+        let range = figure.range();
+        let number_style = NumberStyle::for_largest(largest_magnitude(figure));
+        let number_size = self.cell_number_size(figure, grid, number_style);
+        for row in 0..grid.rows {
+            for column in 0..grid.columns {
+                let value = figure.value(row, column);
+                let fill = cell_color(figure, range, value);
+                let rect = grid.cell(row, column, fill);
+                self.scene.items.push(Item::Rect(rect));
+                if !value.is_finite() {
+                    self.hatch(&rect);
+                } else if let Some(size) = number_size {
+                    let center = [rect.x + rect.w / 2.0, rect.y + rect.h / 2.0];
+                    let place = [center[0], center[1] + size * CAP_HEIGHT / 2.0];
+                    let string = number_style.typeset(value.into());
+                    self.text(
+                        string,
+                        place,
+                        size,
+                        Anchor::Middle,
+                        ink_on(fill),
+                        Weight::Regular,
+                    );
+                }
+            }
+        }
+        if grid.rows > 0 && grid.columns > 0 {
+            let frame = Rect {
+                x: grid.x - 1.0,
+                y: grid.y - 1.0,
+                w: grid.width() + 2.0 - grid.gap,
+                h: grid.height() + 2.0 - grid.gap,
+                fill: FRAME,
+            };
+            self.frame(&frame);
+        }
+        for column in (0..grid.columns).filter(|&column| figure.is_highlighted(column)) {
+            self.marker(
+                grid.column_center(column) - grid.gap / 2.0,
+                grid.y - 3.0,
+                grid.cell_width,
+            );
+        }
+    }
+
+    /// The largest font size at which all the numbers fit into their cells, if there is one.
+    fn cell_number_size(
+        &mut self,
+        figure: &Heatmap,
+        grid: &Grid,
+        style: NumberStyle,
+    ) -> Option<f32> {
+        let finite = figure.values.iter().filter(|value| value.is_finite());
+        if !figure.cell_numbers || grid.cell_width < 14.0 {
+            return None;
+        }
+        let widths = finite.map(|&value| {
+            self.setter
+                .width(&style.typeset(value.into()), 1.0, Weight::Regular)
+        });
+        let widest = widest(widths);
+        CELL_SIZES
+            .into_iter()
+            .find(|size| widest * size + 4.0 <= grid.cell_width && size * 1.25 <= grid.cell_height)
+    }
+
+    /// Diagonal lines over a cell without a number.
+    fn hatch(&mut self, rect: &Rect) {
+        const SPACING: f32 = 5.0;
+        let Rect { x, y, w, h, .. } = *rect;
+        // Each line has the points with (right of x) + (below y) = reach.
+        let mut reach = SPACING / 2.0;
+        while reach < w + h {
+            let from = [x + reach.min(w), y + (reach - w).max(0.0)];
+            let to = [x + (reach - h).max(0.0), y + reach.min(h)];
+            self.scene.items.push(Item::Line(Line {
+                from,
+                to,
+                width: 0.8,
+                color: HATCH,
+            }));
+            reach += SPACING;
+        }
+    }
+
+    /// A frame of half a unit just inside the edges of a rectangle.
+    fn frame(&mut self, rect: &Rect) {
+        const WIDTH: f32 = 0.5;
+        let Rect { x, y, w, h, fill } = *rect;
+        let sides = [
+            Rect {
+                x,
+                y,
+                w,
+                h: WIDTH,
+                fill,
+            },
+            Rect {
+                x,
+                y: y + h - WIDTH,
+                w,
+                h: WIDTH,
+                fill,
+            },
+            Rect {
+                x,
+                y,
+                w: WIDTH,
+                h,
+                fill,
+            },
+            Rect {
+                x: x + w - WIDTH,
+                y,
+                w: WIDTH,
+                h,
+                fill,
+            },
+        ];
+        self.scene.items.extend(sides.map(Item::Rect));
+    }
+
+    /// A triangle that points down to (x, y), no wider than `room` allows.
+    fn marker(&mut self, x: f32, y: f32, room: f32) {
+        let half = (MARKER_WIDTH / 2.0).min(room * 0.4).max(2.0);
+        let points = vec![
+            [x - half, y - MARKER_HEIGHT],
+            [x + half, y - MARKER_HEIGHT],
+            [x, y],
+        ];
+        self.scene.items.push(Item::Polygon(Polygon {
+            points,
+            fill: ACCENT,
+        }));
+    }
+
+    fn row_labels(&mut self, figure: &Heatmap, plan: &Plan, grid: &Grid) -> f32 {
+        let x = grid.x - SMALL_GAP;
+        for (row, label) in figure.rows.iter().enumerate().step_by(plan.row_step) {
+            let y = grid.row_center(row) - grid.gap / 2.0 + plan.row_size * CAP_HEIGHT / 2.0;
+            let place = [x, y];
+            let label = visible_line(label);
+            self.text(
+                label,
+                place,
+                plan.row_size,
+                Anchor::End,
+                INK,
+                Weight::Regular,
+            );
+        }
+        let axis = visible_line(&figure.row_axis);
+        // Beside a low grid the text reaches below it, but never up into the heading.
+        let length = self.setter.width(&axis, AXIS_SIZE, Weight::Regular);
+        let height = grid.height().max(length);
+        if !axis.is_empty() {
+            let place = [plan.body_x + AXIS_SIZE * 0.8, grid.y + height / 2.0];
+            self.upright_text(axis, place, SOFT_INK);
+        }
+        grid.y + height
+    }
+
+    fn color_bar(&mut self, figure: &Heatmap, plan: &Plan, grid: &Grid) -> f32 {
+        let bar = &plan.bar;
+        let x = grid.x + grid.width() + BAR_GAP;
+        let height = bar.height - grid.gap;
+        // Each slice reaches to the lower end, so that no gap can show between two of them.
+        let slices = height.ceil() as usize;
+        for slice in 0..slices {
+            let from_top = slice as f32;
+            let t = 1.0 - (from_top + 0.5) / slices as f32;
+            let fill = figure.color_map.color(t);
+            let rect = Rect {
+                x,
+                y: grid.y + from_top,
+                w: BAR_WIDTH,
+                h: height - from_top,
+                fill,
+            };
+            self.scene.items.push(Item::Rect(rect));
+        }
+        let frame = Rect {
+            x: x - 1.0,
+            y: grid.y - 1.0,
+            w: BAR_WIDTH + 2.0,
+            h: height + 2.0,
+            fill: FRAME,
+        };
+        self.frame(&frame);
+        for (fraction, text) in &bar.ticks {
+            let y = grid.y + (1.0 - fraction) * height;
+            let right = x + BAR_WIDTH + 1.0;
+            let (from, to) = ([right, y], [right + BAR_TICK - 1.0, y]);
+            self.scene.items.push(Item::Line(Line {
+                from,
+                to,
+                width: 1.0,
+                color: FRAME,
+            }));
+            let place = [right + BAR_TICK + 2.0, y + TICK_SIZE * CAP_HEIGHT / 2.0];
+            self.text(
+                text.clone(),
+                place,
+                TICK_SIZE,
+                Anchor::Start,
+                INK,
+                Weight::Regular,
+            );
+        }
+        let mut label_x = x + BAR_WIDTH + BAR_TICK + 3.0 + bar.ticks_width + SMALL_GAP;
+        for line in &bar.label {
+            let place = [label_x + AXIS_SIZE * ASCENT, grid.y + height / 2.0];
+            self.upright_text(line.clone(), place, SOFT_INK);
+            label_x += AXIS_SIZE * LINE_HEIGHT;
+        }
+        grid.y + height
+    }
+
+    fn columns(&mut self, figure: &Heatmap, plan: &Plan, grid: &Grid) -> f32 {
+        let tokens = &plan.tokens;
+        let center = |column: usize| grid.column_center(column) - grid.gap / 2.0;
+        let mut y = grid.y + grid.height() + 4.0;
+        if !tokens.numbered.is_empty() {
+            let size = tokens.number_size;
+            let baseline = y + size * ASCENT;
+            for &column in &tokens.numbered {
+                let (weight, color) = if figure.is_highlighted(column) {
+                    (Weight::Bold, ACCENT)
+                } else {
+                    (Weight::Regular, SOFT_INK)
+                };
+                let place = [center(column), baseline];
+                self.text(
+                    column.to_string(),
+                    place,
+                    size,
+                    Anchor::Middle,
+                    color,
+                    weight,
+                );
+            }
+            y += size * LINE_HEIGHT + 2.0;
+        }
+        for &column in &tokens.shown {
+            let color = if figure.is_highlighted(column) {
+                ACCENT
+            } else {
+                INK
+            };
+            self.token(tokens, column, [center(column), y], color);
+        }
+        y += tokens.height();
+        if !figure.column_axis.is_empty() {
+            let size = AXIS_SIZE;
+            y += SMALL_GAP;
+            let place = [grid.x + grid.width() / 2.0, y + size * ASCENT];
+            let axis = visible_line(&figure.column_axis);
+            self.text(axis, place, size, Anchor::Middle, SOFT_INK, Weight::Regular);
+            y += size * (ASCENT + DESCENT);
+        }
+        y
+    }
+
+    /// Writes a token so that its end (or, if horizontal, its middle) is under the point `top`.
+    /// The signs for leading spaces are pale: they matter, but less than the letters.
+    fn token(&mut self, tokens: &TokenPlan, column: usize, [x, y]: [f32; 2], color: Rgb) {
+        let label = &tokens.labels[column];
+        let (size, weight) = (tokens.size, label.weight);
+        let (sin, cos) = tokens.sin_cos();
+        let (end_x, end_y) = if tokens.rise == 0.0 {
+            (x + tokens.length(column) / 2.0, y + size * ASCENT)
+        } else {
+            (x + sin * size * CAP_HEIGHT / 2.0, y + cos * size * ASCENT)
+        };
+        let letters = label.string.trim_start_matches(SPACE);
+        let spaces = &label.string[..label.string.len() - letters.len()];
+        let letters_length = self.setter.width(letters, size, weight) + SPACE_GAP * size;
+        // Backwards along the baseline, from the end of the label.
+        let place = |back: f32| [end_x - back * cos, end_y + back * sin];
+        for (part, [x, y], color, weight) in [
+            (letters, place(0.0), color, weight),
+            (spaces, place(letters_length), PALE_INK, Weight::Regular),
+        ] {
+            if !part.is_empty() {
+                let (rotation, string) = (-tokens.rise, part.to_owned());
+                let anchor = Anchor::End;
+                let text = Text {
+                    x,
+                    y,
+                    size,
+                    anchor,
+                    rotation,
+                    color,
+                    weight,
+                    string,
+                };
+                self.scene.items.push(Item::Text(text));
+            }
+        }
+    }
+
+    fn legend(&mut self, figure: &Heatmap, plan: &Plan, mut y: f32) -> f32 {
+        let limit = plan.width - 2.0 * MARGIN;
+        let style = (LEGEND_SIZE, Weight::Regular, SOFT_INK);
+        let marked = figure.has_highlights() && !figure.highlight_label.is_empty();
+        let hatched = figure.values.iter().any(|value| !value.is_finite());
+        let text_x = MARGIN + SAMPLE + SMALL_GAP;
+        if marked || hatched || !figure.legend.is_empty() {
+            y += 12.0;
+        }
+        if marked {
+            let middle = y + LEGEND_SIZE * (ASCENT - CAP_HEIGHT / 2.0);
+            self.marker(
+                MARGIN + SAMPLE / 2.0,
+                middle + MARKER_HEIGHT / 2.0,
+                SAMPLE * 2.0,
+            );
+            let indent = limit - SAMPLE - SMALL_GAP;
+            y = self.paragraph(&figure.highlight_label, text_x, y, indent, style);
+        }
+        if hatched {
+            let top = y + LEGEND_SIZE * (ASCENT - CAP_HEIGHT / 2.0) - SAMPLE / 2.0;
+            let rect = Rect {
+                x: MARGIN,
+                y: top,
+                w: SAMPLE,
+                h: SAMPLE,
+                fill: NO_VALUE,
+            };
+            self.scene.items.push(Item::Rect(rect));
+            self.hatch(&rect);
+            y = self.paragraph("not a finite number", text_x, y, limit, style);
+        }
+        for line in &figure.legend {
+            y = self.paragraph(line, MARGIN, y, limit, style);
+        }
+        y
+    }
+}
+
+fn cell_color(figure: &Heatmap, range: ValueRange, value: f32) -> Rgb {
+    figure.color_map.color(range.fraction(value))
+}
+
+/// The largest finite magnitude among the values.
+pub fn largest_magnitude(figure: &Heatmap) -> f32 {
+    widest(
+        figure
+            .values
+            .iter()
+            .map(|value| value.abs())
+            .filter(|value| value.is_finite()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Corners = [[f32; 2]; 4];
+
+    fn figure(rows: usize, columns: usize) -> Heatmap {
+        let tokens = [
+            "When",
+            " Mary",
+            ",",
+            " extraordinarily",
+            "\n",
+            " 日本",
+            " antidisestablishmentarianism",
+        ];
+        Heatmap {
+            title: "Activation patching of the residual stream".into(),
+            subtitle: vec!["clean: Michelle Jones was a top-notch student. Michelle".into()],
+            values: (0..rows * columns)
+                .map(|index| (index % 9) as f32 - 4.0)
+                .collect(),
+            rows: (0..rows).map(|row| row.to_string()).collect(),
+            columns: (0..columns)
+                .map(|column| tokens[column % tokens.len()].into())
+                .collect(),
+            row_axis: "layer".into(),
+            column_axis: "position, token".into(),
+            value_label: "logit( Smith) − logit( Jones)".into(),
+            center: Some(0.0),
+            highlight_columns: vec![1, columns - 1],
+            highlight_label: "the prompts differ here".into(),
+            legend: vec!["blue: towards Smith".into(), "red: towards Jones".into()],
+            ..Heatmap::default()
+        }
+    }
+
+    fn texts(scene: &Scene) -> Vec<&Text> {
+        let mut texts = Vec::new();
+        for item in &scene.items {
+            if let Item::Text(text) = item {
+                texts.push(text);
+            }
+        }
+        texts
+    }
+
+    /// The corners of the box of a text, as high as capital letters.
+    fn corners(text: &Text, setter: &mut Typesetter) -> Corners {
+        let width = setter.width(&text.string, text.size, text.weight);
+        let start = match text.anchor {
+            Anchor::Start => 0.0,
+            Anchor::Middle => -width / 2.0,
+            Anchor::End => -width,
+        };
+        let (sin, cos) = text.rotation.to_radians().sin_cos();
+        let top = -CAP_HEIGHT * text.size;
+        [
+            [start, 0.0],
+            [start + width, 0.0],
+            [start + width, top],
+            [start, top],
+        ]
+        .map(|[x, y]| [text.x + x * cos - y * sin, text.y + x * sin + y * cos])
+    }
+
+    /// Whether two boxes overlap by more than a touch: no edge of either separates them.
+    fn overlap(a: &Corners, b: &Corners) -> bool {
+        [a, b].into_iter().all(|corners| {
+            [0, 1].into_iter().all(|edge| {
+                let [from, to] = [corners[edge], corners[edge + 1]];
+                let along = [to[0] - from[0], to[1] - from[1]];
+                let length = along[0].hypot(along[1]).max(1e-6);
+                let shadow = |corners: &Corners| {
+                    let place =
+                        |point: &[f32; 2]| (point[0] * along[0] + point[1] * along[1]) / length;
+                    let places = corners.each_ref().map(place);
+                    (
+                        places.into_iter().fold(f32::MAX, f32::min),
+                        widest_of(&places),
+                    )
+                };
+                let ((low, high), (other_low, other_high)) = (shadow(a), shadow(b));
+                low + 0.1 < other_high && other_low + 0.1 < high
+            })
+        })
+    }
+
+    fn widest_of(places: &[f32]) -> f32 {
+        places.iter().copied().fold(f32::MIN, f32::max)
+    }
+
+    const SHAPES: [(usize, usize); 12] = [
+        (12, 8),
+        (12, 11),
+        (12, 12),
+        (12, 13),
+        (12, 30),
+        (24, 30),
+        (48, 60),
+        (1, 2),
+        (2, 3),
+        (100, 20),
+        (12, 200),
+        (12, 1024),
+    ];
+
+    #[test]
+    fn no_two_texts_overlap() {
+        let mut setter = Typesetter::new();
+        for (rows, columns) in SHAPES {
+            let scene = layout(&figure(rows, columns));
+            let texts = texts(&scene);
+            let boxes: Vec<_> = texts
+                .iter()
+                .map(|text| corners(text, &mut setter))
+                .collect();
+            for (index, one) in boxes.iter().enumerate() {
+                for (other, two) in boxes.iter().enumerate().skip(index + 1) {
+                    let strings = (&texts[index].string, &texts[other].string);
+                    assert!(!overlap(one, two), "{rows}×{columns}: {strings:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_leaves_the_canvas() {
+        let mut setter = Typesetter::new();
+        for (rows, columns) in SHAPES {
+            let scene = layout(&figure(rows, columns));
+            let inside = |[x, y]: [f32; 2]| {
+                (1.0..scene.width - 1.0).contains(&x) && (1.0..scene.height - 1.0).contains(&y)
+            };
+            for item in &scene.items {
+                let points = match item {
+                    Item::Rect(rect) => {
+                        vec![[rect.x, rect.y], [rect.x + rect.w, rect.y + rect.h]]
+                    }
+                    Item::Line(line) => vec![line.from, line.to],
+                    Item::Polygon(polygon) => polygon.points.clone(),
+                    Item::Text(text) => corners(text, &mut setter).to_vec(),
+                };
+                assert!(points.into_iter().all(inside), "{rows}×{columns}: {item:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_cell_has_its_colour() {
+        let figure = figure(3, 4);
+        let scene = layout(&figure);
+        for (index, &value) in figure.values.iter().enumerate() {
+            let color = figure.color_map.color((value + 4.0) / 8.0);
+            let Item::Rect(rect) = scene
+                .items
+                .iter()
+                .filter(|item| matches!(item, Item::Rect(_)))
+                .nth(index)
+                .unwrap()
+            else {
+                unreachable!()
+            };
+            assert_eq!(rect.fill, color);
+        }
+    }
+
+    #[test]
+    fn wide_cells_have_numbers_and_narrow_ones_none() {
+        let has_number = |figure: &Heatmap| {
+            texts(&layout(figure))
+                .iter()
+                .any(|text| text.string == "−4.00")
+        };
+        assert!(has_number(&figure(12, 11)));
+        assert!(!has_number(&figure(12, 60)));
+        assert!(!has_number(&Heatmap {
+            cell_numbers: false,
+            ..figure(12, 11)
+        }));
+    }
+
+    #[test]
+    fn short_tokens_stand_horizontally_and_long_ones_slanted() {
+        let rotation = |figure: &Heatmap, string: &str| {
+            texts(&layout(figure))
+                .iter()
+                .find(|text| text.string == string)
+                .map(|text| text.rotation)
+        };
+        let mut short = figure(12, 8);
+        short.columns = (0..8).map(|column| format!(" t{column}")).collect();
+        assert_eq!(rotation(&short, "t0"), Some(0.0));
+        assert_eq!(rotation(&figure(12, 8), "When"), Some(-45.0));
+        assert_eq!(rotation(&figure(12, 60), "When"), Some(-60.0));
+    }
+
+    #[test]
+    fn a_marked_column_is_bold_and_always_labelled() {
+        let mut figure = figure(12, 1024);
+        figure.highlight_columns = vec![777];
+        let scene = layout(&figure);
+        let bold = |text: &&&Text| text.weight == Weight::Bold && text.color == ACCENT;
+        let strings: Vec<_> = texts(&scene)
+            .iter()
+            .filter(bold)
+            .map(|text| text.string.clone())
+            .collect();
+        assert_eq!(strings, ["777", "When"]);
+    }
+
+    #[test]
+    fn cells_without_a_number_are_hatched_and_explained() {
+        let mut figure = figure(2, 2);
+        let lines = |figure: &Heatmap| {
+            layout(figure)
+                .items
+                .iter()
+                .filter(|item| matches!(item, Item::Line(_)))
+                .count()
+        };
+        let before = lines(&figure);
+        figure.values[0] = f32::NAN;
+        assert!(lines(&figure) > before + 4);
+        assert!(
+            texts(&layout(&figure))
+                .iter()
+                .any(|text| text.string == "not a finite number")
+        );
+    }
+
+    #[test]
+    fn a_long_axis_label_beside_a_low_grid_stays_clear_of_the_heading() {
+        let mut setter = Typesetter::new();
+        let mut figure = figure(1, 4);
+        figure.row_axis = "attention head of the residual stream".into();
+        let scene = layout(&figure);
+        let texts = texts(&scene);
+        let axis = texts
+            .iter()
+            .find(|text| text.string == figure.row_axis)
+            .unwrap();
+        let subtitle = texts
+            .iter()
+            .find(|text| text.string == figure.subtitle[0])
+            .unwrap();
+        let top = |text: &Text, setter: &mut Typesetter| {
+            corners(text, setter)
+                .into_iter()
+                .map(|[_, y]| y)
+                .fold(f32::MAX, f32::min)
+        };
+        assert!(top(axis, &mut setter) > subtitle.y);
+    }
+
+    #[test]
+    fn a_figure_without_anything_has_a_canvas() {
+        let scene = layout(&Heatmap::default());
+        assert!(scene.width > 0.0 && scene.height > 0.0);
+    }
+}

@@ -1,0 +1,435 @@
+//! Setting text: which glyphs a string needs, how wide it is, and what the glyphs look like.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::LazyLock;
+
+use swash::scale::{Render, ScaleContext, Source};
+use swash::shape::{Direction, ShapeContext};
+use swash::text::{Codepoint, Script};
+use swash::zeno::{Angle, Placement, Transform, Vector};
+use swash::{FontRef, GlyphId};
+
+use super::scene::Weight;
+
+/// The height of capital letters and digits over the baseline, in ems.
+pub const CAP_HEIGHT: f32 = 0.729;
+/// How far letters (with their accents) reach over the baseline, in ems.
+pub const ASCENT: f32 = 0.93;
+/// How far letters reach under the baseline, in ems.
+pub const DESCENT: f32 = 0.24;
+
+/// Glyphs are placed to this fraction of a pixel, which keeps letter spacing even and still lets
+/// rasterised glyphs be used again.
+const SUBPIXEL_STEPS: f32 = 4.0;
+
+/// What stands for the text that was left out.
+const ELLIPSIS: char = '…';
+
+static REGULAR: LazyLock<FontRef<'static>> = LazyLock::new(|| parse(dejavu::sans::regular()));
+static BOLD: LazyLock<FontRef<'static>> = LazyLock::new(|| parse(dejavu::sans::bold()));
+
+fn parse(data: &'static [u8]) -> FontRef<'static> {
+    FontRef::from_index(data, 0).expect("the fonts compiled into the program are well formed")
+}
+
+/// The face to set a character in: the wanted one, or else the regular one, which has more
+/// characters. None if both lack it.
+fn face_with(character: char, weight: Weight) -> Option<Weight> {
+    let faces = [weight, Weight::Regular];
+    faces
+        .into_iter()
+        .find(|&face| font(face).charmap().map(character) != 0)
+}
+
+fn font(weight: Weight) -> FontRef<'static> {
+    match weight {
+        Weight::Regular => *REGULAR,
+        Weight::Bold => *BOLD,
+    }
+}
+
+/// Shapes, measures and rasterises text with the fonts compiled into the program.
+///
+/// It remembers what it has shaped and rasterised, so use one for a whole figure.
+#[derive(Default)]
+pub struct Typesetter {
+    shaping: ShapeContext,
+    scaling: ScaleContext,
+    lines: HashMap<(Weight, String), Rc<ShapedLine>>,
+    glyphs: HashMap<GlyphKey, Rc<GlyphMask>>,
+}
+
+/// A line of text of size 1, starting at the origin. Lengths are in ems, y grows upwards.
+#[derive(Debug, Default)]
+pub struct ShapedLine {
+    /// The glyphs in the order in which they are drawn.
+    pub glyphs: Vec<ShapedGlyph>,
+    /// The frames of the boxes that stand for characters which the fonts lack: left, bottom,
+    /// right, top.
+    pub boxes: Vec<[f32; 4]>,
+    /// How far the line advances.
+    pub width: f32,
+}
+
+/// A glyph and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct ShapedGlyph {
+    /// The number of the glyph in the font.
+    pub id: GlyphId,
+    /// The font.
+    pub weight: Weight,
+    /// x of its origin.
+    pub x: f32,
+    /// y of its origin.
+    pub y: f32,
+    /// Its size relative to the text it belongs to.
+    pub scale: f32,
+}
+
+/// A rasterised glyph.
+#[derive(Debug)]
+pub struct GlyphMask {
+    /// Where the upper left corner of the mask is, in pixels from the pixel of the origin: `left` to
+    /// the right, `top` upwards; and the size of the mask.
+    pub placement: Placement,
+    /// How much of each pixel is covered, 0 to 255, row after row.
+    pub coverage: Vec<u8>,
+}
+
+/// What a rasterised glyph depends on. Floats are kept as bits, to be compared exactly.
+#[derive(PartialEq, Eq, Hash)]
+struct GlyphKey {
+    weight: Weight,
+    id: GlyphId,
+    size: u32,
+    rotation: u32,
+    subpixel: [u8; 2],
+}
+
+impl Typesetter {
+    /// A typesetter that has not set anything yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How far `text` advances, in the unit of `size`, the font size.
+    pub fn width(&mut self, text: &str, size: f32, weight: Weight) -> f32 {
+        self.shape(text, weight).width * size
+    }
+
+    /// Breaks `text` into lines no wider than `limit`: between words, and inside a word only if
+    /// the word alone is too wide.
+    pub fn wrap(&mut self, text: &str, size: f32, weight: Weight, limit: f32) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut line = String::new();
+        for word in text.split_inclusive(' ') {
+            let mut rest = word;
+            let longer = format!("{line}{}", word.trim_end());
+            if !line.is_empty() && self.width(&longer, size, weight) > limit {
+                lines.push(std::mem::take(&mut line).trim_end().to_owned());
+            }
+            if line.is_empty() {
+                while self.width(rest.trim_end(), size, weight) > limit {
+                    let head = self.longest_prefix(rest, size, weight, limit);
+                    lines.push(rest[..head].to_owned());
+                    rest = &rest[head..];
+                }
+            }
+            line.push_str(rest);
+        }
+        if !line.trim_end().is_empty() {
+            lines.push(line.trim_end().to_owned());
+        }
+        lines
+    }
+
+    /// `text` as it is if it is no wider than `limit`, otherwise its beginning and `…`.
+    pub fn shorten(&mut self, text: &str, size: f32, weight: Weight, limit: f32) -> String {
+        if self.width(text, size, weight) <= limit {
+            return text.to_owned();
+        }
+        let room = limit - self.width(&ELLIPSIS.to_string(), size, weight);
+        let head = self.longest_prefix(text, size, weight, room);
+        format!("{}{ELLIPSIS}", &text[..head])
+    }
+
+    /// The length in bytes of the longest beginning of `text` (one character at least) that is no
+    /// wider than `limit`.
+    fn longest_prefix(&mut self, text: &str, size: f32, weight: Weight, limit: f32) -> usize {
+        let mut longest = 0;
+        for (start, character) in text.char_indices() {
+            let end = start + character.len_utf8();
+            if longest > 0 && self.width(&text[..end], size, weight) > limit {
+                break;
+            }
+            longest = end;
+        }
+        longest
+    }
+
+    /// The glyphs of `text` and where they stand.
+    pub fn shape(&mut self, text: &str, weight: Weight) -> Rc<ShapedLine> {
+        let key = (weight, text.to_owned());
+        if let Some(line) = self.lines.get(&key) {
+            return Rc::clone(line);
+        }
+        let line = Rc::new(self.shape_anew(text, weight));
+        self.lines.insert(key, Rc::clone(&line));
+        line
+    }
+
+    fn shape_anew(&mut self, text: &str, weight: Weight) -> ShapedLine {
+        let mut line = ShapedLine::default();
+        let mut rest = text;
+        while let Some(first) = rest.chars().next() {
+            let face = face_with(first, weight);
+            let differs = |&(_, character): &(usize, char)| face_with(character, weight) != face;
+            let end = rest
+                .char_indices()
+                .find(differs)
+                .map_or(rest.len(), |(at, _)| at);
+            let (run, after) = rest.split_at(end);
+            match face {
+                Some(face) => self.append_run(&mut line, run, face),
+                None => run
+                    .chars()
+                    .for_each(|character| append_substitute(&mut line, character, weight)),
+            }
+            rest = after;
+        }
+        line
+    }
+
+    /// Appends characters that the font has.
+    fn append_run(&mut self, line: &mut ShapedLine, run: &str, weight: Weight) {
+        let script = script_of(run);
+        let leftwards = is_leftwards(script);
+        let shaper = self.shaping.builder(font(weight)).script(script).size(EM);
+        let direction = if leftwards {
+            Direction::RightToLeft
+        } else {
+            Direction::LeftToRight
+        };
+        let mut shaper = shaper.direction(direction).build();
+        shaper.add_str(run);
+        let mut clusters = Vec::new();
+        shaper.shape_with(|cluster| clusters.push(cluster.glyphs.to_vec()));
+        if leftwards {
+            clusters.reverse();
+        }
+        for glyph in clusters.into_iter().flatten() {
+            let (x, y) = (line.width + glyph.x / EM, glyph.y / EM);
+            line.glyphs.push(ShapedGlyph {
+                id: glyph.id,
+                weight,
+                x,
+                y,
+                scale: 1.0,
+            });
+            line.width += glyph.advance / EM;
+        }
+    }
+
+    /// Rasterises one glyph whose origin is at `origin` (in pixels, y downwards), `size` pixels to
+    /// the em and turned clockwise by `rotation` degrees. Returns the pixel that the placement of
+    /// the mask counts from, and the mask.
+    pub fn rasterise(
+        &mut self,
+        id: GlyphId,
+        weight: Weight,
+        size: f32,
+        rotation: f32,
+        origin: [f32; 2],
+    ) -> ([i32; 2], Rc<GlyphMask>) {
+        let steps = origin.map(|place| (place * SUBPIXEL_STEPS).round());
+        let pixel = steps.map(|step| (step / SUBPIXEL_STEPS).floor());
+        let subpixel = [0, 1].map(|axis| (steps[axis] - pixel[axis] * SUBPIXEL_STEPS) as u8);
+        let key = GlyphKey {
+            weight,
+            id,
+            size: size.to_bits(),
+            rotation: rotation.to_bits(),
+            subpixel,
+        };
+        let mask = match self.glyphs.get(&key) {
+            Some(mask) => Rc::clone(mask),
+            None => {
+                let mask = Rc::new(self.rasterise_anew(&key));
+                self.glyphs.insert(key, Rc::clone(&mask));
+                mask
+            }
+        };
+        (pixel.map(|place| place as i32), mask)
+    }
+
+    fn rasterise_anew(&mut self, key: &GlyphKey) -> GlyphMask {
+        let [right, down] = key.subpixel.map(|step| f32::from(step) / SUBPIXEL_STEPS);
+        let rotation = f32::from_bits(key.rotation);
+        let size = f32::from_bits(key.size);
+        let mut scaler = self.scaling.builder(font(key.weight)).size(size).build();
+        // Outlines have y upwards, where a clockwise turn is a negative one.
+        let turn = Transform::rotation(Angle::from_degrees(-rotation));
+        let image = Render::new(&[Source::Outline])
+            .transform((rotation != 0.0).then_some(turn))
+            .offset(Vector::new(right, -down))
+            .render(&mut scaler, key.id);
+        // A glyph without an outline (a space) has nothing to draw.
+        let image = image.unwrap_or_default();
+        GlyphMask {
+            placement: image.placement,
+            coverage: image.data,
+        }
+    }
+}
+
+/// The size at which text is shaped; large, because the shaper may round.
+const EM: f32 = 2048.0;
+
+/// The script of a run: that of its first letter.
+fn script_of(run: &str) -> Script {
+    run.chars()
+        .map(|character| character.script())
+        .find(|script| !matches!(script, Script::Common | Script::Inherited | Script::Unknown))
+        .unwrap_or(Script::Latin)
+}
+
+fn is_leftwards(script: Script) -> bool {
+    matches!(
+        script,
+        Script::Arabic | Script::Hebrew | Script::Nko | Script::Syriac | Script::Thaana
+    )
+}
+
+/// Appends a box with the hex code of a character that the font lacks, in two rows of digits.
+fn append_substitute(line: &mut ShapedLine, character: char, weight: Weight) {
+    const DIGIT_SCALE: f32 = 0.47;
+    const SIDE_GAP: f32 = 0.06;
+    const BOTTOM: f32 = -0.2;
+    const TOP: f32 = 0.86;
+    const ROWS: [f32; 2] = [0.40, -0.08];
+
+    let font = font(weight);
+    let code = u32::from(character);
+    let code = if code > 0xffff {
+        format!("{code:06X}")
+    } else {
+        format!("{code:04X}")
+    };
+    let per_row = code.len() / 2;
+    let advance = DIGIT_SCALE * digit_advance(font);
+    let left = line.width + SIDE_GAP;
+    let right = left + per_row as f32 * advance + 2.0 * SIDE_GAP;
+    for (index, digit) in code.chars().enumerate() {
+        line.glyphs.push(ShapedGlyph {
+            id: font.charmap().map(digit),
+            weight,
+            x: left + SIDE_GAP + (index % per_row) as f32 * advance,
+            y: ROWS[index / per_row],
+            scale: DIGIT_SCALE,
+        });
+    }
+    line.boxes.push([left, BOTTOM, right, TOP]);
+    line.width = right + SIDE_GAP;
+}
+
+/// How far a digit advances, in ems. The letters A to F are a little wider; the gaps make up for it.
+fn digit_advance(font: FontRef<'static>) -> f32 {
+    let metrics = font.glyph_metrics(&[]).scale(1.0);
+    metrics.advance_width(font.charmap().map('D')).min(0.74)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wider_text_is_wider() {
+        let mut setter = Typesetter::new();
+        let one = setter.width("x", 10.0, Weight::Regular);
+        let two = setter.width("xx", 10.0, Weight::Regular);
+        assert!((two - 2.0 * one).abs() < 1e-3);
+        assert!(setter.width("x", 20.0, Weight::Regular) > 1.9 * one);
+        assert_eq!(setter.width("", 10.0, Weight::Regular), 0.0);
+    }
+
+    #[test]
+    fn a_character_that_the_font_lacks_becomes_a_box_with_its_code() {
+        let mut setter = Typesetter::new();
+        let line = setter.shape("a日🦀", Weight::Regular);
+        assert_eq!(line.boxes.len(), 2);
+        // The letter, four digits of U+65E5, six digits of U+01F980.
+        assert_eq!(line.glyphs.len(), 1 + 4 + 6);
+        assert!(
+            line.boxes[0][2] < line.boxes[1][0],
+            "the boxes stand side by side"
+        );
+        assert!(line.width > line.boxes[1][2]);
+        assert!(line.glyphs.iter().all(|glyph| glyph.id != 0));
+    }
+
+    #[test]
+    fn a_character_that_only_the_regular_face_has_is_taken_from_there() {
+        let has = |weight, character| font(weight).charmap().map(character) != 0;
+        let only_regular = ('\0'..'\u{1ffff}')
+            .find(|&sign| has(Weight::Regular, sign) && !has(Weight::Bold, sign))
+            .unwrap();
+        let line = Typesetter::new().shape(&format!("a{only_regular}"), Weight::Bold);
+        let weights: Vec<_> = line.glyphs.iter().map(|glyph| glyph.weight).collect();
+        assert_eq!(weights, [Weight::Bold, Weight::Regular]);
+        assert!(line.boxes.is_empty());
+    }
+
+    #[test]
+    fn the_signs_that_figures_use_are_in_both_fonts() {
+        for weight in [Weight::Regular, Weight::Bold] {
+            for sign in "␣⏎…−∞∅·→▲▼é".chars() {
+                assert_ne!(font(weight).charmap().map(sign), 0, "{sign}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrapped_lines_are_narrow_enough_and_lose_no_word() {
+        let mut setter = Typesetter::new();
+        let text = "the quick brown fox jumps over Donaudampfschifffahrtsgesellschaft twice";
+        let lines = setter.wrap(text, 10.0, Weight::Bold, 80.0);
+        assert!(lines.len() > 3);
+        for line in &lines {
+            assert!(setter.width(line, 10.0, Weight::Bold) <= 80.0, "{line}");
+        }
+        let letters = |text: &str| text.replace(' ', "");
+        assert_eq!(letters(&lines.concat()), letters(text));
+        assert!(setter.wrap("", 10.0, Weight::Bold, 80.0).is_empty());
+        assert_eq!(setter.wrap("short", 10.0, Weight::Bold, 80.0), ["short"]);
+    }
+
+    #[test]
+    fn shortened_text_ends_in_an_ellipsis() {
+        let mut setter = Typesetter::new();
+        let short = setter.shorten("================", 10.0, Weight::Regular, 50.0);
+        assert!(short.ends_with('…') && short.starts_with("=="));
+        assert!(setter.width(&short, 10.0, Weight::Regular) <= 50.0);
+        assert_eq!(setter.shorten("=", 10.0, Weight::Regular, 50.0), "=");
+    }
+
+    #[test]
+    fn a_rasterised_glyph_has_ink_and_turns() {
+        let mut setter = Typesetter::new();
+        let id = font(Weight::Regular).charmap().map('I');
+        let (_, upright) = setter.rasterise(id, Weight::Regular, 40.0, 0.0, [10.0, 10.0]);
+        let (_, lying) = setter.rasterise(id, Weight::Regular, 40.0, -90.0, [10.0, 10.0]);
+        assert!(upright.coverage.iter().any(|&coverage| coverage > 200));
+        assert!(upright.placement.height > 2 * upright.placement.width);
+        assert!(lying.placement.width > 2 * lying.placement.height);
+    }
+
+    #[test]
+    fn a_space_has_width_but_no_ink() {
+        let mut setter = Typesetter::new();
+        assert!(setter.width(" ", 10.0, Weight::Regular) > 2.0);
+        let id = font(Weight::Regular).charmap().map(' ');
+        let (_, mask) = setter.rasterise(id, Weight::Regular, 40.0, 0.0, [0.0, 0.0]);
+        assert!(mask.coverage.iter().all(|&coverage| coverage == 0));
+    }
+}

@@ -1,0 +1,235 @@
+//! Words and tables that several subcommands print, and their JSON forms.
+
+use std::io::{self, Write};
+
+use gpt2::generate::rank;
+use gpt2::visible::visible_line;
+use gpt2::{Pretrained, Tokenizer};
+use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
+
+/// A prompt with its tokens.
+#[derive(Serialize)]
+pub struct Prompt {
+    /// The text as it was given.
+    pub text: String,
+    /// Its token ids.
+    pub ids: Vec<u32>,
+    /// Each token as text.
+    pub tokens: Vec<String>,
+}
+
+impl Prompt {
+    /// A prompt of these tokens.
+    pub fn new(tokenizer: &Tokenizer, text: &str, ids: &[u32]) -> Self {
+        Self {
+            text: text.to_owned(),
+            ids: ids.to_vec(),
+            tokens: tokenizer.tokens(ids),
+        }
+    }
+
+    /// The tokens in a row with slashes between them.
+    pub fn row(&self) -> String {
+        let tokens: Vec<String> = self
+            .tokens
+            .iter()
+            .map(|token| visible_line(token))
+            .collect();
+        tokens.join("/")
+    }
+
+    /// The ids in a row.
+    pub fn id_row(&self) -> String {
+        let ids: Vec<String> = self.ids.iter().map(u32::to_string).collect();
+        ids.join(" ")
+    }
+}
+
+/// A token that the model expects next.
+#[derive(Serialize)]
+pub struct Candidate {
+    /// 0 for the most likely token.
+    pub rank: usize,
+    /// The token.
+    pub id: u32,
+    /// The token as text.
+    pub token: String,
+    /// Its logit.
+    pub logit: f32,
+    /// Its probability.
+    pub prob: f32,
+}
+
+/// The most likely next tokens.
+pub fn top(model: &Pretrained, logits: &[f32], count: usize) -> Vec<Candidate> {
+    let total = tensor::log_sum_exp(logits);
+    let candidate = |(rank, id): (usize, u32)| {
+        let logit = logits[id as usize];
+        Candidate {
+            rank,
+            id,
+            token: model.tokenizer.token(id),
+            logit,
+            prob: (logit - total).exp(),
+        }
+    };
+    rank(logits, count)
+        .into_iter()
+        .enumerate()
+        .map(candidate)
+        .collect()
+}
+
+/// A token in quotes, as it is written on a command line.
+pub fn quoted(token: &str) -> String {
+    format!("\"{}\"", visible_line(token))
+}
+
+/// A text filled up with spaces on the right, by its width on a terminal.
+pub fn pad(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
+}
+
+/// Several rows of tokens, position under position, in as many lines as the width asks for. Rows may
+/// have different lengths.
+pub fn write_aligned(
+    out: &mut impl Write,
+    rows: &[(&str, &Prompt)],
+    width: usize,
+) -> io::Result<()> {
+    let shown: Vec<Vec<String>> = rows
+        .iter()
+        .map(|(_, prompt)| {
+            prompt
+                .tokens
+                .iter()
+                .map(|token| visible_line(token))
+                .collect()
+        })
+        .collect();
+    let label_width = rows
+        .iter()
+        .map(|(label, _)| label.width())
+        .max()
+        .unwrap_or(0)
+        .max("position".len());
+    let columns = shown.iter().map(Vec::len).max().unwrap_or(0);
+    let column_width = |i: usize| {
+        let tokens = shown
+            .iter()
+            .filter_map(|row| row.get(i))
+            .map(|token| token.width());
+        tokens.chain([i.to_string().len()]).max().unwrap_or(0)
+    };
+    let mut start = 0;
+    while start < columns {
+        let mut end = start;
+        let mut used = label_width;
+        while end < columns && (end == start || used + 2 + column_width(end) <= width) {
+            used += 2 + column_width(end);
+            end += 1;
+        }
+        let mut line = |label: &str, cell: &dyn Fn(usize) -> String| {
+            let cells: Vec<String> = (start..end)
+                .map(|i| format!("  {}", pad(&cell(i), column_width(i))))
+                .collect();
+            writeln!(
+                out,
+                "{}",
+                format!("{}{}", pad(label, label_width), cells.concat()).trim_end()
+            )
+        };
+        line("position", &|i| i.to_string())?;
+        for ((label, _), tokens) in rows.iter().zip(&shown) {
+            line(label, &|i| tokens.get(i).cloned().unwrap_or_default())?;
+        }
+        start = end;
+    }
+    Ok(())
+}
+
+/// The tables of the most likely next tokens of one or more runs, side by side.
+pub fn write_top_tables(out: &mut impl Write, tables: &[(&str, &[Candidate])]) -> io::Result<()> {
+    const GAP: &str = "    ";
+    let token_width = |table: &[Candidate]| {
+        table
+            .iter()
+            .map(|c| quoted(&c.token).width())
+            .chain(["token".len()])
+            .max()
+            .unwrap_or(0)
+    };
+    let mut lines = vec![
+        String::new();
+        2 + tables
+            .iter()
+            .map(|(_, table)| table.len())
+            .max()
+            .unwrap_or(0)
+    ];
+    for (title, table) in tables {
+        let width = token_width(table);
+        let mut column = vec![
+            (*title).to_owned(),
+            format!(
+                "{:>4}  {:>5}  {}  {:>7}  {:>7}",
+                "rank",
+                "id",
+                pad("token", width),
+                "logit",
+                "prob"
+            ),
+        ];
+        column.extend(table.iter().map(|c| {
+            let token = pad(&quoted(&c.token), width);
+            format!(
+                "{:>4}  {:>5}  {token}  {:>7.2}  {:>7.4}",
+                c.rank, c.id, c.logit, c.prob
+            )
+        }));
+        let column_width = column.iter().map(|line| line.width()).max().unwrap_or(0);
+        column.resize(lines.len(), String::new());
+        for (line, cell) in lines.iter_mut().zip(&column) {
+            *line += &format!("{}{GAP}", pad(cell, column_width));
+        }
+    }
+    lines
+        .iter()
+        .try_for_each(|line| writeln!(out, "{}", line.trim_end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(tokens: &[&str]) -> Prompt {
+        Prompt {
+            text: tokens.concat(),
+            ids: (0..tokens.len() as u32).collect(),
+            tokens: tokens.iter().map(|token| (*token).to_owned()).collect(),
+        }
+    }
+
+    fn aligned(width: usize) -> String {
+        let mut out = Vec::new();
+        let rows = [
+            ("clean", &prompt(&["A", " 漢字", " c"])),
+            ("other", &prompt(&["A", " b"])),
+        ];
+        write_aligned(&mut out, &rows, width).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn rows_of_different_lengths_stand_position_under_position() {
+        let lines = "position  0  1      2\nclean     A   漢字   c\nother     A   b\n";
+        assert_eq!(aligned(80), lines);
+    }
+
+    #[test]
+    fn long_rows_go_on_in_further_lines() {
+        assert_eq!(aligned(18).lines().count(), 6);
+        assert_eq!(aligned(1).lines().count(), 9);
+    }
+}

@@ -1,0 +1,8 @@
+//! The end-to-end tests: the binary as a user runs it, and the libraries against golden values that
+//! PyTorch, Hugging Face transformers and TransformerLens computed for the tiny model.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod cli;
+mod golden;
+mod util;

@@ -1,16 +1,16 @@
 //! Everything that can go wrong with what a user or a file gives.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::visible::visible_line;
 
 /// What is wrong with a model file, a model's name or a text, in words for the person who gave it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -19,7 +19,6 @@ pub enum Error {
     },
 
     /// A file that is not a safetensors file, or whose header does not describe its data.
-    #[error("{}: not a whole safetensors file: {reason}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -28,7 +27,6 @@ pub enum Error {
     },
 
     /// A tensor that is missing, left over, of the wrong shape or type, or not finite.
-    #[error("{}: tensor `{tensor}`: {reason}", path.display())]
     Tensor {
         /// The file.
         path: PathBuf,
@@ -39,7 +37,6 @@ pub enum Error {
     },
 
     /// Sizes that are missing, contradictory or not those of a GPT-2.
-    #[error("{}: {reason}", path.display())]
     Config {
         /// `config.json`, or the weights whose shapes were read.
         path: PathBuf,
@@ -48,7 +45,6 @@ pub enum Error {
     },
 
     /// No model of that name where models are looked for.
-    #[error("no weights for `{name}` found; looked in {}\n{help}", list(looked))]
     ModelNotFound {
         /// The name as it was given.
         name: String,
@@ -59,10 +55,6 @@ pub enum Error {
     },
 
     /// A text longer than the tokenizer takes.
-    #[error(
-        "the text has {bytes} bytes; at most {limit} are taken, which is far more than any GPT-2 \
-         can read at once"
-    )]
     TextTooLong {
         /// The text's length.
         bytes: usize,
@@ -71,14 +63,12 @@ pub enum Error {
     },
 
     /// A text of no tokens.
-    #[error("the prompt is empty: give at least one token (from 1 to {limit} fit into the model)")]
     EmptyPrompt {
         /// The model's `block_size`.
         limit: usize,
     },
 
     /// More tokens than the model has positions.
-    #[error("the prompt has {count} tokens; this model reads at most {limit} (its block_size)")]
     PromptTooLong {
         /// How many tokens the text has.
         count: usize,
@@ -87,7 +77,6 @@ pub enum Error {
     },
 
     /// A token id that the model has no embedding for.
-    #[error("there is no token {id}: this model knows the ids 0 to {}", vocab_size.saturating_sub(1))]
     NoSuchToken {
         /// The id.
         id: u32,
@@ -96,7 +85,6 @@ pub enum Error {
     },
 
     /// A text that had to be exactly one token, and is none or several.
-    #[error("{}", not_one_token(text, pieces, suggestion.as_deref()))]
     NotOneToken {
         /// The text as it was given.
         text: String,
@@ -105,6 +93,89 @@ pub enum Error {
         /// A spelling of the same word that is one token, if there is one.
         suggestion: Option<String>,
     },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, source } => write!(f, "cannot read {}: {source}", path.display()),
+            Self::Format { path, reason } => {
+                write!(
+                    f,
+                    "{}: not a whole safetensors file: {reason}",
+                    path.display()
+                )
+            }
+            Self::Tensor {
+                path,
+                tensor,
+                reason,
+            } => {
+                write!(f, "{}: tensor `{tensor}`: {reason}", path.display())
+            }
+            Self::Config { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::ModelNotFound { name, looked, help } => {
+                let looked: Vec<String> = looked
+                    .iter()
+                    .map(|path| path.display().to_string())
+                    .collect();
+                write!(
+                    f,
+                    "no weights for `{name}` found; looked in {}\n{help}",
+                    looked.join(", ")
+                )
+            }
+            Self::TextTooLong { bytes, limit } => write!(
+                f,
+                "the text has {bytes} bytes; at most {limit} are taken, which is far more than any GPT-2 \
+                 can read at once"
+            ),
+            Self::EmptyPrompt { limit } => write!(
+                f,
+                "the prompt is empty: give at least one token (from 1 to {limit} fit into the model)"
+            ),
+            Self::PromptTooLong { count, limit } => write!(
+                f,
+                "the prompt has {count} tokens; this model reads at most {limit} (its block_size)"
+            ),
+            Self::NoSuchToken { id, vocab_size } => write!(
+                f,
+                "there is no token {id}: this model knows the ids 0 to {}",
+                vocab_size.saturating_sub(1)
+            ),
+            Self::NotOneToken { pieces, .. } if pieces.is_empty() => {
+                f.write_str("the answer is empty: give a text that is exactly one token")
+            }
+            Self::NotOneToken {
+                text,
+                pieces,
+                suggestion,
+            } => {
+                let quoted = |text: &str| format!("\"{}\"", visible_line(text));
+                let list: Vec<String> = pieces.iter().map(|piece| quoted(piece)).collect();
+                let count = pieces.len();
+                write!(
+                    f,
+                    "{} is {count} tokens ({}), and exactly one is needed",
+                    quoted(text),
+                    list.join(", ")
+                )?;
+                match suggestion {
+                    Some(suggestion) => write!(f, "; {} is a single token", quoted(suggestion)),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 impl Error {
@@ -136,32 +207,4 @@ impl Error {
             reason: reason.into(),
         }
     }
-}
-
-fn list(paths: &[PathBuf]) -> String {
-    let paths: Vec<String> = paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    paths.join(", ")
-}
-
-fn not_one_token(text: &str, pieces: &[String], suggestion: Option<&str>) -> String {
-    if pieces.is_empty() {
-        return "the answer is empty: give a text that is exactly one token".to_owned();
-    }
-    let quoted: Vec<String> = pieces
-        .iter()
-        .map(|piece| format!("\"{}\"", visible_line(piece)))
-        .collect();
-    let mut message = format!(
-        "\"{}\" is {} tokens ({}), and exactly one is needed",
-        visible_line(text),
-        pieces.len(),
-        quoted.join(", ")
-    );
-    if let Some(suggestion) = suggestion {
-        message += &format!("; \"{}\" is a single token", visible_line(suggestion));
-    }
-    message
 }

@@ -41,13 +41,10 @@ impl FromStr for Direction {
 }
 
 /// What is wrong with a pair of prompts.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// Patching needs an activation of one run for every activation of the other.
-    #[error(
-        "the clean prompt has {clean} tokens and the corrupted one {corrupted}; they must have equally many"
-    )]
     DifferentLengths {
         /// The clean prompt's tokens.
         clean: usize,
@@ -56,16 +53,12 @@ pub enum Error {
     },
 
     /// Equal prompts have equal activations.
-    #[error(
-        "the clean and the corrupted prompt are the same {count} tokens: there is nothing to patch"
-    )]
     SamePrompts {
         /// How many tokens they have.
         count: usize,
     },
 
     /// A prompt that the model cannot read.
-    #[error("the {which} prompt: {error}")]
     Prompt {
         /// "clean" or "corrupted".
         which: &'static str,
@@ -73,6 +66,25 @@ pub enum Error {
         error: gpt2::Error,
     },
 }
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DifferentLengths { clean, corrupted } => write!(
+                f,
+                "the clean prompt has {clean} tokens and the corrupted one {corrupted}; patching needs \
+                 equally many"
+            ),
+            Self::SamePrompts { count } => write!(
+                f,
+                "the clean and the corrupted prompt are the same {count} tokens: there is nothing to patch"
+            ),
+            Self::Prompt { which, error } => write!(f, "the {which} prompt: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
 
 /// Two prompts of equally many tokens, and which is patched into which.
 #[derive(Clone, Debug)]

@@ -14,7 +14,10 @@
 //! `hook(site, &mut activation)` stands wherever an activation has been made. What the hook leaves
 //! in it is what the rest of the model goes on with.
 
-use tensor::{Tensor, gelu, layer_norm_scale, matmul, matmul_into, scale_and_shift, softmax};
+use tensor::{
+    Tensor, gelu, layer_norm_scale, matmul, matmul_into, matmul_transposed, scale_and_shift,
+    softmax,
+};
 
 use crate::{Checkpoint, Config, Error, Site};
 
@@ -149,7 +152,7 @@ impl Mlp {
     pub fn forward(&self, layer: usize, x: &Tensor, hook: &mut Hook<'_>) -> Tensor {
         let mut hidden = self.c_fc.forward(x); // (T, 4C)
         hook(Site::MlpPre(layer), &mut hidden);
-        let mut hidden = gelu(&hidden); // (T, 4C)
+        gelu(&mut hidden);
         hook(Site::MlpPost(layer), &mut hidden);
         self.c_proj.forward(&hidden) // (T, C)
     }
@@ -229,7 +232,8 @@ impl Gpt2 {
     /// As [`Gpt2::forward`].
     pub fn next_token_logits(&self, ids: &[u32], hook: &mut Hook<'_>) -> Vec<f32> {
         let x = self.transformer(ids, hook); // (T, C)
-        tensor::matvec(self.unembedding(), x.row(ids.len() - 1)) // (V)
+        let last = x.view().rows(ids.len() - 1..ids.len()); // (1, C)
+        matmul_transposed(last, self.unembedding()).into_data() // (V)
     }
 
     /// Everything but the logits: the residual stream after all blocks, normalised, `(T, C)`.

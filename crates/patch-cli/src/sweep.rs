@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use clap::ValueEnum;
 use gpt2::Pretrained;
 use indicatif::{ProgressBar, ProgressStyle};
-use patching::{Axis, Direction, Experiment, Metric, Outcome, SiteKind, Sweep};
+use patching::{Axis, Direction, Engine, Experiment, Metric, Outcome, SiteKind, Sweep};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style, terminal_width};
@@ -52,6 +53,15 @@ pub struct Args {
     #[arg(long, default_value_t = SiteKind::ResidPost)]
     site: SiteKind,
 
+    /// How to run it: incremental does only what can change; plain is a whole forward pass for every
+    /// patch, to compare with
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineKind,
+
+    /// How much memory the incremental engine may take beyond the weights
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    memory: usize,
+
     /// How many of the most likely tokens to list
     #[arg(long, value_name = "K", default_value_t = 20)]
     top: usize,
@@ -80,6 +90,15 @@ enum MetricKind {
     ProbChange,
 }
 
+/// The names of the engines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+enum EngineKind {
+    #[default]
+    Incremental,
+    Plain,
+}
+
 /// A metric with the words for it.
 struct NamedMetric {
     kind: MetricKind,
@@ -99,6 +118,7 @@ struct Report<'a> {
     site: String,
     direction: String,
     metric: MetricReport<'a>,
+    engine: EngineKind,
     clean_metric: f32,
     corrupted_metric: f32,
     axes: Vec<String>,
@@ -147,8 +167,14 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
 
     let before = Instant::now();
     let sweep = Sweep::over(&experiment, args.site);
-    let bar = progress_bar(sweep.shape(&model.model).iter().product());
-    let outcome = sweep.run(&model.model, metric.metric, &|done| bar.inc(done as u64));
+    let engine = match args.engine {
+        EngineKind::Incremental => Engine::Incremental {
+            memory: args.memory,
+        },
+        EngineKind::Plain => Engine::Plain,
+    };
+    let (bar, progress) = progress_bar();
+    let outcome = sweep.run(&model.model, metric.metric, engine, &progress);
     bar.finish_and_clear();
     let sweep_seconds = before.elapsed().as_secs_f64();
 
@@ -176,6 +202,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
                 a: &metric.a,
                 b: metric.b.as_deref(),
             },
+            engine: args.engine,
             clean_metric: outcome.clean_metric,
             corrupted_metric: outcome.corrupted_metric,
             axes: outcome.grid.axes.iter().map(Axis::to_string).collect(),
@@ -472,12 +499,44 @@ fn write_prompts(
     )
 }
 
-/// A bar on stderr, or nothing where stderr is no terminal.
-fn progress_bar(length: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} patched runs, {eta} left");
-    let bar = ProgressBar::new(length as u64);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
+/// A bar on stderr (nothing where stderr is no terminal), and what moves it on.
+fn progress_bar() -> (ProgressBar, impl Fn(f64) + Sync) {
+    const STEPS: f64 = 1000.0;
+    let bar = ProgressBar::new(STEPS as u64);
+    if let Ok(style) = ProgressStyle::with_template("patching {bar:40} {percent} %, {eta} left") {
+        bar.set_style(style);
     }
+    let (shown, done) = (bar.clone(), Mutex::new(0.0));
+    let progress = move |share: f64| {
+        // A poisoned lock would mean that a thread panicked, which ends the program anyway.
+        if let Ok(mut done) = done.lock() {
+            *done += share;
+            shown.set_position((*done * STEPS) as u64);
+        }
+    };
+    (bar, progress)
+}
+
+/// A number of bytes such as `512MiB`, `2GB` or `1000000`.
+fn parse_size(text: &str) -> Result<usize, String> {
+    const UNITS: [(&str, u64); 7] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("B", 1),
+    ];
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
+        .unwrap_or((text, 1));
+    number
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .ok_or_else(|| format!("\"{text}\" is no size: write 512MiB, 2GB or a number of bytes"))
 }

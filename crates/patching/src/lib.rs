@@ -31,10 +31,11 @@
 //! | [`SiteKind`], [`Patch`] | what is put into the other run: kind, layer, position, head |
 //! | [`Sweep`] | many patches of one experiment, over axes such as layer × position |
 //! | [`plain`] | the engine to read first: a whole forward pass for every patch |
+//! | [`incremental`] | the engine that is used: only what can change, and why that is exact |
 //!
 //! ```
 //! use gpt2::Pretrained;
-//! use patching::{Direction, Experiment, Metric, SiteKind, Sweep};
+//! use patching::{Direction, Engine, Experiment, Metric, SiteKind, Sweep};
 //!
 //! let tiny = Pretrained::tiny()?;
 //! let ids = |text| tiny.tokenizer.encode(text);
@@ -49,7 +50,7 @@
 //!     b: tiny.tokenizer.to_single_token(" Jones")?,
 //! };
 //! let sweep = Sweep::over(&experiment, SiteKind::ResidPost); // every layer × position
-//! let outcome = sweep.run(&tiny.model, metric, &|_| {});
+//! let outcome = sweep.run(&tiny.model, metric, Engine::default(), &|_| {});
 //! assert_eq!(outcome.grid.shape, [12, 11]);
 //! assert_eq!(outcome.grid.at(&[2, 0]), outcome.corrupted_metric); // the prompts agree up to there
 //! assert!(outcome.grid.at(&[0, 1]) < -10.0); // the surname itself restores the clean answer
@@ -57,6 +58,7 @@
 //! ```
 
 mod experiment;
+pub mod incremental;
 mod metric;
 mod patch;
 pub mod plain;
@@ -65,4 +67,4 @@ mod sweep;
 pub use experiment::{Direction, Error, Experiment};
 pub use metric::{Logits, Metric, Reference};
 pub use patch::{Patch, SiteKind};
-pub use sweep::{Axis, Grid, Outcome, Sweep};
+pub use sweep::{Axis, Engine, Grid, Measured, Outcome, Progress, Sweep};

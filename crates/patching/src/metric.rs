@@ -1,5 +1,7 @@
 //! The number that is read off the logits of the token after the last position.
 
+use crate::Direction;
+
 /// How far a run has moved: one number from the logits of the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Metric {
@@ -37,6 +39,30 @@ pub struct Reference {
     pub clean: Vec<f32>,
     /// Of the corrupted run, `(vocab_size)`.
     pub corrupted: Vec<f32>,
+}
+
+impl Reference {
+    /// The logits of the two runs, told apart by the direction of the experiment.
+    pub(crate) fn new(direction: Direction, source: Vec<f32>, base: Vec<f32>) -> Self {
+        match direction {
+            Direction::Denoising => Self {
+                clean: source,
+                corrupted: base,
+            },
+            Direction::Noising => Self {
+                clean: base,
+                corrupted: source,
+            },
+        }
+    }
+
+    /// The logits of the run that is patched.
+    pub(crate) fn base(&self, direction: Direction) -> &[f32] {
+        match direction {
+            Direction::Denoising => &self.corrupted,
+            Direction::Noising => &self.clean,
+        }
+    }
 }
 
 /// The last position's logits of one run: all of them, or only those that a metric asked for.

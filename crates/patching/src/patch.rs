@@ -1,6 +1,7 @@
 //! One activation, or one piece of it, that is put into the other run.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use gpt2::Site;
@@ -176,6 +177,21 @@ impl Patch {
         self.site.at(self.layer)
     }
 
+    /// The positions of a prompt of `t` tokens at which the patch may change what the residual stream
+    /// gets from this layer (for keys and values also those further right, which attend to them).
+    pub(crate) fn dests(&self, t: usize) -> Range<usize> {
+        match self.site {
+            SiteKind::K | SiteKind::V => self.pos.unwrap_or(0)..t,
+            SiteKind::Pattern => range(self.dest, t),
+            _ => range(self.pos, t),
+        }
+    }
+
+    /// The heads whose activation the patch changes.
+    pub(crate) fn heads(&self, n_head: usize) -> Range<usize> {
+        range(self.head, n_head)
+    }
+
     /// Puts this piece of the source's activation into the base's.
     ///
     /// # Panics
@@ -223,7 +239,7 @@ impl Patch {
 }
 
 /// One index, or all of them.
-fn range(one: Option<usize>, all: usize) -> std::ops::Range<usize> {
+fn range(one: Option<usize>, all: usize) -> Range<usize> {
     match one {
         Some(i) => i..i + 1,
         None => 0..all,

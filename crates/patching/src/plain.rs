@@ -14,17 +14,16 @@ use gpt2::{Gpt2, Site, no_hook};
 use rayon::prelude::*;
 use tensor::Tensor;
 
-use crate::{Direction, Experiment, Logits, Metric, Patch, Reference};
+use crate::{Experiment, Logits, Measured, Metric, Patch, Progress, Reference};
 
 /// The metric of each patched run, in the order of `patches`, and the unpatched runs' logits.
-/// `progress` is told `1` after every run.
 pub fn run(
     model: &Gpt2,
     experiment: &Experiment,
     patches: &[Patch],
     metric: Metric,
-    progress: &(dyn Fn(usize) + Sync),
-) -> (Vec<f32>, Reference) {
+    progress: Progress<'_>,
+) -> Measured {
     // 1. Keep the source's activations, those that some patch needs.
     let mut cache: HashMap<Site, Option<Tensor>> =
         patches.iter().map(|patch| (patch.site(), None)).collect();
@@ -37,11 +36,7 @@ pub fn run(
     // 2. The base run as it is.
     let base_logits = model.next_token_logits(experiment.base(), &mut no_hook);
 
-    let (clean, corrupted) = match experiment.direction() {
-        Direction::Denoising => (source_logits, base_logits),
-        Direction::Noising => (base_logits, source_logits),
-    };
-    let reference = Reference { clean, corrupted };
+    let reference = Reference::new(experiment.direction(), source_logits, base_logits);
 
     // 3. The base run with one activation of the source's, for every patch.
     let patched_metric = |patch: &Patch| {
@@ -52,10 +47,24 @@ pub fn run(
                 patch.apply(source, x);
             }
         });
-        progress(1);
+        progress(1.0 / patches.len() as f64);
         metric.of(Logits::All(&logits), &reference)
     };
-    (patches.par_iter().map(patched_metric).collect(), reference)
+    let values = patches.par_iter().map(patched_metric).collect();
+    let flops = (2 + patches.len() as u64) * flops_of_a_run(model, experiment.n_tokens());
+    Measured {
+        values,
+        reference,
+        flops,
+    }
+}
+
+/// Multiplications and additions of one forward pass with the logits of the last position: those of the
+/// linear layers and of attention (which is computed above the diagonal too).
+fn flops_of_a_run(model: &Gpt2, t: usize) -> u64 {
+    let (t, c) = (t as u64, model.config.n_embd as u64);
+    let block = 2 * t * 12 * c * c + 4 * t * t * c;
+    model.config.n_layer as u64 * block + 2 * c * model.config.vocab_size as u64
 }
 
 #[cfg(test)]
@@ -63,7 +72,7 @@ mod tests {
     use gpt2::Pretrained;
 
     use super::*;
-    use crate::{SiteKind, Sweep};
+    use crate::{Direction, Engine, SiteKind, Sweep};
 
     fn tiny_experiment(tiny: &Pretrained, direction: Direction) -> Experiment {
         let ids = |text| tiny.tokenizer.encode(text).unwrap();
@@ -109,7 +118,9 @@ mod tests {
             .into_iter()
             .flat_map(|site| (0..12).map(move |layer| Patch::whole(site, layer)))
             .collect();
-        let (values, reference) = run(&tiny.model, &experiment, &patches, metric, &|_| {});
+        let Measured {
+            values, reference, ..
+        } = run(&tiny.model, &experiment, &patches, metric, &|_| {});
         let clean = metric.of(Logits::All(&reference.clean), &reference);
         assert!(
             values.iter().all(|value| *value == clean),
@@ -124,8 +135,12 @@ mod tests {
         let metric = Metric::LogitDiff { a: 1757, b: 5335 };
         for direction in Direction::ALL {
             let experiment = tiny_experiment(&tiny, direction);
-            let outcome =
-                Sweep::over(&experiment, SiteKind::ResidPost).run(&tiny.model, metric, &|_| {});
+            let outcome = Sweep::over(&experiment, SiteKind::ResidPost).run(
+                &tiny.model,
+                metric,
+                Engine::Plain,
+                &|_| {},
+            );
             let (base, source) = match direction {
                 Direction::Denoising => (outcome.corrupted_metric, outcome.clean_metric),
                 Direction::Noising => (outcome.clean_metric, outcome.corrupted_metric),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use gpt2::Gpt2;
 
-use crate::{Experiment, Metric, Patch, Reference, SiteKind, plain};
+use crate::{Experiment, Logits, Metric, Patch, Reference, SiteKind, incremental, plain};
 
 /// What one axis of a grid counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +76,42 @@ pub struct Outcome {
     pub grid: Grid,
     /// The last logits of the two unpatched runs.
     pub reference: Reference,
+    /// Multiplications and additions of floats that were done, each counted as one.
+    pub flops: u64,
+}
+
+/// Which engine runs a sweep. They agree to within rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Only what can change, all patched runs together: [`incremental`].
+    Incremental {
+        /// How many bytes to hold at the most, beyond the weights (more, if a single run takes more).
+        memory: usize,
+    },
+    /// A whole forward pass for every patch: [`plain`].
+    Plain,
+}
+
+impl Default for Engine {
+    /// The incremental engine with 1 GiB.
+    fn default() -> Self {
+        Self::Incremental { memory: 1 << 30 }
+    }
+}
+
+/// Told, from several threads, which share of all work has been done since the last time. The shares
+/// add up to at most 1.
+pub type Progress<'a> = &'a (dyn Fn(f64) + Sync);
+
+/// What an engine gives back.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The metric of every patched run, in the order of the patches.
+    pub values: Vec<f32>,
+    /// The last logits of the two unpatched runs.
+    pub reference: Reference,
+    /// Multiplications and additions of floats that were done, each counted as one.
+    pub flops: u64,
 }
 
 /// Many patches of one experiment.
@@ -137,20 +173,35 @@ impl<'a> Sweep<'a> {
         patches
     }
 
-    /// Runs every patch. `progress` is told the number of patches each time some are done; it is
-    /// called from several threads.
-    pub fn run(&self, model: &Gpt2, metric: Metric, progress: &(dyn Fn(usize) + Sync)) -> Outcome {
+    /// Runs every patch.
+    pub fn run(
+        &self,
+        model: &Gpt2,
+        metric: Metric,
+        engine: Engine,
+        progress: Progress<'_>,
+    ) -> Outcome {
         let patches = self.patches(model);
-        let (values, reference) = plain::run(model, self.experiment, &patches, metric, progress);
+        let Measured {
+            values,
+            reference,
+            flops,
+        } = match engine {
+            Engine::Plain => plain::run(model, self.experiment, &patches, metric, progress),
+            Engine::Incremental { memory } => {
+                incremental::run(model, self.experiment, &patches, metric, memory, progress)
+            }
+        };
         Outcome {
-            clean_metric: metric.of(crate::Logits::All(&reference.clean), &reference),
-            corrupted_metric: metric.of(crate::Logits::All(&reference.corrupted), &reference),
+            clean_metric: metric.of(Logits::All(&reference.clean), &reference),
+            corrupted_metric: metric.of(Logits::All(&reference.corrupted), &reference),
             grid: Grid {
                 axes: self.axes.clone(),
                 shape: self.shape(model),
                 values,
             },
             reference,
+            flops,
         }
     }
 }

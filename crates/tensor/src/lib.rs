@@ -8,7 +8,8 @@
 //! |---|---|---|
 //! | matrix product | C = A B | [`matmul()`], [`matmul_into`] |
 //! | the same, as a textbook has it | `C[i,j] = Σ_k A[i,k] B[k,j]` | [`matmul_reference`] |
-//! | matrix times vector | `y[i] = Σ_k A[i,k] x[k]` | [`matvec`] |
+//! | linear layer | Y = X W + b, fast for many rows | [`linear()`] |
+//! | product with a transpose | Y = X Wᵀ, for a few rows and a tall W | [`matmul_transposed`] |
 //! | layer norm | (x − mean) / √(var + ε) · weight + bias | [`layer_norm`] |
 //! | softmax | e^(x − max) / Σ e^(x − max) | [`softmax`] |
 //! | GELU, tanh form | ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))) | [`gelu`] |
@@ -33,14 +34,19 @@
 //! assert_eq!(matmul(&x, &w).data(), [-2.0, -2.0]);
 //! ```
 
+mod linear;
 mod matmul;
 mod ops;
 mod tensor;
 mod view;
+mod wide;
 
+pub use crate::linear::linear;
 pub use crate::matmul::{matmul, matmul_into, matmul_reference};
 pub use crate::ops::{
-    argmax, gelu, layer_norm, layer_norm_scale, log_sum_exp, matvec, scale_and_shift, softmax,
+    argmax, dot, exp, gelu, layer_norm, layer_norm_scale, log_sum_exp, matmul_transposed,
+    scale_and_shift, softmax, softmax_row,
 };
 pub use crate::tensor::Tensor;
 pub use crate::view::{View, ViewMut};
+pub use crate::wide::widest;

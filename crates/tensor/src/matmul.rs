@@ -137,13 +137,13 @@ fn check_shapes(a: View<'_>, b: View<'_>) -> [usize; 3] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// Numbers between −1 and 1 that look random and are the same everywhere.
-    fn noise(shape: &[usize], seed: u32) -> Tensor {
+    pub(crate) fn noise(shape: &[usize], seed: u32) -> Tensor {
         let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
         let n: usize = shape.iter().product();
         let data = (0..n).map(|_| {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     /// The sum of K products of numbers below 1, in another order, may differ by this much.
-    fn assert_close(fast: &Tensor, slow: &Tensor, k: usize) {
+    pub(crate) fn assert_close(fast: &Tensor, slow: &Tensor, k: usize) {
         assert_eq!(fast.shape(), slow.shape());
         let tolerance = 4.0 * f32::EPSILON * (k as f32).max(1.0);
         for (i, (x, y)) in fast.data().iter().zip(slow.data()).enumerate() {

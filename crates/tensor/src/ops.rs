@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::Tensor;
+use crate::{Tensor, View, widest};
 
 /// Layer norm of every row: (x − mean) / √(var + ε) · weight + bias (Ba et al. 2016,
 /// arXiv 1607.06450). `x` is `(…, C)`, `weight` and `bias` are `(C)`.
@@ -18,11 +18,18 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f32) -> T
 /// that of the row as a whole population (divided by C, not by C − 1).
 pub fn layer_norm_scale(x: &Tensor, epsilon: f32) -> Tensor {
     let n = x.row_len();
-    let scales = x.data().chunks_exact(n.max(1)).map(|row| {
-        let mean = mean(row);
-        let variance = sum(row, |x| (x - mean) * (x - mean)) / n as f32;
-        (variance + epsilon).sqrt()
-    });
+    let scale_of = |row: &[f32]| {
+        widest(|| {
+            let mean = mean(row);
+            let variance = sum(row, |x| (x - mean) * (x - mean)) / n as f32;
+            (variance + epsilon).sqrt()
+        })
+    };
+    let scales = x
+        .data()
+        .par_chunks_exact(n.max(1))
+        .with_min_len(rows_worth_a_thread(n))
+        .map(scale_of);
     let mut shape = x.shape().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = 1;
@@ -52,12 +59,19 @@ pub fn scale_and_shift(x: &Tensor, scale: &Tensor, weight: &Tensor, bias: &Tenso
         scale.shape()
     );
     let mut out = x.clone();
-    for (row, scale) in out.data_mut().chunks_exact_mut(n.max(1)).zip(scale.data()) {
-        let mean = mean(row);
-        for ((x, w), b) in row.iter_mut().zip(weight.data()).zip(bias.data()) {
-            *x = (*x - mean) / scale * w + b;
-        }
-    }
+    let rows = out
+        .data_mut()
+        .par_chunks_exact_mut(n.max(1))
+        .zip(scale.data());
+    rows.with_min_len(rows_worth_a_thread(n))
+        .for_each(|(row, scale)| {
+            widest(|| {
+                let mean = mean(row);
+                for ((x, w), b) in row.iter_mut().zip(weight.data()).zip(bias.data()) {
+                    *x = (*x - mean) / scale * w + b;
+                }
+            });
+        });
     out
 }
 
@@ -66,21 +80,29 @@ pub fn scale_and_shift(x: &Tensor, scale: &Tensor, weight: &Tensor, bias: &Tenso
 pub fn softmax(x: &mut Tensor) {
     let n = x.row_len();
     for row in x.data_mut().chunks_exact_mut(n.max(1)) {
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        for x in row.iter_mut() {
-            *x = (*x - max).exp();
-        }
-        let total = sum(row, |x| x);
-        for x in row.iter_mut() {
-            *x /= total;
-        }
+        widest(|| softmax_row(row));
+    }
+}
+
+/// [`softmax`] of one row.
+#[inline(always)]
+pub fn softmax_row(row: &mut [f32]) {
+    let max = max(row);
+    for x in row.iter_mut() {
+        *x = exp(*x - max);
+    }
+    let total = sum(row, |x| x);
+    for x in row.iter_mut() {
+        *x /= total;
     }
 }
 
 /// log Σ e^x of one row, without overflow. A logit minus this is the token's log probability.
 pub fn log_sum_exp(row: &[f32]) -> f32 {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    max + sum(row, |x| (x - max).exp()).ln()
+    widest(|| {
+        let max = max(row);
+        max + sum(row, |x| exp(x - max)).ln()
+    })
 }
 
 /// The index of the largest number of a row, the first of equal ones; 0 for an empty row.
@@ -94,29 +116,46 @@ pub fn argmax(row: &[f32]) -> usize {
     best
 }
 
-/// The products of every row of a matrix `(N, K)` with one vector `(K)`: `(N)` dot products, spread
-/// over rayon's threads. For a single vector this reads the matrix once, where [`crate::matmul()`]
-/// would first repack it.
+/// X Wᵀ for a few rows `(M, K)` and a tall matrix `(N, K)`: `(M, N)` dot products. It reads W once, as
+/// it lies, where [`crate::matmul()`] would first repack it.
 ///
 /// # Panics
-/// If the vector is not one row long.
+/// If the rows of X and W are not equally long.
 #[track_caller]
-pub fn matvec(matrix: &Tensor, vector: &[f32]) -> Vec<f32> {
-    let [rows, cols] = matrix.dims();
+pub fn matmul_transposed<'a>(x: impl Into<View<'a>>, w: &Tensor) -> Tensor {
+    let x = x.into();
+    let ([m, k], [n, w_cols]) = (x.shape(), w.dims());
     assert!(
-        vector.len() == cols,
-        "cannot multiply [{rows}, {cols}] by [{}]",
-        vector.len()
+        k == w_cols && x.col_stride == 1,
+        "cannot multiply {:?} by the transpose of [{n}, {w_cols}]",
+        x.shape()
     );
-    (0..rows)
-        .into_par_iter()
-        .with_min_len(512)
-        .map(|i| dot(matrix.row(i), vector))
-        .collect()
+    let mut products = vec![0.0; n * m]; // (N, M)
+    let rows = products.par_chunks_exact_mut(m.max(1)).enumerate();
+    rows.with_min_len(rows_worth_a_thread(m * k))
+        .for_each(|(j, products)| {
+            widest(|| {
+                for (i, product) in products.iter_mut().enumerate() {
+                    *product = dot(&x.data[i * x.row_stride..][..k], w.row(j));
+                }
+            });
+        });
+    Tensor::new(
+        &[m, n],
+        (0..m)
+            .flat_map(|i| products[i..].iter().step_by(m))
+            .copied()
+            .collect(),
+    )
 }
 
-/// The dot product Σ xᵢ yᵢ, in the order of [`sum`].
-fn dot(x: &[f32], y: &[f32]) -> f32 {
+/// The dot product Σ xᵢ yᵢ, in sixteen running sums that are added up last.
+///
+/// # Panics
+/// In debug builds, if the two are not equally long.
+#[inline(always)]
+pub fn dot(x: &[f32], y: &[f32]) -> f32 {
+    debug_assert_eq!(x.len(), y.len(), "dot product");
     let mut sums = [0.0_f32; 16];
     let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<16>(), y.as_chunks::<16>());
     for (x, y) in x.iter().zip(y) {
@@ -130,22 +169,93 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
     sums.iter().sum()
 }
 
-/// GELU of every number, in the tanh form that GPT-2 was trained with:
-/// ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))) (Hendrycks & Gimpel 2016, arXiv 1606.08415).
-pub fn gelu(x: &Tensor) -> Tensor {
-    let mut out = x.clone();
-    for x in out.data_mut() {
-        *x = gelu_of(*x);
+/// e^x to within 2 units in the last place, for x from −∞ to +∞, in operations that the compiler can
+/// turn into vector instructions and that round alike on every machine (`f32::exp` does neither).
+///
+/// x = n ln 2 + r with |r| ≤ ½ ln 2; e^r is a polynomial, and 2ⁿ is put into the exponent's bits (the
+/// scheme and the coefficients are those of Cephes' `expf`).
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    /// ln 2 in two parts, the first of which is exact in few bits.
+    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    const COEFFICIENTS: [f32; 6] = [
+        1.987_569_1e-4,
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        0.166_666_65,
+        0.5,
+    ];
+    /// Adding it rounds to a whole number, which then stands in the lowest bits.
+    const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
+
+    // Beyond these e^x is 0 or ∞. (A comparison with NaN is false: NaN stays.)
+    let inside = if x < -104.0 { -104.0 } else { x };
+    let inside = if inside > 89.0 { 89.0 } else { inside };
+    let rounded = inside * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
+    let r = inside - n * LN_2[0] - n * LN_2[1];
+    let mut polynomial = COEFFICIENTS[0];
+    for coefficient in &COEFFICIENTS[1..] {
+        polynomial = polynomial * r + coefficient;
     }
-    out
+    let power = polynomial * (r * r) + r + 1.0;
+    // In two steps, since 2ⁿ alone may be too small or too large for a float.
+    let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let half = n >> 1;
+    let two_to = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
+    power * two_to(half) * two_to(n - half)
 }
 
+/// GELU of every number, in place, in the tanh form that GPT-2 was trained with:
+/// ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))) (Hendrycks & Gimpel 2016, arXiv 1606.08415).
+///
+/// Computed as x / (1 + e^(−2u)) with u = √(2/π) (x + 0.044715 x³), which is the same.
+pub fn gelu(x: &mut Tensor) {
+    x.data_mut()
+        .par_chunks_mut(NUMBERS_WORTH_A_THREAD)
+        .for_each(|numbers| {
+            widest(|| {
+                for x in numbers {
+                    *x = gelu_of(*x);
+                }
+            });
+        });
+}
+
+#[inline(always)]
 fn gelu_of(x: f32) -> f32 {
-    /// √(2/π)
-    const ROOT: f32 = 0.797_884_6;
-    0.5 * x * (1.0 + (ROOT * (x + 0.044715 * x * x * x)).tanh())
+    /// 2 √(2/π)
+    const TWICE_ROOT: f32 = 1.595_769;
+    x / (1.0 + exp(-TWICE_ROOT * (x + 0.044715 * x * x * x)))
 }
 
+/// Fewer numbers than this are not worth a second thread.
+const NUMBERS_WORTH_A_THREAD: usize = 1 << 14;
+
+/// How many rows of `n` numbers are worth a second thread.
+fn rows_worth_a_thread(n: usize) -> usize {
+    NUMBERS_WORTH_A_THREAD.div_ceil(n.max(1))
+}
+
+/// The largest number of a row, −∞ for an empty one, in sixteen running maxima.
+#[inline(always)]
+fn max(row: &[f32]) -> f32 {
+    let mut maxima = [f32::NEG_INFINITY; 16];
+    let (chunks, rest) = row.as_chunks::<16>();
+    for chunk in chunks {
+        for (max, x) in maxima.iter_mut().zip(chunk) {
+            *max = if *x > *max { *x } else { *max };
+        }
+    }
+    maxima
+        .iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[inline(always)]
 fn mean(row: &[f32]) -> f32 {
     sum(row, |x| x) / row.len() as f32
 }
@@ -233,9 +343,49 @@ mod tests {
     }
 
     #[test]
+    fn exp_is_exact_to_two_units_in_the_last_place() {
+        let mut worst = 0.0_f64;
+        // Every 997th float from −88 to 88.
+        for bits in (0..88.0_f32.to_bits()).step_by(997) {
+            for x in [f32::from_bits(bits), -f32::from_bits(bits)] {
+                let exact = f64::from(x).exp();
+                let unit = f64::from((exact as f32).next_up()) - f64::from(exact as f32);
+                worst = worst.max((f64::from(exp(x)) - exact).abs() / unit);
+            }
+        }
+        assert!(worst <= 2.0, "{worst} units");
+        assert_eq!(
+            [exp(0.0), exp(f32::NEG_INFINITY), exp(-200.0)],
+            [1.0, 0.0, 0.0]
+        );
+        assert_eq!([exp(f32::INFINITY), exp(89.0)], [f32::INFINITY; 2]);
+        assert!(exp(f32::NAN).is_nan() && exp(-100.0) > 0.0);
+    }
+
+    #[test]
+    fn gelu_is_its_formula_everywhere() {
+        let numbers: Vec<f32> = (-12_000..=12_000).map(|i| i as f32 / 1000.0).collect();
+        let n = numbers.len();
+        let mut got = Tensor::new(&[n], numbers.clone());
+        gelu(&mut got);
+        for (x, got) in numbers.iter().zip(got.data()) {
+            let x = f64::from(*x);
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            let exact = 0.5 * x * (1.0 + u.tanh());
+            assert!(
+                (f64::from(*got) - exact).abs() <= 1e-6 * exact.abs() + 1e-8,
+                "gelu({x}) = {got}, not {exact}"
+            );
+        }
+        let mut ends = Tensor::new(&[3], vec![f32::MIN, f32::MAX, f32::NAN]);
+        gelu(&mut ends);
+        assert!(ends.data()[0] == 0.0 && ends.data()[1] == f32::MAX && ends.data()[2].is_nan());
+    }
+
+    #[test]
     fn gelu_is_what_pytorch_says() {
         // torch.nn.functional.gelu(x, approximate="tanh")
-        let x = Tensor::new(&[7], vec![-10.0, -3.0, -1.0, 0.0, 0.5, 2.0, 10.0]);
+        let mut x = Tensor::new(&[7], vec![-10.0, -3.0, -1.0, 0.0, 0.5, 2.0, 10.0]);
         let expected = [
             0.0,
             -0.003_637_39,
@@ -245,21 +395,28 @@ mod tests {
             1.954_597_7,
             10.0,
         ];
-        assert_close(gelu(&x).data(), &expected, 1e-6);
+        gelu(&mut x);
+        assert_close(x.data(), &expected, 1e-6);
     }
 
     #[test]
-    fn matvec_equals_the_reference_product_for_every_length() {
+    fn products_with_a_transpose_equal_the_reference_for_every_length() {
+        let whole = |n: usize, k: usize| {
+            Tensor::new(
+                &[n, k],
+                (0..n * k).map(|i| (i * i % 13) as f32 - 6.0).collect(),
+            )
+        };
         for k in 0..70 {
-            let matrix = Tensor::new(&[3, k], (0..3 * k).map(|i| (i % 13) as f32 - 6.0).collect());
-            let vector: Vec<f32> = (0..k).map(|i| (i % 7) as f32 - 3.0).collect();
-            let column = Tensor::new(&[k, 1], vector.clone());
-            let expected = crate::matmul_reference(&matrix, &column);
-            assert_eq!(
-                matvec(&matrix, &vector),
-                expected.data(),
-                "whole numbers of length {k}"
-            );
+            for m in 0..4 {
+                let (x, w) = (whole(m, k), whole(5, k));
+                let expected = crate::matmul_reference(&x, w.view().t());
+                assert_eq!(
+                    matmul_transposed(&x, &w),
+                    expected,
+                    "whole numbers of length {k}"
+                );
+            }
         }
     }
 

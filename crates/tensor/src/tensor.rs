@@ -78,6 +78,14 @@ impl Tensor {
         }
     }
 
+    /// All numbers, row after row, without the tensor. Shared numbers are copied.
+    pub fn into_data(self) -> Vec<f32> {
+        match self.data {
+            Data::Owned(data) => data,
+            Data::Shared(data) => (*data).as_ref().to_vec(),
+        }
+    }
+
     /// The length of the last axis: how many numbers a row holds.
     pub fn row_len(&self) -> usize {
         *self.shape.last().unwrap_or(&1)

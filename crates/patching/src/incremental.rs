@@ -1,0 +1,715 @@
+//! The incremental engine: every patched run at once, and only what can change.
+//!
+//! # Why it is exact
+//!
+//! A patched run differs from the base run in some rows of one activation. Call a row of the residual
+//! stream (one position in one run) *changed* if it may differ from the base's. Then:
+//!
+//! 1. **Before the patch nothing changes.** Up to the patched site both runs do the same arithmetic on
+//!    the same numbers.
+//! 2. **A block changes no row to the left of the first changed one.** Layer norms, the MLP and all
+//!    linear layers work on each row by itself; attention at a position reads keys and values of that
+//!    position and those to its left, and no others. So if `first` is the first changed position, the
+//!    rows `first…` are the changed ones after any number of blocks.
+//! 3. **What is not changed is the base's.** Queries, keys and values of unchanged rows, to the left or
+//!    (in the first block after the patch) to the right, are those of the base run, bit for bit,
+//!    because every operation computes a row alike whatever else is computed beside it.
+//!
+//! So it suffices to compute the changed rows of every block, and to read everything else off the base
+//! run. In the last block only the last position matters for the next token, so only its query,
+//! attention and MLP are computed, and of the logits only those that the metric reads. Where a source
+//! row equals the base's (to the left of the first token that differs), nothing changes at all: the
+//! answer is the base's.
+//!
+//! # How it goes
+//!
+//! All runs *walk* through the layers together: the base, the source, and every patched run from the
+//! layer on in which it branches off the base. Their changed rows stand in one tall matrix, so each
+//! weight is read once a layer, by hundreds of rows at a time. At each site of a layer, the patches of
+//! that site *branch off*: a run is born, with the few rows in which it differs from the base. That is
+//! all that a site has to say; from there on every run is treated alike.
+
+use std::ops::Range;
+
+use gpt2::Gpt2;
+use gpt2::model::Linear;
+use rayon::prelude::*;
+use tensor::{
+    Tensor, View, dot, gelu, layer_norm, linear, matmul, matmul_transposed, softmax_row, widest,
+};
+
+use crate::{
+    Direction, Experiment, Logits, Measured, Metric, Patch, Progress, Reference, SiteKind,
+};
+
+/// Rows that go through the MLP together: its hidden layer is four times as wide as all else.
+const MLP_ROWS: usize = 1024;
+/// Rows whose logits of all tokens are held together.
+const LOGIT_ROWS: usize = 64;
+/// How many rows of width C are held for each row of the walk, at the most: the residual stream before
+/// and after attention, its normalised form, q, k, v, z, attention's output, and a packed copy.
+const HELD: usize = 9;
+
+/// The metric of each patched run, in the order of `patches`, and the unpatched runs' logits. The
+/// patches are worked off in chunks, so that about `memory` bytes are held beyond the weights (but
+/// never less than one patched run takes).
+pub fn run(
+    model: &Gpt2,
+    experiment: &Experiment,
+    patches: &[Patch],
+    metric: Metric,
+    memory: usize,
+    progress: Progress<'_>,
+) -> Measured {
+    let (t, c) = (experiment.n_tokens(), model.config.n_embd);
+    let first_difference = experiment.differing_positions()[0];
+    let mut pending: Vec<Pending> = patches
+        .iter()
+        .enumerate()
+        .map(|(cell, &patch)| Pending { cell, patch })
+        .collect();
+    // To the left of the first difference source and base are the same run.
+    pending.retain(|p| {
+        p.patch
+            .pos
+            .or(p.patch.dest)
+            .is_none_or(|pos| pos >= first_difference)
+    });
+    pending.sort_by_key(|p| p.patch.layer);
+
+    let rows_of = |p: &Pending| t - p.patch.dests(t).start.max(first_difference);
+    let floats = memory / size_of::<f32>();
+    let fixed = MLP_ROWS * 14 * c + LOGIT_ROWS * model.config.vocab_size + 2 * t * HELD * c;
+    let chunks = cut(&pending, floats.saturating_sub(fixed) / (HELD * c), rows_of);
+    let work_of = |p: &Pending| (rows_of(p) * (model.config.n_layer - p.patch.layer)) as f64;
+    let all_work: f64 = pending.iter().map(work_of).sum();
+
+    let (mut values, mut reference, mut flops) = (Vec::new(), None, 0);
+    for chunk in chunks {
+        let mut walk = Walk::new(model, experiment, chunk);
+        for layer in 0..model.config.n_layer {
+            walk.block(layer);
+            let under_way = chunk.iter().take_while(|p| p.patch.layer <= layer);
+            progress(under_way.map(rows_of).sum::<usize>() as f64 / all_work.max(1.0));
+        }
+        let ends = walk.ends();
+        flops += ends.flops;
+        let reference =
+            reference.get_or_insert_with(|| ends.reference(model, experiment.direction(), metric));
+        if values.is_empty() {
+            values = vec![
+                metric.of(
+                    Logits::All(reference.base(experiment.direction())),
+                    reference
+                );
+                patches.len()
+            ];
+        }
+        ends.measure(model, metric, reference, &mut values);
+    }
+    let reference = reference.unwrap_or_else(|| unreachable!("there is at least one chunk"));
+    Measured {
+        values,
+        reference,
+        flops,
+    }
+}
+
+/// A patch, and which value it is for.
+struct Pending {
+    cell: usize,
+    patch: Patch,
+}
+
+/// Cuts the patches into chunks of at most `limit` rows, but of at least one patch. The last may be
+/// empty: the two unpatched runs are wanted all the same.
+fn cut(pending: &[Pending], limit: usize, rows_of: impl Fn(&Pending) -> usize) -> Vec<&[Pending]> {
+    let mut chunks = Vec::new();
+    let mut left = pending;
+    loop {
+        let mut rows = 0;
+        let fits = |p: &&Pending| {
+            rows += rows_of(p);
+            rows <= limit
+        };
+        let n = left.iter().take_while(fits).count().max(1).min(left.len());
+        let (chunk, rest) = left.split_at(n);
+        chunks.push(chunk);
+        left = rest;
+        if left.is_empty() {
+            return chunks;
+        }
+    }
+}
+
+/// One run of the walk: the positions whose rows stand in the tall matrix, and where there. All its
+/// other rows are the base's.
+#[derive(Clone, Debug)]
+struct Run {
+    /// Which value it is for; none for the base and the source.
+    cell: Option<usize>,
+    /// Positions.
+    rows: Range<usize>,
+    /// The first one's row in the tall matrix.
+    at: usize,
+}
+
+impl Run {
+    /// Where a position's row stands in the tall matrix, if it stands there.
+    fn find(&self, pos: usize) -> Option<usize> {
+        self.rows
+            .contains(&pos)
+            .then(|| self.at + pos - self.rows.start)
+    }
+}
+
+/// The base's and the source's place among the runs.
+const BASE: usize = 0;
+const SOURCE: usize = 1;
+
+/// Runs whose rows stand one after the other in a matrix `(R, C)`.
+struct Rows {
+    runs: Vec<Run>,
+    data: Vec<f32>,
+    c: usize,
+}
+
+impl Rows {
+    /// The row of a run at a position: its own, or the base's.
+    fn row(&self, run: usize, pos: usize) -> &[f32] {
+        let at = self.runs[run]
+            .find(pos)
+            .or_else(|| self.runs[BASE].find(pos));
+        let at =
+            at.unwrap_or_else(|| unreachable!("the base has every position that is asked for"));
+        &self.data[at * self.c..][..self.c]
+    }
+
+    /// Run and position of every row, in their order.
+    fn index(&self) -> Vec<(usize, usize)> {
+        let of_run = |(i, run): (usize, &Run)| {
+            run.rows
+                .clone()
+                .map(move |pos| (i, pos))
+                .collect::<Vec<_>>()
+        };
+        self.runs.iter().enumerate().flat_map(of_run).collect()
+    }
+
+    /// Takes in runs that have branched off.
+    fn adopt(&mut self, born: Vec<Born>) {
+        for Born { cell, rows, data } in born {
+            self.runs.push(Run {
+                cell: Some(cell),
+                rows,
+                at: self.data.len() / self.c,
+            });
+            self.data.extend(data);
+        }
+    }
+
+    /// A copy of all rows of one run.
+    fn rows_of(&self, run: usize) -> Vec<f32> {
+        let Run { rows, at, .. } = &self.runs[run];
+        self.data[at * self.c..(at + rows.len()) * self.c].to_vec()
+    }
+
+    /// Takes the numbers out, as a matrix.
+    fn take(&mut self) -> Tensor {
+        let data = std::mem::take(&mut self.data);
+        Tensor::new(&[data.len() / self.c, self.c], data)
+    }
+}
+
+/// A run that has just branched off the base: the rows in which it differs.
+struct Born {
+    cell: usize,
+    rows: Range<usize>,
+    data: Vec<f32>,
+}
+
+/// All runs on their way through the layers.
+struct Walk<'a> {
+    model: &'a Gpt2,
+    /// The patches, sorted by layer.
+    pending: &'a [Pending],
+    /// How many tokens a prompt has.
+    t: usize,
+    /// The first position at which the prompts differ.
+    first_difference: usize,
+    /// The residual stream.
+    x: Rows,
+    flops: u64,
+}
+
+impl<'a> Walk<'a> {
+    /// The base and the source before the first block.
+    fn new(model: &'a Gpt2, experiment: &Experiment, pending: &'a [Pending]) -> Self {
+        let (t, c) = (experiment.n_tokens(), model.config.n_embd);
+        let mut data = Vec::new();
+        for ids in [experiment.base(), experiment.source()] {
+            for (pos, &id) in ids.iter().enumerate() {
+                let pair = model.wte.row(id as usize).iter().zip(model.wpe.row(pos));
+                data.extend(pair.map(|(token, position)| token + position));
+            }
+        }
+        let runs = vec![
+            Run {
+                cell: None,
+                rows: 0..t,
+                at: 0,
+            },
+            Run {
+                cell: None,
+                rows: 0..t,
+                at: t,
+            },
+        ];
+        let first_difference = experiment.differing_positions()[0];
+        Self {
+            model,
+            pending,
+            t,
+            first_difference,
+            x: Rows { runs, data, c },
+            flops: 0,
+        }
+    }
+
+    /// Takes all runs through one block; those that are patched in it branch off on the way.
+    fn block(&mut self, layer: usize) {
+        let Self { model, t, .. } = *self;
+        let block = &model.h[layer];
+        let c = model.config.n_embd;
+        // Of the last block only the last position is read.
+        let from = if layer + 1 == model.config.n_layer {
+            t - 1
+        } else {
+            0
+        };
+
+        // Patches of the residual stream before the block.
+        let born = {
+            let x = &self.x;
+            let copy =
+                |_: &Patch, pos: usize, row: &mut [f32]| row.copy_from_slice(x.row(SOURCE, pos));
+            self.branch(layer, &[SiteKind::ResidPre], 0, x, copy)
+        };
+        self.x.adopt(born);
+
+        // Queries, keys and values of the changed rows.
+        let rows = self.x.data.len() / c;
+        let normalized = {
+            let x = Tensor::new(&[rows, c], self.x.data.clone());
+            layer_norm(&x, &block.ln_1.weight, &block.ln_1.bias, block.ln_1.epsilon) // (R, C)
+        };
+        let asking = self.rows_from(from);
+        let (weight, bias) = (
+            block.attn.c_attn.weight.view(),
+            block.attn.c_attn.bias.data(),
+        );
+        let kv = self.linear(&normalized, weight.columns(c..3 * c), &bias[c..]); // (R, 2C)
+        let q = if from == 0 {
+            self.linear(&normalized, weight.columns(0..c), &bias[..c]) // (R, C)
+        } else {
+            let last = self.x.runs.iter().filter_map(|run| run.find(t - 1));
+            let last: Vec<f32> = last.flat_map(|row| normalized.row(row)).copied().collect();
+            let last = Tensor::new(&[last.len() / c, c], last);
+            self.linear(&last, weight.columns(0..c), &bias[..c]) // (asking runs, C)
+        };
+        drop(normalized);
+
+        // What each head gathers. From the first changed row on, all rows change.
+        let attention = Attention {
+            n_head: block.attn.n_head,
+            runs: &self.x.runs,
+            asking: &asking,
+            q,
+            kv,
+        };
+        let mut z = attention.forward(from, t, c);
+        self.flops += z
+            .index()
+            .iter()
+            .map(|(_, dest)| 4 * c as u64 * (*dest as u64 + 1))
+            .sum::<u64>();
+        let of_heads = [
+            SiteKind::Q,
+            SiteKind::K,
+            SiteKind::V,
+            SiteKind::Pattern,
+            SiteKind::Z,
+        ];
+        let patched = |patch: &Patch, dest: usize, row: &mut [f32]| {
+            attention.patched_row(patch, dest, &z, row);
+        };
+        let born = self.branch(layer, &of_heads, from, &z, patched);
+        drop(attention);
+        z.adopt(born);
+
+        // Attention's output, added to the residual stream.
+        let attn_out = {
+            let z = z.take();
+            self.forward_linear(&z, &block.attn.c_proj) // (R', C)
+        };
+        let mut mid = Rows {
+            runs: z.runs,
+            data: attn_out.into_data(),
+            c,
+        };
+        let source_out = mid.rows_of(SOURCE);
+        let before = &self.x;
+        let index = mid.index();
+        mid.data
+            .par_chunks_exact_mut(c)
+            .zip(index)
+            .for_each(|(row, (run, pos))| {
+                // The runs that have just branched off stand behind the others, and were the base's so far.
+                let run = if run < before.runs.len() { run } else { BASE };
+                add(row, before.row(run, pos));
+            });
+        let patched = |patch: &Patch, pos: usize, row: &mut [f32]| {
+            if patch.site == SiteKind::AttnOut {
+                row.copy_from_slice(&source_out[(pos - from) * c..][..c]);
+                add(row, before.row(BASE, pos));
+            } else {
+                row.copy_from_slice(mid.row(SOURCE, pos));
+            }
+        };
+        let born = self.branch(
+            layer,
+            &[SiteKind::AttnOut, SiteKind::ResidMid],
+            from,
+            &mid,
+            patched,
+        );
+        mid.adopt(born);
+
+        // The MLP's output, added to the residual stream.
+        let mut after = Rows {
+            runs: mid.runs.clone(),
+            data: Vec::with_capacity(mid.data.len()),
+            c,
+        };
+        for rows in mid.data.chunks(MLP_ROWS * c) {
+            let rows = Tensor::new(&[rows.len() / c, c], rows.to_vec());
+            let normalized = layer_norm(
+                &rows,
+                &block.ln_2.weight,
+                &block.ln_2.bias,
+                block.ln_2.epsilon,
+            );
+            let mut hidden = self.forward_linear(&normalized, &block.mlp.c_fc); // (rows, 4C)
+            gelu(&mut hidden);
+            after
+                .data
+                .extend(self.forward_linear(&hidden, &block.mlp.c_proj).data()); // (rows, C)
+        }
+        let source_out = after.rows_of(SOURCE);
+        after
+            .data
+            .par_chunks_exact_mut(c)
+            .zip(mid.data.par_chunks_exact(c))
+            .for_each(|(row, mid)| add(row, mid));
+        let patched = |patch: &Patch, pos: usize, row: &mut [f32]| {
+            if patch.site == SiteKind::MlpOut {
+                row.copy_from_slice(&source_out[(pos - from) * c..][..c]);
+                add(row, mid.row(BASE, pos));
+            } else {
+                row.copy_from_slice(after.row(SOURCE, pos));
+            }
+        };
+        let born = self.branch(
+            layer,
+            &[SiteKind::MlpOut, SiteKind::ResidPost],
+            from,
+            &after,
+            patched,
+        );
+        after.adopt(born);
+        self.x = after;
+    }
+
+    /// The runs that branch off at some sites of this layer. `patched` writes a patched run's row at a
+    /// position; rows at either end that come out equal to the base's, bit for bit, are left to the
+    /// base, and a run of which nothing is left is not born.
+    fn branch(
+        &self,
+        layer: usize,
+        sites: &[SiteKind],
+        from: usize,
+        unpatched: &Rows,
+        patched: impl Fn(&Patch, usize, &mut [f32]) + Sync,
+    ) -> Vec<Born> {
+        let c = unpatched.c;
+        let here = self.pending.partition_point(|p| p.patch.layer < layer)
+            ..self.pending.partition_point(|p| p.patch.layer <= layer);
+        let born = |pending: &Pending| {
+            let Pending { cell, patch } = pending;
+            let dests = patch.dests(self.t);
+            let dests = dests.start.max(from).max(self.first_difference)..dests.end;
+            let mut data = vec![0.0; dests.len() * c];
+            for (pos, row) in dests.clone().zip(data.chunks_exact_mut(c)) {
+                patched(patch, pos, row);
+            }
+            let row = |pos: usize| &data[(pos - dests.start) * c..][..c];
+            let differs = |pos: &usize| !same_bits(row(*pos), unpatched.row(BASE, *pos));
+            let first = dests.clone().find(differs)?;
+            let last = dests.clone().rfind(differs)?;
+            let data = data[(first - dests.start) * c..(last + 1 - dests.start) * c].to_vec();
+            Some(Born {
+                cell: *cell,
+                rows: first..last + 1,
+                data,
+            })
+        };
+        let of_these_sites = self.pending[here]
+            .par_iter()
+            .filter(|p| sites.contains(&p.patch.site));
+        of_these_sites.filter_map(born).collect()
+    }
+
+    /// The runs, with only their rows from a position on, one after the other.
+    fn rows_from(&self, from: usize) -> Vec<Run> {
+        let mut at = 0;
+        let cut = |run: &Run| {
+            let rows = run.rows.start.max(from)..run.rows.end.max(from);
+            let cut = Run {
+                cell: run.cell,
+                rows,
+                at,
+            };
+            at += cut.rows.len();
+            cut
+        };
+        self.x.runs.iter().map(cut).collect()
+    }
+
+    fn forward_linear(&mut self, x: &Tensor, layer: &Linear) -> Tensor {
+        self.linear(x, layer.weight.view(), layer.bias.data())
+    }
+
+    fn linear(&mut self, x: &Tensor, weight: View<'_>, bias: &[f32]) -> Tensor {
+        self.flops += 2 * (x.data().len() * bias.len()) as u64;
+        linear(x, weight, bias)
+    }
+
+    /// The last position's rows after all blocks, normalised.
+    fn ends(self) -> Ends {
+        let last = self.t - 1;
+        let rows: Vec<f32> = (0..self.x.runs.len())
+            .flat_map(|run| self.x.row(run, last))
+            .copied()
+            .collect();
+        let rows = Tensor::new(&[self.x.runs.len(), self.x.c], rows);
+        let ln_f = &self.model.ln_f;
+        Ends {
+            cells: self.x.runs.iter().map(|run| run.cell).collect(),
+            rows: layer_norm(&rows, &ln_f.weight, &ln_f.bias, ln_f.epsilon),
+            flops: self.flops,
+        }
+    }
+}
+
+/// Queries, keys and values of one layer, and whose they are.
+struct Attention<'a> {
+    n_head: usize,
+    runs: &'a [Run],
+    /// The same runs with those of their rows that have a query.
+    asking: &'a [Run],
+    q: Tensor,
+    kv: Tensor,
+}
+
+impl Attention<'_> {
+    /// What the heads gather, for every run from its first changed row (or from the position `from`)
+    /// to the end.
+    fn forward(&self, from: usize, t: usize, c: usize) -> Rows {
+        let mut at = 0;
+        let widened = |run: &Run| {
+            let rows = run.rows.start.max(from)..t;
+            let widened = Run {
+                cell: run.cell,
+                rows,
+                at,
+            };
+            at += widened.rows.len();
+            widened
+        };
+        let runs: Vec<Run> = self.runs.iter().map(widened).collect();
+        let mut z = Rows {
+            runs,
+            data: vec![0.0; at * c],
+            c,
+        };
+        let head_size = c / self.n_head;
+        let index = z.index();
+        z.data.par_chunks_exact_mut(c).zip(index).for_each_init(
+            Vec::new,
+            |pattern, (row, (run, dest))| {
+                for (head, z) in row.chunks_exact_mut(head_size).enumerate() {
+                    self.pattern(head, run, dest, |_| run, pattern);
+                    self.gather(head, |_| run, pattern, z);
+                }
+            },
+        );
+        z
+    }
+
+    /// The row of z at a position of the base run in which one piece is the source's.
+    fn patched_row(&self, patch: &Patch, dest: usize, z: &Rows, row: &mut [f32]) {
+        let head_size = row.len() / self.n_head;
+        row.copy_from_slice(z.row(BASE, dest));
+        let from_source = |yes: bool| if yes { SOURCE } else { BASE };
+        let patched = |site: SiteKind, pos: usize| {
+            from_source(patch.site == site && patch.pos.is_none_or(|patched| patched == pos))
+        };
+        let (mut pattern, mut of_source) = (Vec::new(), Vec::new());
+        for head in patch.heads(self.n_head) {
+            let row = &mut row[head * head_size..][..head_size];
+            if patch.site == SiteKind::Z {
+                row.copy_from_slice(&z.row(SOURCE, dest)[head * head_size..][..head_size]);
+                continue;
+            }
+            let asking = patched(SiteKind::Q, dest);
+            self.pattern(
+                head,
+                asking,
+                dest,
+                |src| patched(SiteKind::K, src),
+                &mut pattern,
+            );
+            if patch.site == SiteKind::Pattern {
+                self.pattern(head, SOURCE, dest, |_| SOURCE, &mut of_source);
+                for src in (0..=dest).filter(|src| patch.src.is_none_or(|patched| patched == *src))
+                {
+                    pattern[src] = of_source[src];
+                }
+            }
+            self.gather(head, |src| patched(SiteKind::V, src), &pattern, row);
+        }
+    }
+
+    /// How much a position attends to each position up to its own: softmax of q·k / √head_size. The
+    /// query is that of the run `asking`; `run_of` says whose key a position has.
+    fn pattern(
+        &self,
+        head: usize,
+        asking: usize,
+        dest: usize,
+        run_of: impl Fn(usize) -> usize,
+        pattern: &mut Vec<f32>,
+    ) {
+        let c = self.q.row_len();
+        let head_size = c / self.n_head;
+        let slice = head * head_size..(head + 1) * head_size;
+        let at = self.asking[asking]
+            .find(dest)
+            .or_else(|| self.asking[BASE].find(dest));
+        let at = at.unwrap_or_else(|| unreachable!("the base asks at every position"));
+        let q = &self.q.row(at)[slice.clone()];
+        let factor = 1.0 / (head_size as f32).sqrt();
+        pattern.clear();
+        widest(|| {
+            pattern.extend(
+                (0..=dest).map(|src| dot(q, &self.kv(run_of(src), src)[slice.clone()]) * factor),
+            );
+            softmax_row(pattern);
+        });
+    }
+
+    /// The values of a head in the proportions of a pattern; `run_of` says whose value a position has.
+    fn gather(&self, head: usize, run_of: impl Fn(usize) -> usize, pattern: &[f32], z: &mut [f32]) {
+        let c = self.q.row_len();
+        let start = c + head * z.len();
+        z.fill(0.0);
+        widest(|| {
+            for (src, weight) in pattern.iter().enumerate() {
+                let v = &self.kv(run_of(src), src)[start..start + z.len()];
+                for (z, v) in z.iter_mut().zip(v) {
+                    *z += weight * v;
+                }
+            }
+        });
+    }
+
+    /// Key and value of a run at a position: its own, or the base's.
+    #[inline(always)]
+    fn kv(&self, run: usize, pos: usize) -> &[f32] {
+        let at = self.runs[run].find(pos).unwrap_or(self.runs[BASE].at + pos);
+        self.kv.row(at)
+    }
+}
+
+/// The last position's normalised rows of all runs that differ from the base there, `(n, C)`, the
+/// base's and the source's first.
+struct Ends {
+    cells: Vec<Option<usize>>,
+    rows: Tensor,
+    flops: u64,
+}
+
+impl Ends {
+    /// The logits of the two unpatched runs, computed as those of the patched runs will be.
+    fn reference(&self, model: &Gpt2, direction: Direction, metric: Metric) -> Reference {
+        let rows = self.rows.view().rows(BASE..SOURCE + 1);
+        let logits = match metric.tokens() {
+            Some(_) => matmul_transposed(rows, model.unembedding()),
+            None => matmul(rows, model.unembedding().view().t()),
+        };
+        Reference::new(
+            direction,
+            logits.row(SOURCE).to_vec(),
+            logits.row(BASE).to_vec(),
+        )
+    }
+
+    /// Writes the metric of every patched run to its cell.
+    fn measure(&self, model: &Gpt2, metric: Metric, reference: &Reference, values: &mut [f32]) {
+        let unembedding = model.unembedding();
+        let first = SOURCE + 1;
+        let ends: Vec<f32> = if let Some(tokens) = metric.tokens() {
+            let value = |end: usize| {
+                let logit = |&token: &u32| {
+                    widest(|| dot(self.rows.row(end), unembedding.row(token as usize)))
+                };
+                let logits: Vec<f32> = tokens.iter().map(logit).collect();
+                metric.of(Logits::Of(&tokens, &logits), reference)
+            };
+            (first..self.cells.len())
+                .into_par_iter()
+                .map(value)
+                .collect()
+        } else {
+            let starts = (first..self.cells.len()).step_by(LOGIT_ROWS);
+            let values = starts.flat_map(|start| {
+                let rows = self
+                    .rows
+                    .view()
+                    .rows(start..self.cells.len().min(start + LOGIT_ROWS));
+                let logits = matmul(rows, unembedding.view().t()); // (rows, V)
+                let value = |i: usize| metric.of(Logits::All(logits.row(i)), reference);
+                (0..logits.n_rows())
+                    .into_par_iter()
+                    .map(value)
+                    .collect::<Vec<f32>>()
+            });
+            values.collect()
+        };
+        for (cell, value) in self.cells[first..].iter().zip(ends) {
+            if let Some(cell) = cell {
+                values[*cell] = value;
+            }
+        }
+    }
+}
+
+fn add(row: &mut [f32], other: &[f32]) {
+    for (x, y) in row.iter_mut().zip(other) {
+        *x += y;
+    }
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits())
+}

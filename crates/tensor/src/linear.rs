@@ -1,0 +1,365 @@
+//! The linear layer for many rows: Y = X W + b, as fast as the machine multiplies.
+//!
+//! On a processor with AVX-512 this is a kernel of our own; elsewhere it is [`crate::matmul()`] and an
+//! addition, which is also what the tests hold the kernel to. All the unsafe code of the kernel is in
+//! this file.
+//!
+//! The loops, from the outside in (the scheme is that of Goto & van de Geijn, *Anatomy of
+//! High-Performance Matrix Multiplication*, 2008):
+//!
+//! 1. X is packed once: tiles of [`TILE_ROWS`] rows, column by column, so that the innermost loop
+//!    reads it in a line.
+//! 2. Threads take [`CHUNK_COLUMNS`] columns of W at a time, so that no thread packs what another
+//!    has packed.
+//! 3. K is cut into blocks of [`BLOCK_K`]: a block of the chunk's W is packed into panels of
+//!    [`PANEL_COLUMNS`] columns, small enough for the second-level cache.
+//! 4. Every panel (which stays in the first-level cache) meets every tile.
+//! 5. A tile of Y stays in 28 vector registers while k runs through the block.
+//!
+//! Every number of Y is the sum, over the blocks in order, of sums over k in order, whatever rows
+//! and columns are computed beside it: it has the same bits in every batch and on any number of
+//! threads.
+
+use crate::{Tensor, View, matmul};
+
+/// Y = X W + b for `(M, K)` rows, a `(K, N)` weight and an `(N)` bias: `(M, N)`.
+///
+/// It is [`crate::matmul()`] and an addition, but for rounding; many rows are several times faster.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+#[track_caller]
+pub fn linear<'a, 'b>(x: impl Into<View<'a>>, weight: impl Into<View<'b>>, bias: &[f32]) -> Tensor {
+    let (x, weight) = (x.into(), weight.into());
+    let ([m, k], [n_in, n]) = (x.shape(), weight.shape());
+    assert!(
+        k == n_in && n == bias.len(),
+        "linear layer of {:?} with a weight of {:?} and a bias of [{}]",
+        x.shape(),
+        weight.shape(),
+        bias.len()
+    );
+    #[cfg(target_arch = "x86_64")]
+    if ![m, k, n].contains(&0)
+        && x.col_stride == 1
+        && weight.col_stride == 1
+        && is_x86_feature_detected!("avx512f")
+    {
+        return avx512::linear(x, weight, bias);
+    }
+    let mut y = matmul(x, weight);
+    for row in y.data_mut().chunks_exact_mut(n.max(1)) {
+        for (y, b) in row.iter_mut().zip(bias) {
+            *y += b;
+        }
+    }
+    debug_assert_eq!(y.shape(), [m, n]);
+    y
+}
+
+/// Rows of Y that are computed together; 14 rows of two vectors are 28 of the 32 registers.
+#[cfg(target_arch = "x86_64")]
+const TILE_ROWS: usize = 14;
+/// Columns of Y that are computed together: two vectors of 16.
+#[cfg(target_arch = "x86_64")]
+const PANEL_COLUMNS: usize = 32;
+/// A panel of this many rows is 32 KiB.
+#[cfg(target_arch = "x86_64")]
+const BLOCK_K: usize = 256;
+/// Columns that a thread takes at a time: 8 panels, 256 KiB packed.
+#[cfg(target_arch = "x86_64")]
+const CHUNK_COLUMNS: usize = 256;
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+    use std::ops::Range;
+
+    use rayon::prelude::*;
+
+    use super::{BLOCK_K, CHUNK_COLUMNS, PANEL_COLUMNS, TILE_ROWS};
+    use crate::{Tensor, View};
+
+    /// The shapes fit, no axis but N is empty, columns are contiguous, and the machine has AVX-512.
+    pub fn linear(x: View<'_>, weight: View<'_>, bias: &[f32]) -> Tensor {
+        let (m, n) = (x.rows, weight.cols);
+        let packed = pack_rows(x);
+        let mut y = vec![0.0; m * n];
+        let output = Output {
+            data: y.as_mut_ptr(),
+            row_stride: n,
+        };
+        // At least one chunk for every thread.
+        let share = n
+            .div_ceil(rayon::current_num_threads())
+            .next_multiple_of(PANEL_COLUMNS);
+        let width = share.min(CHUNK_COLUMNS);
+        (0..n)
+            .into_par_iter()
+            .step_by(width)
+            .for_each_init(Vec::new, |buffer, start| {
+                let columns = start..n.min(start + width);
+                // SAFETY: `y` has `m` rows of `n` numbers and lives until all chunks are done, and no two
+                // chunks share a column. The caller has made sure of AVX-512.
+                unsafe { columns_of_product(&packed, weight, bias, columns, m, output, buffer) };
+            });
+        Tensor::new(&[m, n], y)
+    }
+
+    /// Tiles of [`TILE_ROWS`] rows, each column by column: `(tiles, K, TILE_ROWS)`, the rows that are
+    /// missing in the last tile filled up with zeros.
+    fn pack_rows(x: View<'_>) -> Vec<f32> {
+        const PACKED_TOGETHER: usize = 64;
+        let k = x.cols;
+        let mut packed = vec![0.0; x.rows.div_ceil(TILE_ROWS) * k * TILE_ROWS];
+        packed
+            .par_chunks_exact_mut(k * TILE_ROWS)
+            .enumerate()
+            .for_each(|(tile, packed)| {
+                let first = tile * TILE_ROWS;
+                // A few columns of all rows at a time, so that what is written stays in the cache.
+                for (piece, packed) in packed.chunks_mut(PACKED_TOGETHER * TILE_ROWS).enumerate() {
+                    for i in 0..TILE_ROWS.min(x.rows - first) {
+                        let row = &x.data[(first + i) * x.row_stride + piece * PACKED_TOGETHER..];
+                        for (column, x) in packed.chunks_exact_mut(TILE_ROWS).zip(row) {
+                            column[i] = *x;
+                        }
+                    }
+                }
+            });
+        packed
+    }
+
+    /// Where Y is written: entry `(i, j)` at `data + i · row_stride + j`.
+    #[derive(Clone, Copy)]
+    struct Output {
+        data: *mut f32,
+        row_stride: usize,
+    }
+
+    // SAFETY: the pointer is only followed in `columns_of_product`, whose caller answers for it.
+    unsafe impl Send for Output {}
+    // SAFETY: as above.
+    unsafe impl Sync for Output {}
+
+    /// Some columns of Y. `packed` is X as [`pack_rows`] makes it; `buffer` is scratch memory.
+    ///
+    /// # Safety
+    /// `output` must hold `m` rows and at least `columns.end` columns that nobody else reads or writes
+    /// meanwhile, and the machine must have AVX-512.
+    unsafe fn columns_of_product(
+        packed: &[f32],
+        weight: View<'_>,
+        bias: &[f32],
+        columns: Range<usize>,
+        m: usize,
+        output: Output,
+        buffer: &mut Vec<f32>,
+    ) {
+        let k = weight.rows;
+        for block in (0..k).step_by(BLOCK_K) {
+            let block = block..k.min(block + BLOCK_K);
+            let panel_len = block.len() * PANEL_COLUMNS;
+            pack_panels(weight, block.clone(), columns.clone(), buffer);
+            for (panel, first) in buffer
+                .chunks_exact(panel_len)
+                .zip(columns.clone().step_by(PANEL_COLUMNS))
+            {
+                let width = PANEL_COLUMNS.min(columns.end - first);
+                for (tile, packed) in packed.chunks_exact(k * TILE_ROWS).enumerate() {
+                    let rows = TILE_ROWS.min(m - tile * TILE_ROWS);
+                    let x = &packed[block.start * TILE_ROWS..block.end * TILE_ROWS];
+                    // SAFETY: the tile's rows and columns lie within the output. The first block
+                    // starts from the bias, of which there are `width` numbers from `first` on; the
+                    // others from what the blocks before them have written.
+                    unsafe {
+                        let y = output
+                            .data
+                            .add(tile * TILE_ROWS * output.row_stride + first);
+                        let (start, start_stride) = match block.start {
+                            0 => (bias[first..first + width].as_ptr(), 0),
+                            _ => (y.cast_const(), output.row_stride),
+                        };
+                        let add_tile = ADD_TILE[rows - 1];
+                        add_tile(x, panel, start, start_stride, y, output.row_stride, width);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Some rows and columns of W in panels of [`PANEL_COLUMNS`] columns, each row by row; columns
+    /// that are missing in the last panel are filled up with zeros.
+    fn pack_panels(
+        weight: View<'_>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        buffer: &mut Vec<f32>,
+    ) {
+        let panel_len = rows.len() * PANEL_COLUMNS;
+        let panels = columns.len().div_ceil(PANEL_COLUMNS);
+        buffer.resize(panels * panel_len, 0.0);
+        if !columns.len().is_multiple_of(PANEL_COLUMNS) {
+            buffer[(panels - 1) * panel_len..].fill(0.0);
+        }
+        // Row after row, as they lie in memory.
+        for (i, row) in rows.enumerate() {
+            let row = &weight.data[row * weight.row_stride..][columns.clone()];
+            for (panel, numbers) in row.chunks(PANEL_COLUMNS).enumerate() {
+                let start = panel * panel_len + i * PANEL_COLUMNS;
+                buffer[start..start + numbers.len()].copy_from_slice(numbers);
+            }
+        }
+    }
+
+    type AddTile = unsafe fn(&[f32], &[f32], *const f32, usize, *mut f32, usize, usize);
+
+    /// [`add_tile`] for 1 to [`TILE_ROWS`] rows.
+    const ADD_TILE: [AddTile; TILE_ROWS] = [
+        add_tile::<1>,
+        add_tile::<2>,
+        add_tile::<3>,
+        add_tile::<4>,
+        add_tile::<5>,
+        add_tile::<6>,
+        add_tile::<7>,
+        add_tile::<8>,
+        add_tile::<9>,
+        add_tile::<10>,
+        add_tile::<11>,
+        add_tile::<12>,
+        add_tile::<13>,
+        add_tile::<14>,
+    ];
+
+    /// `y[i, j] ← start[i, j] + Σ_k x[k, i] w[k, j]` for a tile of `ROWS` rows and `width` columns.
+    /// `x` is `(k, TILE_ROWS)` and `w` is `(k, PANEL_COLUMNS)`, both packed.
+    ///
+    /// # Safety
+    /// `start` and `y` must hold `ROWS` rows of `width` ≤ [`PANEL_COLUMNS`] numbers that lie
+    /// `start_stride` and `y_stride` apart, and the machine must have AVX-512.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn add_tile<const ROWS: usize>(
+        x: &[f32],
+        w: &[f32],
+        start: *const f32,
+        start_stride: usize,
+        y: *mut f32,
+        y_stride: usize,
+        width: usize,
+    ) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        let (x, _) = x.as_chunks::<TILE_ROWS>();
+        let (w, _) = w.as_chunks::<PANEL_COLUMNS>();
+        for (x, w) in x.iter().zip(w) {
+            // SAFETY: both loads stay within the 32 numbers of `w`.
+            let w = unsafe {
+                [
+                    _mm512_loadu_ps(w.as_ptr()),
+                    _mm512_loadu_ps(w.as_ptr().add(16)),
+                ]
+            };
+            for (sums, x) in sums.iter_mut().zip(x) {
+                let x = _mm512_set1_ps(*x);
+                sums[0] = _mm512_fmadd_ps(x, w[0], sums[0]);
+                sums[1] = _mm512_fmadd_ps(x, w[1], sums[1]);
+            }
+        }
+        // The lanes of each vector that are columns of Y.
+        let lanes =
+            [0, 16].map(|first| ((1_u32 << width.saturating_sub(first).min(16)) - 1) as __mmask16);
+        for (i, sums) in sums.iter().enumerate() {
+            for (half, sum) in sums.iter().enumerate() {
+                // SAFETY: only the lanes of the `width` columns are read and written. Where there are
+                // none the pointer may lie beyond the end: it is computed without following it.
+                unsafe {
+                    let start = start.wrapping_add(i * start_stride + 16 * half);
+                    let y = y.wrapping_add(i * y_stride + 16 * half);
+                    let start = _mm512_maskz_loadu_ps(lanes[half], start);
+                    _mm512_mask_storeu_ps(y, lanes[half], _mm512_add_ps(start, *sum));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matmul::tests::{assert_close, noise};
+    use crate::matmul_reference;
+
+    fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+        let mut y = matmul_reference(x, weight);
+        y.add_to_rows(bias);
+        y
+    }
+
+    #[test]
+    fn every_small_linear_layer_equals_the_reference() {
+        for m in 0..=17 {
+            for k in [0, 1, 2, 5] {
+                for n in (0..=35).chain([63, 64, 65]) {
+                    let (x, w, b) = (noise(&[m, k], 1), noise(&[k, n], 2), noise(&[n], 3));
+                    assert_close(&linear(&x, &w, b.data()), &reference(&x, &w, &b), k + 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn awkward_large_linear_layers_equal_the_reference() {
+        for [m, k, n] in [
+            [1, 768, 2304],
+            [29, 771, 515],
+            [15, 256, 257],
+            [71, 257, 130],
+            [43, 513, 31],
+        ] {
+            let (x, w, b) = (noise(&[m, k], 4), noise(&[k, n], 5), noise(&[n], 6));
+            assert_close(&linear(&x, &w, b.data()), &reference(&x, &w, &b), k);
+        }
+    }
+
+    #[test]
+    fn columns_of_a_weight_and_rows_of_a_wider_matrix_can_be_used_as_they_lie() {
+        let (x, w, b) = (noise(&[20, 50], 7), noise(&[30, 100], 8), noise(&[40], 9));
+        let (x, w) = (x.view().columns(10..40), w.view().columns(60..100));
+        let mut expected = matmul_reference(x, w);
+        expected.add_to_rows(&b);
+        assert_close(&linear(x, w, b.data()), &expected, 30);
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_in_every_batch_and_on_any_number_of_threads() {
+        let (x, w, b) = (
+            noise(&[65, 300], 5),
+            noise(&[300, 700], 6),
+            noise(&[700], 7),
+        );
+        let whole = linear(&x, &w, b.data());
+        for rows in [0..1, 3..14, 13..28, 60..65] {
+            let part = linear(x.view().rows(rows.clone()), &w, b.data());
+            for (i, row) in rows.enumerate() {
+                assert_eq!(part.row(i), whole.row(row), "row {row}");
+            }
+        }
+        for threads in [1, 2, 3, 7] {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            assert_eq!(
+                pool.install(|| linear(&x, &w, b.data())),
+                whole,
+                "{threads} threads"
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "linear layer of [2, 3] with a weight of [4, 5] and a bias of [5]")]
+    fn shapes_that_do_not_fit_panic_with_all_of_them() {
+        linear(&Tensor::zeros(&[2, 3]), &Tensor::zeros(&[4, 5]), &[0.0; 5]);
+    }
+}

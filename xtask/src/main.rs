@@ -1,5 +1,6 @@
 //! The project's chores, run as `cargo xtask CHORE`.
 
+mod bench;
 mod checksum;
 mod disk;
 mod download_weights;
@@ -25,12 +26,15 @@ enum Chore {
     DownloadWeights(download_weights::Arguments),
     /// Write a seeded random GPT-2 checkpoint, for tests and measurements without a download
     SynthWeights(synth_weights::Arguments),
+    /// Measure sweeps: engines, threads, prompt lengths, and PyTorch beside them
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::DownloadWeights(arguments) => download_weights::run(&arguments),
         Chore::SynthWeights(arguments) => synth_weights::run(&arguments),
+        Chore::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

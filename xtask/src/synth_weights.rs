@@ -42,7 +42,7 @@ pub struct Arguments {
     #[arg(default_value = "gpt2")]
     size: Size,
     /// The same seed gives the same weights on every machine
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// The folder to write model.safetensors and config.json to
     #[arg(long, value_name = "DIR")]
@@ -50,6 +50,23 @@ pub struct Arguments {
     /// Replace files in DIR that synth-weights did not make
     #[arg(long)]
     force: bool,
+}
+
+impl Arguments {
+    /// A checkpoint of GPT-2 small's size.
+    pub fn gpt2_small(seed: u64, out: PathBuf) -> Self {
+        let size = Size {
+            layers: 12,
+            heads: 12,
+            width: 768,
+        };
+        Self {
+            size,
+            seed,
+            out,
+            force: false,
+        }
+    }
 }
 
 /// Writes the checkpoint.

@@ -37,6 +37,7 @@ mod error;
 pub mod generate;
 pub mod model;
 pub mod pretrained;
+mod random;
 pub mod site;
 pub mod tokenizer;
 pub mod visible;

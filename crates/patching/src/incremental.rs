@@ -713,3 +713,200 @@ fn add(row: &mut [f32], other: &[f32]) {
 fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits())
 }
+
+#[cfg(test)]
+mod tests {
+    use gpt2::Config;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Axis, Engine, Sweep, plain};
+
+    /// A random small model, a random pair of prompts and a direction.
+    fn random_experiment() -> impl Strategy<Value = (Gpt2, Experiment)> {
+        let sizes = (
+            1..5_usize,
+            1..4_usize,
+            1..10_usize,
+            2..30_usize,
+            any::<u64>(),
+        );
+        let model = sizes.prop_map(|(n_layer, n_head, head_size, vocab_size, seed)| {
+            let n_embd = n_head * head_size;
+            let sizes = Config {
+                vocab_size,
+                block_size: 12,
+                n_layer,
+                n_head,
+                n_embd,
+                layer_norm_epsilon: 1e-5,
+            };
+            Gpt2::random(sizes, seed)
+        });
+        (model, 1..=12_usize).prop_flat_map(|(model, t)| {
+            let token = 0..model.config.vocab_size as u32;
+            let prompt = prop::collection::vec(token.clone(), t);
+            // Few changes are as likely as many.
+            let changes = prop::collection::vec((0..t, token), 1..=t);
+            let direction = prop::sample::select(Direction::ALL.to_vec());
+            (prompt, changes, direction).prop_filter_map(
+                "equal prompts",
+                move |(clean, changes, direction)| {
+                    let mut corrupted = clean.clone();
+                    changes
+                        .iter()
+                        .for_each(|&(pos, token)| corrupted[pos] = token);
+                    let experiment = Experiment::new(&model, clean, corrupted, direction).ok()?;
+                    Some((model.clone(), experiment))
+                },
+            )
+        })
+    }
+
+    /// Every site over every set of axes that it has.
+    fn all_sweeps(experiment: &Experiment) -> Vec<Sweep<'_>> {
+        let mut sweeps = Vec::new();
+        for site in SiteKind::ALL {
+            let (_, rest) = site.axes().split_at(1);
+            for subset in 0..1_u32 << rest.len() {
+                let chosen = rest
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, _)| subset & (1 << i) != 0);
+                let axes: Vec<Axis> = [Axis::Layer]
+                    .into_iter()
+                    .chain(chosen.map(|(_, axis)| *axis))
+                    .collect();
+                sweeps.push(Sweep::over(experiment, site).by(&axes));
+            }
+        }
+        sweeps
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn it_equals_the_plain_engine_at_every_site_over_all_axes((model, experiment) in random_experiment()) {
+            let mut largest = 0.0_f32;
+            for metric in [Metric::LogitDiff { a: 0, b: 1 }, Metric::ProbDiff { a: 1, b: 0 }] {
+                for sweep in all_sweeps(&experiment) {
+                    let run = |engine| sweep.run(&model, metric, engine, &|_| {});
+                    let (fast, slow) = (run(Engine::default()), run(Engine::Plain));
+                    for (x, y) in fast.grid.values.iter().zip(&slow.grid.values) {
+                        largest = largest.max((x - y).abs());
+                    }
+                }
+            }
+            println!("largest difference {largest:e}");
+            prop_assert!(largest < 3e-4, "largest difference {largest:e}");
+        }
+
+        #[test]
+        fn neither_threads_nor_memory_change_a_bit((model, experiment) in random_experiment(), threads in 1..5_usize) {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for metric in [Metric::LogitDiff { a: 0, b: 1 }, Metric::ProbDiff { a: 1, b: 0 }] {
+                for sweep in all_sweeps(&experiment) {
+                    let run = |memory| sweep.run(&model, metric, Engine::Incremental { memory }, &|_| {}).grid;
+                    let all_at_once = run(1 << 30);
+                    // With no memory at all every patch is a chunk of its own.
+                    prop_assert_eq!(&run(0), &all_at_once);
+                    prop_assert_eq!(&pool.install(|| run(1 << 30)), &all_at_once);
+                }
+            }
+        }
+
+        #[test]
+        fn the_order_of_the_patches_changes_nothing((model, experiment) in random_experiment(), turn in 0..1000_usize) {
+            let metric = Metric::LogitDiff { a: 0, b: 1 };
+            let mut patches: Vec<Patch> = all_sweeps(&experiment).iter().flat_map(|s| s.patches(&model)).collect();
+            let run = |patches: &[Patch]| run(&model, &experiment, patches, metric, 1 << 30, &|_| {}).values;
+            let mut values = run(&patches);
+            let n = patches.len();
+            patches.rotate_left(turn % n);
+            patches.reverse();
+            values.rotate_left(turn % n);
+            values.reverse();
+            prop_assert_eq!(run(&patches), values);
+        }
+
+        #[test]
+        fn patching_the_whole_residual_stream_gives_the_source((model, experiment) in random_experiment()) {
+            let metric = Metric::LogitDiff { a: 0, b: 1 };
+            let layers = 0..model.config.n_layer;
+            let whole = |site: SiteKind| layers.clone().map(move |layer| Patch::whole(site, layer));
+            let patches: Vec<Patch> =
+                [SiteKind::ResidPre, SiteKind::ResidMid, SiteKind::ResidPost].into_iter().flat_map(whole).collect();
+            let Measured { values, reference, .. } = run(&model, &experiment, &patches, metric, 0, &|_| {});
+            let source = match experiment.direction() {
+                Direction::Denoising => &reference.clean,
+                Direction::Noising => &reference.corrupted,
+            };
+            prop_assert!(values.iter().all(|value| *value == metric.of(Logits::All(source), &reference)));
+        }
+    }
+
+    #[test]
+    fn nothing_is_computed_to_the_left_of_the_first_difference() {
+        let sizes = Config {
+            vocab_size: 9,
+            block_size: 8,
+            n_layer: 3,
+            n_head: 2,
+            n_embd: 8,
+            layer_norm_epsilon: 1e-5,
+        };
+        let model = Gpt2::random(sizes, 1);
+        let experiment = Experiment::new(
+            &model,
+            vec![1, 2, 3, 4, 5],
+            vec![1, 2, 3, 4, 6],
+            Direction::Denoising,
+        )
+        .unwrap();
+        let metric = Metric::LogitDiff { a: 0, b: 1 };
+        let flops =
+            |patches: &[Patch]| run(&model, &experiment, patches, metric, 1 << 30, &|_| {}).flops;
+        let left: Vec<Patch> = (0..4)
+            .map(|pos| Patch::at_pos(SiteKind::ResidPre, 0, pos))
+            .collect();
+        assert_eq!(flops(&left), flops(&[]));
+        assert!(flops(&[Patch::at_pos(SiteKind::ResidPre, 0, 4)]) > flops(&[]));
+        // And the whole sweep is far less than a forward pass for every patch.
+        let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
+        let patches = sweep.patches(&model);
+        assert!(
+            flops(&patches) < plain::run(&model, &experiment, &patches, metric, &|_| {}).flops / 5
+        );
+    }
+
+    #[test]
+    fn the_shares_of_progress_add_up_to_one() {
+        let sizes = Config {
+            vocab_size: 9,
+            block_size: 8,
+            n_layer: 3,
+            n_head: 2,
+            n_embd: 8,
+            layer_norm_epsilon: 1e-5,
+        };
+        let model = Gpt2::random(sizes, 2);
+        let experiment =
+            Experiment::new(&model, vec![1, 2, 3], vec![1, 4, 3], Direction::Noising).unwrap();
+        for engine in [
+            Engine::default(),
+            Engine::Incremental { memory: 0 },
+            Engine::Plain,
+        ] {
+            let done = std::sync::Mutex::new(0.0);
+            let metric = Metric::LogitDiff { a: 0, b: 1 };
+            Sweep::over(&experiment, SiteKind::ResidPre).run(&model, metric, engine, &|share| {
+                *done.lock().unwrap() += share;
+            });
+            assert!(
+                (*done.lock().unwrap() - 1.0).abs() < 1e-9,
+                "{engine:?}: {done:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,83 @@
+"""The same sweep in PyTorch, for `cargo xtask bench --against-python`.
+
+Usage: bench.py MODEL_DIR CLEAN_IDS CORRUPTED_IDS A B THREADS, the ids as JSON arrays. Then, for each
+line on standard input, one sweep, answered by one line of JSON with the seconds it took and its values:
+
+  hooks    one hooked forward pass for every patch, as transformers' users write it
+  batched  as an expert writes it: all patched runs of the sweep in one batch, one hook a layer that
+           patches each row of the batch at its own position, and only the last position's logits
+"""
+
+import json
+import sys
+import time
+
+import torch
+from transformers import GPT2LMHeadModel
+
+model_dir, clean, corrupted, a, b, threads = sys.argv[1:]
+torch.set_num_threads(int(threads))
+torch.set_grad_enabled(False)
+model = GPT2LMHeadModel.from_pretrained(model_dir).eval()
+clean, corrupted = (torch.tensor([json.loads(ids)]) for ids in (clean, corrupted))
+a, b = int(a), int(b)
+blocks = model.transformer.h
+n_layer, t = len(blocks), clean.shape[1]
+
+
+def hidden(output):
+    """A block's residual stream: some versions of transformers wrap it in a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def keep_clean():
+    cache = {}
+    handles = [
+        block.register_forward_hook(lambda _m, _i, o, layer=layer: cache.update({layer: hidden(o).clone()}))
+        for layer, block in enumerate(blocks)
+    ]
+    model(clean, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return cache
+
+
+def hooks():
+    cache = keep_clean()
+    values = []
+    for layer, block in enumerate(blocks):
+        for pos in range(t):
+
+            def patch(_module, _input, output):
+                hidden(output)[:, pos] = cache[layer][:, pos]
+                return output
+
+            handle = block.register_forward_hook(patch)
+            logits = model(corrupted, use_cache=False).logits[0, -1]
+            handle.remove()
+            values.append((logits[a] - logits[b]).item())
+    return values
+
+
+def batched():
+    cache = keep_clean()
+    handles = []
+    for layer, block in enumerate(blocks):
+        rows = torch.arange(layer * t, (layer + 1) * t)
+
+        def patch(_module, _input, output, layer=layer, rows=rows):
+            hidden(output)[rows, torch.arange(t)] = cache[layer][0]
+            return output
+
+        handles.append(block.register_forward_hook(patch))
+    x = model.transformer(corrupted.expand(n_layer * t, t), use_cache=False).last_hidden_state[:, -1]
+    for handle in handles:
+        handle.remove()
+    two = x @ model.lm_head.weight[[a, b]].T
+    return (two[:, 0] - two[:, 1]).tolist()
+
+
+for line in sys.stdin:
+    start = time.perf_counter()
+    values = {"hooks": hooks, "batched": batched}[line.strip()]()
+    print(json.dumps({"seconds": time.perf_counter() - start, "values": values}), flush=True)

@@ -1,13 +1,17 @@
 //! The studies of `crates/lens` against golden values. Each test prints its largest difference
 //! (`cargo test lens -- --nocapture`).
 
-use gpt2::{Gpt2, Pretrained};
+use gpt2::{Gpt2, Pretrained, Site};
 use lens::attribution::direct_logit_attribution;
-use lens::composition::{Composition, all_composition_scores, strongest_pairs};
-use lens::heads::{RepeatedTokens, repeat_study};
+use lens::composition::{
+    Composition, all_composition_scores, full_ov_circuit, k_composition_circuit, strongest_pairs,
+    top1_accuracy,
+};
+use lens::heads::{DetectOptions, ErrorMeasure, RepeatedTokens, detect, repeat_study};
 use lens::logit_lens::logit_lens;
 use lens::processing::{Flags, process};
 use lens::transplant::mlp_transplant;
+use lens::weights::head_weights;
 use lens::{ioi, run_with_cache};
 use serde_json::Value;
 use tensor::{Tensor, log_sum_exp};
@@ -254,5 +258,129 @@ fn the_ioi_table_is_that_of_transformer_lens() {
         assert_close(&format!("ioi, bos {bos}"), &got, &expected, 1e-4);
         let mean = expected.iter().sum::<f32>() / expected.len() as f32;
         assert_close("its mean", &[table.mean], &[mean], 1e-4);
+    }
+}
+
+#[test]
+fn the_listing_of_activations_has_the_sums_of_transformer_lens() {
+    let tiny = tiny();
+    let golden = golden("activations");
+    let text = golden["prompt"].as_str().unwrap();
+    let prompt = tiny.tokenizer.encode(text).unwrap();
+    let summaries = run_with_cache(&tiny.model, &prompt).unwrap().summaries();
+    assert_eq!(summaries.len(), golden["hooks"].as_object().unwrap().len());
+    for row in summaries {
+        let expected = &golden["hooks"][row.site.to_string()];
+        let shape = row.shape.iter().map(|&n| n as u32).collect::<Vec<_>>();
+        assert_eq!(shape, ids(&expected["shape"]), "{}", row.site);
+        let [sum, abs_sum] = ["sum", "abs_sum"].map(|key| expected[key].as_f64().unwrap());
+        let tolerance = 1e-5 * abs_sum + 1e-4;
+        assert!(
+            (row.sum - sum).abs() < tolerance,
+            "{}: {}",
+            row.site,
+            row.sum
+        );
+    }
+}
+
+#[test]
+fn heads_of_a_kind_are_those_that_transformer_lens_detects() {
+    let tiny = tiny();
+    let golden = golden("lens");
+    for case in golden["detect"].as_array().unwrap() {
+        let options = DetectOptions {
+            error_measure: case["error_measure"].as_str().unwrap().parse().unwrap(),
+            exclude_bos: case["exclude_bos"].as_bool().unwrap(),
+            exclude_current_token: case["exclude_current_token"].as_bool().unwrap(),
+        };
+        let kind = case["kind"].as_str().unwrap().parse().unwrap();
+        let scores = detect(&tiny.model, &ids(&golden["ids"]), kind, options).unwrap();
+        let what = format!("{kind}, {options:?}");
+        // `abs` rounds to three places, and another rounding of a sum may tip one over.
+        let tolerance = match options.error_measure {
+            ErrorMeasure::Mul => 1e-5,
+            ErrorMeasure::Abs => 1.1e-3,
+        };
+        assert_close(&what, scores.data(), &numbers(&case["values"]), tolerance);
+    }
+}
+
+#[test]
+fn circuits_and_their_spectra_are_those_of_transformer_lens() {
+    let tiny = tiny();
+    let golden = golden("lens");
+    let ov = head_weights(&tiny.model, 7, 1).unwrap().ov();
+    let single = |values: Vec<f64>| values.iter().map(|x| *x as f32).collect::<Vec<f32>>();
+    let got = single(ov.svd().s);
+    assert_close(
+        "singular values",
+        &got,
+        &numbers(&golden["singular_values"]),
+        1e-4,
+    );
+    let got = single(ov.eigenvalues().iter().map(|x| x.abs()).collect());
+    assert_close(
+        "eigenvalues",
+        &got,
+        &numbers(&golden["eigenvalues_abs"]),
+        1e-5,
+    );
+
+    let mut known: Vec<u32> = tiny.known_tokens.unwrap().into_iter().collect();
+    known.sort_unstable();
+    // One token of the 1,145 may tip over by rounding.
+    let tolerance = 1.5 / known.len() as f32;
+    for case in golden["k_composition_circuits"].as_array().unwrap() {
+        let heads: Vec<usize> = ids(&case["heads"]).iter().map(|&n| n as usize).collect();
+        let [previous, induction] = [(heads[0], heads[1]), (heads[2], heads[3])];
+        let circuit =
+            k_composition_circuit(&tiny.model, previous, induction, Some(&known)).unwrap();
+        let got = [top1_accuracy(&circuit), top1_accuracy(&circuit.t())];
+        let expected = [&case["by_rows"], &case["by_columns"]].map(number);
+        assert_close("K-composition circuit", &got, &expected, tolerance);
+    }
+    for case in golden["ov_circuits"].as_array().unwrap() {
+        let head: Vec<usize> = ids(&case["head"]).iter().map(|&n| n as usize).collect();
+        let circuit = full_ov_circuit(&tiny.model, (head[0], head[1]), Some(&known)).unwrap();
+        let expected = [number(&case["by_rows"])];
+        assert_close(
+            "OV circuit",
+            &[top1_accuracy(&circuit)],
+            &expected,
+            tolerance,
+        );
+    }
+}
+
+#[test]
+fn a_refactored_model_is_that_of_transformer_lens() {
+    let golden = golden("lens");
+    let (ids, expected) = (ids(&golden["ids"]), &golden["all_flags"]);
+    let processed = process(&tiny().model, Flags::ALL);
+    let logits = processed.forward(&ids, &mut gpt2::no_hook);
+    let got = &logits.row(ids.len() - 1)[..16];
+    assert_close(
+        "refactored logits",
+        got,
+        &numbers(&expected["logits_last_first_16"]),
+        1e-4,
+    );
+    let cache = run_with_cache(&processed, &ids).unwrap();
+    for layer in 0..12 {
+        // Up to the arbitrary signs of singular vectors.
+        for (site, key) in [
+            (Site::Z(layer), "z_abs_last"),
+            (Site::Q(layer), "q_abs_last"),
+        ] {
+            let x = cache[site].data();
+            let got: Vec<f32> = x[x.len() - 64..].iter().map(|x| x.abs()).collect();
+            assert_close(
+                &format!("|{site}|"),
+                &got,
+                &numbers(&expected[key][layer]),
+                1e-3,
+            );
+        }
     }
 }

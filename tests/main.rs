@@ -5,4 +5,5 @@
 
 mod cli;
 mod golden;
+mod lens;
 mod util;

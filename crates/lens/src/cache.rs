@@ -1,0 +1,186 @@
+//! All activations of a run (TransformerLens's `run_with_cache`).
+//!
+//! The forward pass calls a hook with every activation; a hook that clones is a cache. Keep only the
+//! sites that are needed where prompts are long: the scores and patterns alone are
+//! `2 · n_layer · n_head · T²` numbers.
+//!
+//! Logits are not kept, for they are the largest of all: [`Model::unembed`] makes them from
+//! [`Site::LnFinalNormalized`].
+
+use std::collections::HashMap;
+use std::ops::Index;
+
+use gpt2::Site;
+use tensor::Tensor;
+
+use crate::{Error, Model};
+
+/// The activations of one run, by site.
+#[derive(Clone, Debug)]
+pub struct ActivationCache {
+    /// In the order in which the forward pass made them.
+    order: Vec<Site>,
+    activations: HashMap<Site, Tensor>,
+}
+
+/// Runs the model and keeps every activation.
+///
+/// # Errors
+/// If the model cannot read the prompt.
+pub fn run_with_cache<'m>(
+    model: impl Into<Model<'m>>,
+    ids: &[u32],
+) -> Result<ActivationCache, Error> {
+    run_with_cache_of(model, ids, |_| true)
+}
+
+/// Runs the model and keeps the activations that `keep` chooses.
+///
+/// # Errors
+/// If the model cannot read the prompt.
+pub fn run_with_cache_of<'m>(
+    model: impl Into<Model<'m>>,
+    ids: &[u32],
+    keep: impl Fn(Site) -> bool,
+) -> Result<ActivationCache, Error> {
+    let gpt2 = model.into().gpt2;
+    gpt2.check_prompt(ids)?;
+    let mut cache = ActivationCache {
+        order: Vec::new(),
+        activations: HashMap::new(),
+    };
+    gpt2.transformer(ids, &mut |site, x| {
+        if keep(site) {
+            cache.order.push(site);
+            cache.activations.insert(site, x.clone());
+        }
+    });
+    Ok(cache)
+}
+
+impl ActivationCache {
+    /// The activation of a site, if it was kept. [`Site`] says what shape each has.
+    pub fn get(&self, site: Site) -> Option<&Tensor> {
+        self.activations.get(&site)
+    }
+
+    /// The activation with TransformerLens's name (`blocks.3.attn.hook_z`), if it was kept.
+    pub fn by_name(&self, name: &str) -> Option<&Tensor> {
+        let site = self.order.iter().find(|site| site.to_string() == name)?;
+        self.get(*site)
+    }
+
+    /// The activations in the order in which the forward pass made them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (Site, &Tensor)> {
+        self.order
+            .iter()
+            .map(|site| (*site, &self.activations[site]))
+    }
+
+    /// How many activations there are.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether nothing was kept.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// One row for each activation, for a listing.
+    pub fn summaries(&self) -> Vec<Summary> {
+        self.iter().map(|(site, x)| Summary::of(site, x)).collect()
+    }
+}
+
+impl Index<Site> for ActivationCache {
+    type Output = Tensor;
+
+    /// # Panics
+    /// If the activation was not kept.
+    #[track_caller]
+    fn index(&self, site: Site) -> &Tensor {
+        match self.get(site) {
+            Some(x) => x,
+            None => panic!("{site} was not kept in this cache"),
+        }
+    }
+}
+
+/// One activation in a few numbers. The −∞ of masked scores are left out of all of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Which activation it is; it displays as TransformerLens's name.
+    pub site: Site,
+    /// The length of each axis.
+    pub shape: Vec<usize>,
+    /// Σ x
+    pub sum: f64,
+    /// Σ x / n
+    pub mean: f64,
+    /// √ Σ x²
+    pub norm: f64,
+    /// The smallest.
+    pub min: f32,
+    /// The largest.
+    pub max: f32,
+}
+
+impl Summary {
+    /// The numbers of one activation.
+    pub fn of(site: Site, x: &Tensor) -> Self {
+        let finite = || x.data().iter().copied().filter(|x| x.is_finite());
+        let sum: f64 = finite().map(f64::from).sum();
+        Self {
+            site,
+            shape: x.shape().to_vec(),
+            sum,
+            mean: sum / finite().count().max(1) as f64,
+            norm: finite().map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt(),
+            min: finite().fold(f32::INFINITY, f32::min),
+            max: finite().fold(f32::NEG_INFINITY, f32::max),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gpt2::Pretrained;
+
+    use super::*;
+
+    #[test]
+    fn a_summary_leaves_out_what_is_masked() {
+        let x = Tensor::new(&[1, 2, 2], vec![3.0, f32::NEG_INFINITY, -4.0, 0.0]);
+        let summary = Summary::of(Site::AttnScores(0), &x);
+        assert_eq!(
+            (summary.sum, summary.norm, summary.min, summary.max),
+            (-1.0, 5.0, -4.0, 3.0)
+        );
+        assert!((summary.mean + 1.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_cache_has_every_site_in_order_or_those_asked_for() {
+        let tiny = Pretrained::tiny().unwrap();
+        let ids = [48736, 5437, 373];
+        let all = run_with_cache(&tiny.model, &ids).unwrap();
+        let sites: Vec<Site> = all.iter().map(|(site, _)| site).collect();
+        assert_eq!(sites, Site::all(12).collect::<Vec<_>>());
+        assert_eq!(
+            all.by_name("blocks.2.attn.hook_z").unwrap().shape(),
+            [3, 4, 16]
+        );
+
+        let some = run_with_cache_of(&tiny.model, &ids, |site| matches!(site, Site::Z(_))).unwrap();
+        assert_eq!(some.len(), 12);
+        assert_eq!(some[Site::Z(7)], all[Site::Z(7)]);
+        assert!(some.get(Site::Q(7)).is_none());
+    }
+
+    #[test]
+    fn a_prompt_that_the_model_cannot_read_is_an_error() {
+        let tiny = Pretrained::tiny().unwrap();
+        assert!(run_with_cache(&tiny.model, &[]).is_err());
+    }
+}

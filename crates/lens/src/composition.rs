@@ -1,0 +1,427 @@
+//! Composition: which head reads what which other head wrote?
+//!
+//! A head writes through its OV circuit, W_V W_O, into the residual stream; a head of a later layer
+//! reads it through its queries, its keys or its values. How well the two fit is, for random
+//! matrices a small number and for heads that work together a larger one,
+//!
+//! ```text
+//! score = ‖OV₁ R₂‖ / (‖OV₁‖ ‖R₂‖)        (Frobenius norms)
+//! ```
+//!
+//! with R = W_Q W_Kᵀ for Q-composition, its transpose W_K W_Qᵀ for K-composition and W_V W_O for
+//! V-composition (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits";
+//! TransformerLens's `all_composition_scores`). In this crate a row of the stream is multiplied from
+//! the right, x W. Raw weights, no biases.
+//!
+//! # Circuits
+//!
+//! Between tokens a head's circuits are `(V, V)`: [`full_qk_circuit`] says which token attends to
+//! which, [`full_ov_circuit`] which token's logits rise where one is attended to. The two heads of
+//! *induction*, one that copies each token to the position after it and one that looks for the copy,
+//! make [`k_composition_circuit`]: W_E W_Q against W_E W_V W_O W_K. It does its work if every token's
+//! best key is the token itself: [`top1_accuracy`] (ARENA 1.2, `find_K_comp_full_circuit`).
+
+use std::fmt;
+use std::str::FromStr;
+
+use gpt2::Gpt2;
+use rayon::prelude::*;
+use tensor::{Tensor, View, argmax, matmul};
+
+use crate::factored::columns;
+use crate::linalg::qr;
+use crate::weights::{HeadWeights, copy, head_weights, heads_of_layer};
+use crate::{Error, FactoredMatrix};
+
+/// Through what the second head reads the first one's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Composition {
+    /// Its queries: R = W_Q W_Kᵀ.
+    Q,
+    /// Its keys: R = W_K W_Qᵀ.
+    K,
+    /// Its values: R = W_V W_O.
+    V,
+}
+
+impl Composition {
+    /// All three.
+    pub const ALL: [Self; 3] = [Self::Q, Self::K, Self::V];
+
+    /// What the reading head multiplies the stream with, `(C, C)`.
+    pub fn reader(self, head: &HeadWeights<'_>) -> FactoredMatrix {
+        match self {
+            Self::Q => head.qk(),
+            Self::K => head.qk().t(),
+            Self::V => head.ov(),
+        }
+    }
+}
+
+impl fmt::Display for Composition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Q => "q",
+            Self::K => "k",
+            Self::V => "v",
+        })
+    }
+}
+
+impl FromStr for Composition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.to_string() == text);
+        found.ok_or_else(|| format!("there is no composition \"{text}\"; give q, k or v"))
+    }
+}
+
+/// The score of two matrices that are known as products, `‖A B‖ / (‖A‖ ‖B‖)`; 0 if one is zero.
+///
+/// # Panics
+/// If the shapes do not fit.
+#[track_caller]
+pub fn composition_score(first: &FactoredMatrix, second: &FactoredMatrix) -> f64 {
+    let norms = first.norm() * second.norm();
+    if norms == 0.0 {
+        return 0.0;
+    }
+    first.then(second).norm() / norms
+}
+
+/// The scores of all pairs of heads, `(n_layer, n_head, n_layer, n_head)`: `[l1, h1, l2, h2]` is how
+/// well head l2.h2 reads head l1.h1; 0 unless l1 < l2.
+///
+/// Neither circuit is multiplied out. With W_V = Q R (Q orthonormal, R `(head_size, head_size)`) the
+/// norm of `W_V W_O X` is that of `(R W_O) X`, and likewise on the right, so all heads of two layers
+/// are one product of a `(C, C)` matrix with another, of which each pair has a square.
+pub fn all_composition_scores(model: &Gpt2, kind: Composition) -> Tensor {
+    let (n_layer, n_head) = (model.config.n_layer, model.config.n_head);
+    let head_size = model.config.head_size();
+    // Every head's (R W_O), (head_size, C), and its reader with the orthonormal side left out,
+    // turned over, (head_size, C); below each other, these are (C, C) a layer.
+    let sides: Vec<(Tensor, Tensor)> = (0..n_layer)
+        .into_par_iter()
+        .map(|layer| {
+            let heads = heads_of_layer(model, layer);
+            let stack = |side: &dyn Fn(&HeadWeights<'_>) -> Tensor| {
+                let data = heads.iter().flat_map(|head| side(head).data().to_vec());
+                Tensor::new(&[n_head * head_size, model.config.n_embd], data.collect())
+            };
+            let writers = stack(&|head| matmul(&r_of(head.w_v), head.w_o));
+            let readers = stack(&|head| match kind {
+                Composition::Q => matmul(&r_of(head.w_k), head.w_q.t()),
+                Composition::K => matmul(&r_of(head.w_q), head.w_k.t()),
+                Composition::V => matmul(&r_of(head.w_o.t()), head.w_v.t()),
+            });
+            (writers, readers)
+        })
+        .collect();
+    let norms = |side: &Tensor| -> Vec<f64> {
+        let heads = (0..n_head).map(|h| h * head_size..(h + 1) * head_size);
+        heads
+            .map(|rows| rows.map(|i| square(side.row(i))).sum::<f64>().sqrt())
+            .collect()
+    };
+
+    let mut scores = Tensor::zeros(&[n_layer, n_head, n_layer, n_head]);
+    for l1 in 0..n_layer {
+        let written = norms(&sides[l1].0);
+        for l2 in l1 + 1..n_layer {
+            let read = norms(&sides[l2].1);
+            let product = matmul(&sides[l1].0, sides[l2].1.view().t()); // (C, C)
+            for (h1, written) in written.iter().enumerate() {
+                let mut squares = vec![0.0; n_head];
+                for row in h1 * head_size..(h1 + 1) * head_size {
+                    let heads = product.row(row).chunks_exact(head_size);
+                    squares
+                        .iter_mut()
+                        .zip(heads)
+                        .for_each(|(s, x)| *s += square(x));
+                }
+                let scores = scores.row_mut((l1 * n_head + h1) * n_layer + l2);
+                for (h2, score) in scores.iter_mut().enumerate() {
+                    let norms = written * read[h2];
+                    if norms > 0.0 {
+                        *score = (squares[h2].sqrt() / norms) as f32;
+                    }
+                }
+            }
+        }
+    }
+    scores
+}
+
+/// R, `(n, n)`, of a matrix `(m, n)` = Q R.
+fn r_of(matrix: View<'_>) -> Tensor {
+    let r = qr(columns(matrix)).r;
+    let n = r.len();
+    let data = (0..n * n).map(|i| r[i % n][i / n] as f32);
+    Tensor::new(&[n, n], data.collect())
+}
+
+/// Σ x²
+fn square(row: &[f32]) -> f64 {
+    row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum()
+}
+
+/// One pair of heads and its score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pair {
+    /// Layer and head of the one that writes.
+    pub first: (usize, usize),
+    /// Layer and head of the one that reads.
+    pub second: (usize, usize),
+    /// How well they fit.
+    pub score: f32,
+}
+
+/// The `count` pairs with the highest scores, the highest first, of a grid
+/// `(n_layer, n_head, n_layer, n_head)`.
+pub fn strongest_pairs(scores: &Tensor, count: usize) -> Vec<Pair> {
+    let [_, n_head, n_layer, _] = scores.dims();
+    let mut pairs: Vec<Pair> = (scores.data().iter().enumerate())
+        .map(|(i, score)| {
+            let (writer, reader) = (i / (n_layer * n_head), i % (n_layer * n_head));
+            Pair {
+                first: (writer / n_head, writer % n_head),
+                second: (reader / n_head, reader % n_head),
+                score: *score,
+            }
+        })
+        .filter(|pair| pair.first.0 < pair.second.0)
+        .collect();
+    pairs.sort_by(|x, y| y.score.total_cmp(&x.score));
+    pairs.truncate(count);
+    pairs
+}
+
+/// W_E W_Q W_Kᵀ W_Eᵀ of a head, `(N, N)` as query and key: how much a token attends to another, by
+/// their embeddings alone. Over the given tokens, or all.
+///
+/// # Errors
+/// If the model does not have the head or a token.
+pub fn full_qk_circuit(
+    model: &Gpt2,
+    (layer, head): (usize, usize),
+    tokens: Option<&[u32]>,
+) -> Result<FactoredMatrix, Error> {
+    let head = head_weights(model, layer, head)?;
+    let w_e = Rows::of(&model.wte, tokens)?;
+    let keys = matmul(w_e.tensor(), head.w_k); // (N, head_size)
+    let queries = matmul(w_e.tensor(), head.w_q);
+    Ok(FactoredMatrix::new(queries, copy(keys.view().t())))
+}
+
+/// W_E W_V W_O W_U of a head, `(N, N)` as token attended to and token to come: how much attending to
+/// a token raises the logit of another. Over the given tokens, or all.
+///
+/// # Errors
+/// If the model does not have the head or a token.
+pub fn full_ov_circuit(
+    model: &Gpt2,
+    (layer, head): (usize, usize),
+    tokens: Option<&[u32]>,
+) -> Result<FactoredMatrix, Error> {
+    let head = head_weights(model, layer, head)?;
+    let values = matmul(Rows::of(&model.wte, tokens)?.tensor(), head.w_v); // (N, head_size)
+    let w_u = Rows::of(model.unembedding(), tokens)?;
+    Ok(FactoredMatrix::new(
+        values,
+        matmul(head.w_o, w_u.tensor().view().t()),
+    ))
+}
+
+/// W_E W_Q (W_E W_V W_O W_K)ᵀ, `(N, N)` as query and key: how much `induction`, a head of a later
+/// layer, attends from a token to the position to which `previous` has moved another token. Over
+/// the given tokens, or all.
+///
+/// # Errors
+/// If the model does not have the heads or a token, or they are not in this order.
+pub fn k_composition_circuit(
+    model: &Gpt2,
+    previous: (usize, usize),
+    induction: (usize, usize),
+    tokens: Option<&[u32]>,
+) -> Result<FactoredMatrix, Error> {
+    let writer = head_weights(model, previous.0, previous.1)?;
+    let reader = head_weights(model, induction.0, induction.1)?;
+    if previous.0 >= induction.0 {
+        return Err(Error::NotInOrder {
+            first: previous.0,
+            second: induction.0,
+        });
+    }
+    let w_e = Rows::of(&model.wte, tokens)?;
+    let queries = matmul(w_e.tensor(), reader.w_q); // (N, head_size)
+    let moved = matmul(writer.w_o, reader.w_k); // (head_size, head_size)
+    let keys = matmul(&matmul(w_e.tensor(), writer.w_v), &moved);
+    Ok(FactoredMatrix::new(queries, copy(keys.view().t())))
+}
+
+/// The share of the rows of a square matrix whose largest number stands on the diagonal (of equal
+/// ones the first counts). Some hundred rows are multiplied out at a time.
+///
+/// # Panics
+/// If the matrix is not square.
+#[track_caller]
+pub fn top1_accuracy(matrix: &FactoredMatrix) -> f32 {
+    /// 51 MB of them for GPT-2's vocabulary.
+    const BATCH: usize = 256;
+    let [m, n] = matrix.shape();
+    assert!(m == n, "the diagonal of a {m} × {n} matrix");
+    let mut hits = 0;
+    for start in (0..n).step_by(BATCH) {
+        let rows = matrix.a().view().rows(start..(start + BATCH).min(n));
+        let block = matmul(rows, matrix.b()); // (BATCH, N)
+        let best = (0..block.n_rows()).into_par_iter();
+        hits += best.filter(|&i| argmax(block.row(i)) == start + i).count();
+    }
+    hits as f32 / n.max(1) as f32
+}
+
+/// Some rows of a table, or all of it where it lies.
+enum Rows<'a> {
+    All(&'a Tensor),
+    Some(Tensor),
+}
+
+impl<'a> Rows<'a> {
+    fn of(table: &'a Tensor, ids: Option<&[u32]>) -> Result<Self, Error> {
+        let Some(ids) = ids else {
+            return Ok(Self::All(table));
+        };
+        if ids.is_empty() {
+            return Err(Error::NoTokens);
+        }
+        let vocab_size = table.n_rows();
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
+            return Err(gpt2::Error::NoSuchToken { id, vocab_size }.into());
+        }
+        let data = ids.iter().flat_map(|&id| table.row(id as usize)).copied();
+        let shape = [ids.len(), table.row_len()];
+        Ok(Self::Some(Tensor::new(&shape, data.collect())))
+    }
+
+    fn tensor(&self) -> &Tensor {
+        match self {
+            Self::All(table) => table,
+            Self::Some(rows) => rows,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gpt2::Pretrained;
+
+    use super::*;
+
+    fn tiny() -> Gpt2 {
+        Pretrained::tiny().unwrap().model
+    }
+
+    #[test]
+    fn each_score_is_that_of_the_circuits_multiplied_out() {
+        let tiny = tiny();
+        let norm = |x: &Tensor| square(x.data()).sqrt();
+        for kind in Composition::ALL {
+            let scores = all_composition_scores(&tiny, kind);
+            for (l1, h1, l2, h2) in [(0, 0, 1, 3), (4, 1, 6, 0), (10, 2, 11, 1), (0, 3, 11, 0)] {
+                let [first, second] = [(l1, h1), (l2, h2)]
+                    .map(|(layer, head)| head_weights(&tiny, layer, head).unwrap());
+                let (ov, reader) = (first.ov(), kind.reader(&second));
+                let [a, b] = [ov.product(), reader.product()];
+                let expected = norm(&matmul(&a, &b)) / (norm(&a) * norm(&b));
+                let got = f64::from(scores.row((l1 * 4 + h1) * 12 + l2)[h2]);
+                assert!(
+                    (got - expected).abs() < 1e-5,
+                    "{kind}: {got}, not {expected}"
+                );
+                assert!((composition_score(&ov, &reader) - expected).abs() < 1e-5);
+            }
+            // Nothing is read before or while it is written.
+            for l1 in 0..12 {
+                for l2 in 0..=l1 {
+                    assert_eq!(scores.row(l1 * 4 * 12 + l2), [0.0; 4]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_strongest_pair_comes_first() {
+        let mut scores = Tensor::zeros(&[2, 2, 2, 2]);
+        scores.data_mut()[1] = 9.0; // 0.0 → 0.1: of one layer, so no pair
+        scores.data_mut()[4 + 2] = 0.3; // 0.1 → 1.0
+        let pairs = strongest_pairs(&scores, 1);
+        assert_eq!(
+            (pairs[0].first, pairs[0].second, pairs[0].score),
+            ((0, 1), (1, 0), 0.3)
+        );
+    }
+
+    #[test]
+    fn circuits_over_some_tokens_are_the_products_of_their_matrices() {
+        let tiny = tiny();
+        let tokens = [373, 5437, 257];
+        let [w_e, w_u] = [&tiny.wte, tiny.unembedding()].map(|table| {
+            let data = tokens
+                .iter()
+                .flat_map(|&id| table.row(id as usize))
+                .copied();
+            Tensor::new(&[3, 64], data.collect())
+        });
+        let [first, second] = [(6, 2), (7, 1)].map(|(l, h)| head_weights(&tiny, l, h).unwrap());
+        let between = |x: &Tensor, m: &FactoredMatrix, y: &Tensor| m.left(x).right(y.view().t());
+        let close = |got: FactoredMatrix, expected: FactoredMatrix| {
+            let (got, expected) = (got.product(), expected.product());
+            for (x, y) in got.data().iter().zip(expected.data()) {
+                assert!((x - y).abs() < 1e-4, "{got:?} instead of {expected:?}");
+            }
+        };
+        close(
+            full_qk_circuit(&tiny, (7, 1), Some(&tokens)).unwrap(),
+            between(&w_e, &second.qk(), &w_e),
+        );
+        close(
+            full_ov_circuit(&tiny, (7, 1), Some(&tokens)).unwrap(),
+            between(&w_e, &second.ov(), &w_u),
+        );
+        close(
+            k_composition_circuit(&tiny, (6, 2), (7, 1), Some(&tokens)).unwrap(),
+            between(&w_e, &second.qk().then(&first.ov().t()), &w_e),
+        );
+    }
+
+    #[test]
+    fn accuracy_counts_rows_whose_largest_number_is_on_the_diagonal() {
+        let identity = |n: usize| {
+            let data = (0..n * n).map(|i| if i / n == i % n { 1.0 } else { 0.0 });
+            Tensor::new(&[n, n], data.collect())
+        };
+        // More rows than one batch has, and the last one wrong.
+        let mut b = identity(300);
+        b.row_mut(299)[0] = 2.0;
+        assert_eq!(
+            top1_accuracy(&FactoredMatrix::new(identity(300), b)),
+            299.0 / 300.0
+        );
+    }
+
+    #[test]
+    fn what_the_model_does_not_have_is_refused() {
+        let tiny = tiny();
+        let message = |result: Result<FactoredMatrix, Error>| result.unwrap_err().to_string();
+        let error = message(k_composition_circuit(&tiny, (7, 1), (7, 0), None));
+        assert!(
+            error.contains("layer 7 cannot feed a head of layer 7"),
+            "{error}"
+        );
+        assert!(message(full_qk_circuit(&tiny, (0, 4), None)).contains("no head 0.4"));
+        assert!(message(full_ov_circuit(&tiny, (0, 0), Some(&[]))).contains("no tokens"));
+        let error = message(full_ov_circuit(&tiny, (0, 0), Some(&[50257])));
+        assert!(error.contains("no token 50257"), "{error}");
+    }
+}

@@ -1,0 +1,119 @@
+//! Indirect object identification: "When John and Mary went to the shops, John gave the bag to" …
+//!
+//! The answer is the name that stands there once (Wang et al. 2022, arXiv 2211.00593). The table is
+//! that of TransformerLens's Exploratory Analysis Demo: four sentences, each in both roles, so that
+//! neither name is favoured by itself. How surely the model answers is the logit difference
+//! `logit(correct) − logit(incorrect)` after the last token, and its mean over the eight prompts.
+
+use gpt2::tokenizer::END_OF_TEXT;
+use gpt2::{Tokenizer, no_hook};
+use rayon::prelude::*;
+
+use crate::{Error, Model};
+
+/// The prompts, with the correct and the incorrect answer.
+pub const PROMPTS: [[&str; 3]; 8] = [
+    [
+        "When John and Mary went to the shops, John gave the bag to",
+        " Mary",
+        " John",
+    ],
+    [
+        "When John and Mary went to the shops, Mary gave the bag to",
+        " John",
+        " Mary",
+    ],
+    [
+        "When Tom and James went to the park, James gave the ball to",
+        " Tom",
+        " James",
+    ],
+    [
+        "When Tom and James went to the park, Tom gave the ball to",
+        " James",
+        " Tom",
+    ],
+    [
+        "When Dan and Sid went to the shops, Sid gave an apple to",
+        " Dan",
+        " Sid",
+    ],
+    [
+        "When Dan and Sid went to the shops, Dan gave an apple to",
+        " Sid",
+        " Dan",
+    ],
+    [
+        "After Martin and Amy went to the park, Amy gave a drink to",
+        " Martin",
+        " Amy",
+    ],
+    [
+        "After Martin and Amy went to the park, Martin gave a drink to",
+        " Amy",
+        " Martin",
+    ],
+];
+
+/// One prompt of the table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The prompt.
+    pub prompt: &'static str,
+    /// Its tokens, with `<|endoftext|>` in front if that was asked for.
+    pub ids: Vec<u32>,
+    /// The name that stands in the prompt once.
+    pub correct: &'static str,
+    /// The name that stands there twice.
+    pub incorrect: &'static str,
+    /// The tokens of the two answers.
+    pub answers: [u32; 2],
+    /// logit(correct) − logit(incorrect)
+    pub logit_diff: f32,
+}
+
+/// The table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The prompts in order; two and two have the same names.
+    pub rows: Vec<Row>,
+    /// The mean of their logit differences.
+    pub mean: f32,
+}
+
+/// Runs the eight prompts, with `<|endoftext|>` in front if `bos`, as the tutorial has it.
+///
+/// # Errors
+/// If the model does not have GPT-2's vocabulary, or not enough positions.
+pub fn table<'m>(
+    model: impl Into<Model<'m>>,
+    tokenizer: &Tokenizer,
+    bos: bool,
+) -> Result<Table, Error> {
+    let model = model.into();
+    let rows: Vec<Row> = PROMPTS
+        .into_par_iter()
+        .map(|[prompt, correct, incorrect]| {
+            let mut ids = if bos { vec![END_OF_TEXT] } else { Vec::new() };
+            ids.extend(tokenizer.encode(prompt)?);
+            let answers = [
+                tokenizer.to_single_token(correct)?,
+                tokenizer.to_single_token(incorrect)?,
+            ];
+            model.gpt2.check_prompt(&ids)?;
+            model.check_answers(&answers)?;
+            let logits = model.next_token_logits(&ids, &mut no_hook);
+            let [a, b] = answers.map(|id| logits[id as usize]);
+            Ok(Row {
+                prompt,
+                ids,
+                correct,
+                incorrect,
+                answers,
+                logit_diff: a - b,
+            })
+        })
+        .collect::<Result<_, Error>>()?;
+    let mean = rows.iter().map(|row| row.logit_diff).sum::<f32>() / rows.len() as f32;
+    Ok(Table { rows, mean })
+}

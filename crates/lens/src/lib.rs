@@ -1,0 +1,56 @@
+//! Looking into GPT-2: what is only looked at, never changed.
+//!
+//! Patching asks what happens if an activation were another one. This crate asks what the
+//! activations and the weights say as they are. One module a study, each of which opens with what it
+//! is, its formula and its source:
+//!
+//! | module | the question |
+//! |---|---|
+//! | [`cache`] | what are all the activations of a run? |
+//! | [`logit_lens`](mod@logit_lens) | what would the model say if it stopped here? |
+//! | [`attribution`] | which component wrote the answer into the residual stream? |
+//! | [`heads`] | which heads look at the previous token, at a duplicate, at what came after one? |
+//! | [`transplant`] | does it matter which of two equal tokens an MLP's output comes from? |
+//! | [`composition`] | which head reads what which other head wrote? |
+//! | [`processing`] | which weights can be changed without changing what the model says? |
+//! | [`ioi`] | how surely does the model name the indirect object? |
+//!
+//! Around them: [`Model`], what a study looks at; [`FactoredMatrix`], a product that is never
+//! multiplied out; [`weights`], one head's share of the parameters; [`linalg`], its singular values
+//! and eigenvalues.
+//!
+//! A study takes a `&Gpt2`, or a [`processing::ProcessedModel`], and returns plain numbers: grids
+//! are tensors `(n_layer, n_head)`, everything else is named.
+//!
+//! ```
+//! use gpt2::Pretrained;
+//! use lens::attribution::direct_logit_attribution;
+//!
+//! let tiny = Pretrained::tiny()?;
+//! let ids = tiny.tokenizer.encode("Michelle Jones was a top-notch student. Michelle")?;
+//! let [jones, smith] = [5437, 4176]; // " Jones", " Smith"
+//! let parts = direct_logit_attribution(&tiny.model, &ids, ids.len() - 1, jones, smith)?;
+//! // The parts add up to logit(" Jones") − logit(" Smith").
+//! assert!((parts.sum() - parts.logit_diff).abs() < 1e-3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod attribution;
+pub mod cache;
+pub mod composition;
+mod error;
+mod factored;
+pub mod heads;
+pub mod ioi;
+pub mod linalg;
+pub mod logit_lens;
+mod model;
+pub mod processing;
+pub mod transplant;
+pub mod weights;
+
+pub use cache::{ActivationCache, run_with_cache};
+pub use error::Error;
+pub use factored::{FactoredMatrix, Svd};
+pub use model::Model;
+pub use processing::ProcessedModel;

@@ -224,8 +224,10 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     write_prompts(&mut out, &experiment, &clean, &corrupted)?;
     if args.top > 0 {
-        let [clean, corrupted] = [&outcome.reference.clean, &outcome.reference.corrupted]
-            .map(|logits| report::top(&model, logits, args.top));
+        let [clean, corrupted] = outcome
+            .unpatched
+            .logits(&model.model)
+            .map(|logits| report::top(&model, &logits, args.top));
         let titles =
             ["clean", "corrupted"].map(|run| format!("top {} after the {run} run", clean.len()));
         writeln!(out)?;

@@ -34,12 +34,10 @@ use std::ops::Range;
 use gpt2::Gpt2;
 use gpt2::model::Linear;
 use rayon::prelude::*;
-use tensor::{
-    Tensor, View, dot, gelu, layer_norm, linear, matmul, matmul_transposed, softmax_row, widest,
-};
+use tensor::{Tensor, View, dot, gelu, layer_norm, linear, matmul_transposed, softmax_row, widest};
 
 use crate::{
-    Direction, Experiment, Logits, Measured, Metric, Patch, Progress, Reference, SiteKind,
+    Direction, Experiment, Logits, Measured, Metric, Patch, Progress, SiteKind, Unpatched,
 };
 
 /// Rows that go through the MLP together: its hidden layer is four times as wide as all else.
@@ -50,7 +48,7 @@ const LOGIT_ROWS: usize = 64;
 /// and after attention, its normalised form, q, k, v, z, attention's output, and a packed copy.
 const HELD: usize = 9;
 
-/// The metric of each patched run, in the order of `patches`, and the unpatched runs' logits. The
+/// The metric of each patched run, in the order of `patches`, and what the unpatched runs end in. The
 /// patches are worked off in chunks, so that about `memory` bytes are held beyond the weights (but
 /// never less than one patched run takes).
 pub fn run(
@@ -84,7 +82,7 @@ pub fn run(
     let work_of = |p: &Pending| (rows_of(p) * (model.config.n_layer - p.patch.layer)) as f64;
     let all_work: f64 = pending.iter().map(work_of).sum();
 
-    let (mut values, mut reference, mut flops) = (Vec::new(), None, 0);
+    let (mut values, mut unpatched, mut flops) = (Vec::new(), None, 0);
     for chunk in chunks {
         let mut walk = Walk::new(model, experiment, chunk);
         for layer in 0..model.config.n_layer {
@@ -94,23 +92,20 @@ pub fn run(
         }
         let ends = walk.ends();
         flops += ends.flops;
-        let reference =
-            reference.get_or_insert_with(|| ends.reference(model, experiment.direction(), metric));
+        let clean = {
+            let unpatched = unpatched.get_or_insert_with(|| ends.unpatched(experiment.direction()));
+            Logits::for_metric(metric, model, &unpatched.clean)
+        };
         if values.is_empty() {
-            values = vec![
-                metric.of(
-                    Logits::All(reference.base(experiment.direction())),
-                    reference
-                );
-                patches.len()
-            ];
+            let base = Logits::for_metric(metric, model, ends.rows.row(BASE));
+            values = vec![metric.of(&base, &clean); patches.len()];
         }
-        ends.measure(model, metric, reference, &mut values);
+        ends.measure(model, metric, &clean, &mut values);
     }
-    let reference = reference.unwrap_or_else(|| unreachable!("there is at least one chunk"));
+    let unpatched = unpatched.unwrap_or_else(|| unreachable!("there is at least one chunk"));
     Measured {
         values,
-        reference,
+        unpatched,
         flops,
     }
 }
@@ -243,16 +238,10 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// The base and the source before the first block.
+    /// The base, and the source from the first difference on, before the first block.
     fn new(model: &'a Gpt2, experiment: &Experiment, pending: &'a [Pending]) -> Self {
         let (t, c) = (experiment.n_tokens(), model.config.n_embd);
-        let mut data = Vec::new();
-        for ids in [experiment.base(), experiment.source()] {
-            for (pos, &id) in ids.iter().enumerate() {
-                let pair = model.wte.row(id as usize).iter().zip(model.wpe.row(pos));
-                data.extend(pair.map(|(token, position)| token + position));
-            }
-        }
+        let first_difference = experiment.differing_positions()[0];
         let runs = vec![
             Run {
                 cell: None,
@@ -261,11 +250,21 @@ impl<'a> Walk<'a> {
             },
             Run {
                 cell: None,
-                rows: 0..t,
+                rows: first_difference..t,
                 at: t,
             },
         ];
-        let first_difference = experiment.differing_positions()[0];
+        let mut data = Vec::new();
+        for (run, ids) in runs.iter().zip([experiment.base(), experiment.source()]) {
+            for pos in run.rows.clone() {
+                let pair = model
+                    .wte
+                    .row(ids[pos] as usize)
+                    .iter()
+                    .zip(model.wpe.row(pos));
+                data.extend(pair.map(|(token, position)| token + position));
+            }
+        }
         Self {
             model,
             pending,
@@ -298,24 +297,22 @@ impl<'a> Walk<'a> {
         self.x.adopt(born);
 
         // Queries, keys and values of the changed rows.
-        let rows = self.x.data.len() / c;
-        let normalized = {
-            let x = Tensor::new(&[rows, c], self.x.data.clone());
-            layer_norm(&x, &block.ln_1.weight, &block.ln_1.bias, block.ln_1.epsilon) // (R, C)
-        };
+        let x = self.x.take();
+        let normalized = layer_norm(&x, &block.ln_1.weight, &block.ln_1.bias, block.ln_1.epsilon); // (R, C)
+        self.x.data = x.into_data();
         let asking = self.rows_from(from);
         let (weight, bias) = (
             block.attn.c_attn.weight.view(),
             block.attn.c_attn.bias.data(),
         );
-        let kv = self.linear(&normalized, weight.columns(c..3 * c), &bias[c..]); // (R, 2C)
+        let kv = self.linear(normalized.view(), weight.columns(c..3 * c), &bias[c..]); // (R, 2C)
         let q = if from == 0 {
-            self.linear(&normalized, weight.columns(0..c), &bias[..c]) // (R, C)
+            self.linear(normalized.view(), weight.columns(0..c), &bias[..c]) // (R, C)
         } else {
             let last = self.x.runs.iter().filter_map(|run| run.find(t - 1));
             let last: Vec<f32> = last.flat_map(|row| normalized.row(row)).copied().collect();
             let last = Tensor::new(&[last.len() / c, c], last);
-            self.linear(&last, weight.columns(0..c), &bias[..c]) // (asking runs, C)
+            self.linear(last.view(), weight.columns(0..c), &bias[..c]) // (asking runs, C)
         };
         drop(normalized);
 
@@ -350,13 +347,14 @@ impl<'a> Walk<'a> {
         // Attention's output, added to the residual stream.
         let attn_out = {
             let z = z.take();
-            self.forward_linear(&z, &block.attn.c_proj) // (R', C)
+            self.forward_linear(z.view(), &block.attn.c_proj) // (R', C)
         };
         let mut mid = Rows {
             runs: z.runs,
             data: attn_out.into_data(),
             c,
         };
+        let source_from = mid.runs[SOURCE].rows.start;
         let source_out = mid.rows_of(SOURCE);
         let before = &self.x;
         let index = mid.index();
@@ -370,7 +368,7 @@ impl<'a> Walk<'a> {
             });
         let patched = |patch: &Patch, pos: usize, row: &mut [f32]| {
             if patch.site == SiteKind::AttnOut {
-                row.copy_from_slice(&source_out[(pos - from) * c..][..c]);
+                row.copy_from_slice(&source_out[(pos - source_from) * c..][..c]);
                 add(row, before.row(BASE, pos));
             } else {
                 row.copy_from_slice(mid.row(SOURCE, pos));
@@ -386,25 +384,30 @@ impl<'a> Walk<'a> {
         mid.adopt(born);
 
         // The MLP's output, added to the residual stream.
+        let x = mid.take();
+        let normalized = layer_norm(&x, &block.ln_2.weight, &block.ln_2.bias, block.ln_2.epsilon);
+        mid.data = x.into_data();
         let mut after = Rows {
             runs: mid.runs.clone(),
-            data: Vec::with_capacity(mid.data.len()),
+            data: Vec::new(),
             c,
         };
-        for rows in mid.data.chunks(MLP_ROWS * c) {
-            let rows = Tensor::new(&[rows.len() / c, c], rows.to_vec());
-            let normalized = layer_norm(
-                &rows,
-                &block.ln_2.weight,
-                &block.ln_2.bias,
-                block.ln_2.epsilon,
-            );
-            let mut hidden = self.forward_linear(&normalized, &block.mlp.c_fc); // (rows, 4C)
+        for start in (0..normalized.n_rows()).step_by(MLP_ROWS) {
+            let rows = normalized
+                .view()
+                .rows(start..normalized.n_rows().min(start + MLP_ROWS));
+            let mut hidden = self.forward_linear(rows, &block.mlp.c_fc); // (rows, 4C)
             gelu(&mut hidden);
-            after
-                .data
-                .extend(self.forward_linear(&hidden, &block.mlp.c_proj).data()); // (rows, C)
+            let mlp_out = self
+                .forward_linear(hidden.view(), &block.mlp.c_proj)
+                .into_data(); // (rows, C)
+            if after.data.is_empty() {
+                after.data = mlp_out;
+            } else {
+                after.data.extend(mlp_out);
+            }
         }
+        drop(normalized);
         let source_out = after.rows_of(SOURCE);
         after
             .data
@@ -413,7 +416,7 @@ impl<'a> Walk<'a> {
             .for_each(|(row, mid)| add(row, mid));
         let patched = |patch: &Patch, pos: usize, row: &mut [f32]| {
             if patch.site == SiteKind::MlpOut {
-                row.copy_from_slice(&source_out[(pos - from) * c..][..c]);
+                row.copy_from_slice(&source_out[(pos - source_from) * c..][..c]);
                 add(row, mid.row(BASE, pos));
             } else {
                 row.copy_from_slice(after.row(SOURCE, pos));
@@ -485,12 +488,13 @@ impl<'a> Walk<'a> {
         self.x.runs.iter().map(cut).collect()
     }
 
-    fn forward_linear(&mut self, x: &Tensor, layer: &Linear) -> Tensor {
+    fn forward_linear(&mut self, x: View<'_>, layer: &Linear) -> Tensor {
         self.linear(x, layer.weight.view(), layer.bias.data())
     }
 
-    fn linear(&mut self, x: &Tensor, weight: View<'_>, bias: &[f32]) -> Tensor {
-        self.flops += 2 * (x.data().len() * bias.len()) as u64;
+    fn linear(&mut self, x: View<'_>, weight: View<'_>, bias: &[f32]) -> Tensor {
+        let [rows, n_in] = x.shape();
+        self.flops += 2 * (rows * n_in * bias.len()) as u64;
         linear(x, weight, bias)
     }
 
@@ -650,55 +654,39 @@ struct Ends {
 }
 
 impl Ends {
-    /// The logits of the two unpatched runs, computed as those of the patched runs will be.
-    fn reference(&self, model: &Gpt2, direction: Direction, metric: Metric) -> Reference {
-        let rows = self.rows.view().rows(BASE..SOURCE + 1);
-        let logits = match metric.tokens() {
-            Some(_) => matmul_transposed(rows, model.unembedding()),
-            None => matmul(rows, model.unembedding().view().t()),
-        };
-        Reference::new(
+    /// The rows of the two unpatched runs.
+    fn unpatched(&self, direction: Direction) -> Unpatched {
+        Unpatched::new(
             direction,
-            logits.row(SOURCE).to_vec(),
-            logits.row(BASE).to_vec(),
+            self.rows.row(SOURCE).to_vec(),
+            self.rows.row(BASE).to_vec(),
         )
     }
 
     /// Writes the metric of every patched run to its cell.
-    fn measure(&self, model: &Gpt2, metric: Metric, reference: &Reference, values: &mut [f32]) {
-        let unembedding = model.unembedding();
+    fn measure(&self, model: &Gpt2, metric: Metric, clean: &Logits, values: &mut [f32]) {
         let first = SOURCE + 1;
-        let ends: Vec<f32> = if let Some(tokens) = metric.tokens() {
-            let value = |end: usize| {
-                let logit = |&token: &u32| {
-                    widest(|| dot(self.rows.row(end), unembedding.row(token as usize)))
+        for start in (first..self.cells.len()).step_by(LOGIT_ROWS) {
+            let rows = start..self.cells.len().min(start + LOGIT_ROWS);
+            let metrics: Vec<f32> = if metric.tokens().is_some() {
+                let of_row = |row| {
+                    metric.of(
+                        &Logits::for_metric(metric, model, self.rows.row(row)),
+                        clean,
+                    )
                 };
-                let logits: Vec<f32> = tokens.iter().map(logit).collect();
-                metric.of(Logits::Of(&tokens, &logits), reference)
+                rows.clone().into_par_iter().map(of_row).collect()
+            } else {
+                // All logits of many rows: the unembedding is read once for all of them.
+                let logits =
+                    matmul_transposed(self.rows.view().rows(rows.clone()), model.unembedding());
+                let of_row = |row| metric.of(&Logits::All(logits.row(row).to_vec()), clean);
+                (0..rows.len()).into_par_iter().map(of_row).collect()
             };
-            (first..self.cells.len())
-                .into_par_iter()
-                .map(value)
-                .collect()
-        } else {
-            let starts = (first..self.cells.len()).step_by(LOGIT_ROWS);
-            let values = starts.flat_map(|start| {
-                let rows = self
-                    .rows
-                    .view()
-                    .rows(start..self.cells.len().min(start + LOGIT_ROWS));
-                let logits = matmul(rows, unembedding.view().t()); // (rows, V)
-                let value = |i: usize| metric.of(Logits::All(logits.row(i)), reference);
-                (0..logits.n_rows())
-                    .into_par_iter()
-                    .map(value)
-                    .collect::<Vec<f32>>()
-            });
-            values.collect()
-        };
-        for (cell, value) in self.cells[first..].iter().zip(ends) {
-            if let Some(cell) = cell {
-                values[*cell] = value;
+            for (cell, value) in self.cells[rows].iter().zip(metrics) {
+                if let Some(cell) = cell {
+                    values[*cell] = value;
+                }
             }
         }
     }
@@ -837,12 +825,13 @@ mod tests {
             let whole = |site: SiteKind| layers.clone().map(move |layer| Patch::whole(site, layer));
             let patches: Vec<Patch> =
                 [SiteKind::ResidPre, SiteKind::ResidMid, SiteKind::ResidPost].into_iter().flat_map(whole).collect();
-            let Measured { values, reference, .. } = run(&model, &experiment, &patches, metric, 0, &|_| {});
+            let Measured { values, unpatched, .. } = run(&model, &experiment, &patches, metric, 0, &|_| {});
             let source = match experiment.direction() {
-                Direction::Denoising => &reference.clean,
-                Direction::Noising => &reference.corrupted,
+                Direction::Denoising => &unpatched.clean,
+                Direction::Noising => &unpatched.corrupted,
             };
-            prop_assert!(values.iter().all(|value| *value == metric.of(Logits::All(source), &reference)));
+            let [source, clean] = [source, &unpatched.clean].map(|row| Logits::for_metric(metric, &model, row));
+            prop_assert!(values.iter().all(|value| *value == metric.of(&source, &clean)));
         }
     }
 

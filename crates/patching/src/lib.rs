@@ -65,6 +65,6 @@ pub mod plain;
 mod sweep;
 
 pub use experiment::{Direction, Error, Experiment};
-pub use metric::{Logits, Metric, Reference};
+pub use metric::{Logits, Metric};
 pub use patch::{Patch, SiteKind};
-pub use sweep::{Axis, Engine, Grid, Measured, Outcome, Progress, Sweep};
+pub use sweep::{Axis, Engine, Grid, Measured, Outcome, Progress, Sweep, Unpatched};

@@ -1,6 +1,7 @@
 //! The number that is read off the logits of the token after the last position.
 
-use crate::Direction;
+use gpt2::Gpt2;
+use tensor::{View, dot, matmul_transposed, widest};
 
 /// How far a run has moved: one number from the logits of the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,49 +33,37 @@ pub enum Metric {
     },
 }
 
-/// The last position's logits of the two unpatched runs, of all tokens.
-#[derive(Clone, Debug)]
-pub struct Reference {
-    /// Of the clean run, `(vocab_size)`.
-    pub clean: Vec<f32>,
-    /// Of the corrupted run, `(vocab_size)`.
-    pub corrupted: Vec<f32>,
-}
-
-impl Reference {
-    /// The logits of the two runs, told apart by the direction of the experiment.
-    pub(crate) fn new(direction: Direction, source: Vec<f32>, base: Vec<f32>) -> Self {
-        match direction {
-            Direction::Denoising => Self {
-                clean: source,
-                corrupted: base,
-            },
-            Direction::Noising => Self {
-                clean: base,
-                corrupted: source,
-            },
-        }
-    }
-
-    /// The logits of the run that is patched.
-    pub(crate) fn base(&self, direction: Direction) -> &[f32] {
-        match direction {
-            Direction::Denoising => &self.corrupted,
-            Direction::Noising => &self.clean,
-        }
-    }
-}
-
 /// The last position's logits of one run: all of them, or only those that a metric asked for.
-#[derive(Clone, Copy, Debug)]
-pub enum Logits<'a> {
+#[derive(Clone, Debug)]
+pub enum Logits {
     /// The logits of every token, `(vocab_size)`.
-    All(&'a [f32]),
-    /// The logits of [`Metric::tokens`], in that order.
-    Of(&'a [u32], &'a [f32]),
+    All(Vec<f32>),
+    /// The logits of [`Metric::tokens`], each with its token.
+    Of(Vec<(u32, f32)>),
 }
 
-impl Logits<'_> {
+impl Logits {
+    /// What a metric asks for, from the last position's residual stream after the last layer norm,
+    /// `(C)`.
+    pub(crate) fn for_metric(metric: Metric, model: &Gpt2, row: &[f32]) -> Self {
+        let unembedding = model.unembedding();
+        match metric.tokens() {
+            Some(tokens) => {
+                let logit = |token: u32| widest(|| dot(row, unembedding.row(token as usize)));
+                Self::Of(
+                    tokens
+                        .into_iter()
+                        .map(|token| (token, logit(token)))
+                        .collect(),
+                )
+            }
+            None => {
+                let row = View::new(row, 1, row.len(), row.len(), 1);
+                Self::All(matmul_transposed(row, unembedding).into_data())
+            }
+        }
+    }
+
     /// The logit of one token.
     ///
     /// # Panics
@@ -83,9 +72,9 @@ impl Logits<'_> {
     fn of(&self, token: u32) -> f32 {
         match self {
             Self::All(logits) => logits[token as usize],
-            Self::Of(tokens, logits) => match tokens.iter().position(|t| *t == token) {
-                Some(i) => logits[i],
-                None => panic!("logit of token {token} where only those of {tokens:?} are known"),
+            Self::Of(logits) => match logits.iter().find(|(known, _)| *known == token) {
+                Some((_, logit)) => *logit,
+                None => panic!("the logit of token {token} where only {logits:?} are known"),
             },
         }
     }
@@ -98,7 +87,7 @@ impl Logits<'_> {
     fn prob(&self, token: u32) -> f32 {
         match self {
             Self::All(logits) => (self.of(token) - tensor::log_sum_exp(logits)).exp(),
-            Self::Of(tokens, _) => panic!("a probability from the logits of {tokens:?} alone"),
+            Self::Of(logits) => panic!("a probability from {logits:?} alone"),
         }
     }
 }
@@ -114,13 +103,12 @@ impl Metric {
         }
     }
 
-    /// The metric of one run, given the unpatched runs.
+    /// The metric of one run, given the clean run's logits.
     ///
     /// # Panics
-    /// If `logits` lacks a token that [`Metric::tokens`] names, or a token is beyond the vocabulary.
+    /// If either lacks a token that [`Metric::tokens`] names, or a token is beyond the vocabulary.
     #[track_caller]
-    pub fn of(&self, logits: Logits<'_>, reference: &Reference) -> f32 {
-        let clean = Logits::All(&reference.clean);
+    pub fn of(&self, logits: &Logits, clean: &Logits) -> f32 {
         match *self {
             Self::LogitDiff { a, b } => logits.of(a) - logits.of(b),
             Self::ProbDiff { a, b } => logits.prob(a) - logits.prob(b),
@@ -134,11 +122,8 @@ impl Metric {
 mod tests {
     use super::*;
 
-    fn reference() -> Reference {
-        Reference {
-            clean: vec![0.0, 1.0, 2.0],
-            corrupted: vec![5.0, 5.0, 5.0],
-        }
+    fn all(logits: &[f32]) -> Logits {
+        Logits::All(logits.to_vec())
     }
 
     #[test]
@@ -159,7 +144,7 @@ mod tests {
                 p(&logits, 0) - p(&[0.0, 1.0, 2.0], 0),
             ),
         ] {
-            let got = metric.of(Logits::All(&logits), &reference());
+            let got = metric.of(&all(&logits), &all(&[0.0, 1.0, 2.0]));
             assert!(
                 (got - expected).abs() < 1e-6,
                 "{metric:?}: {got} instead of {expected}"
@@ -174,11 +159,14 @@ mod tests {
             Metric::LogitDiff { a: 2, b: 1 },
             Metric::LogitChange { token: 1 },
         ] {
-            let tokens = metric.tokens().unwrap();
-            let named: Vec<f32> = tokens.iter().map(|&t| logits[t as usize]).collect();
+            let named = |logits: &[f32]| {
+                let tokens = metric.tokens().unwrap();
+                Logits::Of(tokens.iter().map(|&t| (t, logits[t as usize])).collect())
+            };
+            let clean = [0.0, 1.0, 2.0];
             assert_eq!(
-                metric.of(Logits::Of(&tokens, &named), &reference()),
-                metric.of(Logits::All(&logits), &reference())
+                metric.of(&named(&logits), &named(&clean)),
+                metric.of(&all(&logits), &all(&clean))
             );
         }
     }

@@ -3,20 +3,20 @@
 //! It does nothing clever, so it is the one to read and the judge of every faster way. Three steps:
 //!
 //! 1. Run the source prompt and keep its activations (a hook that clones).
-//! 2. Run the base prompt, for the logits to compare with.
+//! 2. Run the base prompt as it is, to compare with.
 //! 3. For every patch, run the base prompt once more with a hook that overwrites one activation.
 //!
 //! The runs of step 3 do not depend on each other: rayon spreads them over the threads.
 
 use std::collections::HashMap;
 
-use gpt2::{Gpt2, Site, no_hook};
+use gpt2::{Gpt2, Hook, Site, no_hook};
 use rayon::prelude::*;
 use tensor::Tensor;
 
-use crate::{Experiment, Logits, Measured, Metric, Patch, Progress, Reference};
+use crate::{Experiment, Logits, Measured, Metric, Patch, Progress, Unpatched};
 
-/// The metric of each patched run, in the order of `patches`, and the unpatched runs' logits.
+/// The metric of each patched run, in the order of `patches`, and what the unpatched runs end in.
 pub fn run(
     model: &Gpt2,
     experiment: &Experiment,
@@ -27,20 +27,20 @@ pub fn run(
     // 1. Keep the source's activations, those that some patch needs.
     let mut cache: HashMap<Site, Option<Tensor>> =
         patches.iter().map(|patch| (patch.site(), None)).collect();
-    let source_logits = model.next_token_logits(experiment.source(), &mut |site, x| {
+    let source = last_row(model, experiment.source(), &mut |site, x| {
         if let Some(kept) = cache.get_mut(&site) {
             *kept = Some(x.clone());
         }
     });
 
     // 2. The base run as it is.
-    let base_logits = model.next_token_logits(experiment.base(), &mut no_hook);
-
-    let reference = Reference::new(experiment.direction(), source_logits, base_logits);
+    let base = last_row(model, experiment.base(), &mut no_hook);
+    let unpatched = Unpatched::new(experiment.direction(), source, base);
+    let clean = Logits::for_metric(metric, model, &unpatched.clean);
 
     // 3. The base run with one activation of the source's, for every patch.
     let patched_metric = |patch: &Patch| {
-        let logits = model.next_token_logits(experiment.base(), &mut |site, x| {
+        let row = last_row(model, experiment.base(), &mut |site, x| {
             if site == patch.site()
                 && let Some(source) = &cache[&site]
             {
@@ -48,23 +48,29 @@ pub fn run(
             }
         });
         progress(1.0 / patches.len() as f64);
-        metric.of(Logits::All(&logits), &reference)
+        metric.of(&Logits::for_metric(metric, model, &row), &clean)
     };
     let values = patches.par_iter().map(patched_metric).collect();
     let flops = (2 + patches.len() as u64) * flops_of_a_run(model, experiment.n_tokens());
     Measured {
         values,
-        reference,
+        unpatched,
         flops,
     }
 }
 
-/// Multiplications and additions of one forward pass with the logits of the last position: those of the
-/// linear layers and of attention (which is computed above the diagonal too).
+/// The last position's residual stream after the last layer norm, `(C)`: all that the next token is
+/// read from.
+fn last_row(model: &Gpt2, ids: &[u32], hook: &mut Hook<'_>) -> Vec<f32> {
+    model.transformer(ids, hook).row(ids.len() - 1).to_vec()
+}
+
+/// Multiplications and additions of one forward pass without logits: those of the linear layers and of
+/// attention (which is computed above the diagonal too).
 fn flops_of_a_run(model: &Gpt2, t: usize) -> u64 {
     let (t, c) = (t as u64, model.config.n_embd as u64);
     let block = 2 * t * 12 * c * c + 4 * t * t * c;
-    model.config.n_layer as u64 * block + 2 * c * model.config.vocab_size as u64
+    model.config.n_layer as u64 * block
 }
 
 #[cfg(test)]
@@ -119,9 +125,10 @@ mod tests {
             .flat_map(|site| (0..12).map(move |layer| Patch::whole(site, layer)))
             .collect();
         let Measured {
-            values, reference, ..
+            values, unpatched, ..
         } = run(&tiny.model, &experiment, &patches, metric, &|_| {});
-        let clean = metric.of(Logits::All(&reference.clean), &reference);
+        let clean = Logits::for_metric(metric, &tiny.model, &unpatched.clean);
+        let clean = metric.of(&clean, &clean);
         assert!(
             values.iter().all(|value| *value == clean),
             "{values:?} instead of {clean}"

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use gpt2::Gpt2;
+use tensor::{Tensor, matmul_transposed};
 
-use crate::{Experiment, Logits, Metric, Patch, Reference, SiteKind, incremental, plain};
+use crate::{Direction, Experiment, Logits, Metric, Patch, SiteKind, incremental, plain};
 
 /// What one axis of a grid counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,8 +75,8 @@ pub struct Outcome {
     pub corrupted_metric: f32,
     /// The metric of every patched run.
     pub grid: Grid,
-    /// The last logits of the two unpatched runs.
-    pub reference: Reference,
+    /// What the two unpatched runs end in.
+    pub unpatched: Unpatched,
     /// Multiplications and additions of floats that were done, each counted as one.
     pub flops: u64,
 }
@@ -103,13 +104,49 @@ impl Default for Engine {
 /// add up to at most 1.
 pub type Progress<'a> = &'a (dyn Fn(f64) + Sync);
 
+/// What the two unpatched runs end in: the last position's residual stream after the last layer norm, of
+/// which logits are made.
+#[derive(Clone, Debug)]
+pub struct Unpatched {
+    /// Of the clean run, `(C)`.
+    pub clean: Vec<f32>,
+    /// Of the corrupted run, `(C)`.
+    pub corrupted: Vec<f32>,
+}
+
+impl Unpatched {
+    /// Tells the two runs apart by the direction of the experiment.
+    pub(crate) fn new(direction: Direction, source: Vec<f32>, base: Vec<f32>) -> Self {
+        match direction {
+            Direction::Denoising => Self {
+                clean: source,
+                corrupted: base,
+            },
+            Direction::Noising => Self {
+                clean: base,
+                corrupted: source,
+            },
+        }
+    }
+
+    /// The logits of the next token after the clean and after the corrupted run, `(vocab_size)` each.
+    pub fn logits(&self, model: &Gpt2) -> [Vec<f32>; 2] {
+        let rows = Tensor::new(
+            &[2, self.clean.len()],
+            [&self.clean[..], &self.corrupted].concat(),
+        );
+        let logits = matmul_transposed(&rows, model.unembedding()); // (2, V)
+        [0, 1].map(|run| logits.row(run).to_vec())
+    }
+}
+
 /// What an engine gives back.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// The metric of every patched run, in the order of the patches.
     pub values: Vec<f32>,
-    /// The last logits of the two unpatched runs.
-    pub reference: Reference,
+    /// What the two unpatched runs end in.
+    pub unpatched: Unpatched,
     /// Multiplications and additions of floats that were done, each counted as one.
     pub flops: u64,
 }
@@ -184,7 +221,7 @@ impl<'a> Sweep<'a> {
         let patches = self.patches(model);
         let Measured {
             values,
-            reference,
+            unpatched,
             flops,
         } = match engine {
             Engine::Plain => plain::run(model, self.experiment, &patches, metric, progress),
@@ -192,15 +229,17 @@ impl<'a> Sweep<'a> {
                 incremental::run(model, self.experiment, &patches, metric, memory, progress)
             }
         };
+        let [clean, corrupted] = [&unpatched.clean, &unpatched.corrupted]
+            .map(|row| Logits::for_metric(metric, model, row));
         Outcome {
-            clean_metric: metric.of(Logits::All(&reference.clean), &reference),
-            corrupted_metric: metric.of(Logits::All(&reference.corrupted), &reference),
+            clean_metric: metric.of(&clean, &clean),
+            corrupted_metric: metric.of(&corrupted, &clean),
             grid: Grid {
                 axes: self.axes.clone(),
                 shape: self.shape(model),
                 values,
             },
-            reference,
+            unpatched,
             flops,
         }
     }

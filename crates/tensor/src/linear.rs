@@ -66,9 +66,9 @@ const PANEL_COLUMNS: usize = 32;
 /// A panel of this many rows is 32 KiB.
 #[cfg(target_arch = "x86_64")]
 const BLOCK_K: usize = 256;
-/// Columns that a thread takes at a time: 8 panels, 256 KiB packed.
+/// Columns that a thread takes at a time, at the most: 512 KiB packed.
 #[cfg(target_arch = "x86_64")]
-const CHUNK_COLUMNS: usize = 256;
+const CHUNK_COLUMNS: usize = 512;
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
@@ -84,16 +84,16 @@ mod avx512 {
     pub fn linear(x: View<'_>, weight: View<'_>, bias: &[f32]) -> Tensor {
         let (m, n) = (x.rows, weight.cols);
         let packed = pack_rows(x);
-        let mut y = vec![0.0; m * n];
+        let mut y = Vec::with_capacity(m * n);
         let output = Output {
             data: y.as_mut_ptr(),
             row_stride: n,
         };
-        // At least one chunk for every thread.
-        let share = n
-            .div_ceil(rayon::current_num_threads())
+        // Equally many chunks of equal width for every thread.
+        let share = n.div_ceil(rayon::current_num_threads());
+        let width = share
+            .div_ceil(share.div_ceil(CHUNK_COLUMNS))
             .next_multiple_of(PANEL_COLUMNS);
-        let width = share.min(CHUNK_COLUMNS);
         (0..n)
             .into_par_iter()
             .step_by(width)
@@ -103,30 +103,39 @@ mod avx512 {
                 // chunks share a column. The caller has made sure of AVX-512.
                 unsafe { columns_of_product(&packed, weight, bias, columns, m, output, buffer) };
             });
+        // SAFETY: the chunks cover all columns, and of each they write all rows.
+        unsafe { y.set_len(m * n) };
         Tensor::new(&[m, n], y)
     }
 
     /// Tiles of [`TILE_ROWS`] rows, each column by column: `(tiles, K, TILE_ROWS)`, the rows that are
     /// missing in the last tile filled up with zeros.
     fn pack_rows(x: View<'_>) -> Vec<f32> {
-        const PACKED_TOGETHER: usize = 64;
+        const COLUMNS_TOGETHER: usize = 64;
         let k = x.cols;
-        let mut packed = vec![0.0; x.rows.div_ceil(TILE_ROWS) * k * TILE_ROWS];
-        packed
-            .par_chunks_exact_mut(k * TILE_ROWS)
-            .enumerate()
-            .for_each(|(tile, packed)| {
-                let first = tile * TILE_ROWS;
-                // A few columns of all rows at a time, so that what is written stays in the cache.
-                for (piece, packed) in packed.chunks_mut(PACKED_TOGETHER * TILE_ROWS).enumerate() {
-                    for i in 0..TILE_ROWS.min(x.rows - first) {
-                        let row = &x.data[(first + i) * x.row_stride + piece * PACKED_TOGETHER..];
+        let len = x.rows.div_ceil(TILE_ROWS) * k * TILE_ROWS;
+        let mut packed = Vec::with_capacity(len);
+        let tiles = packed.spare_capacity_mut()[..len].par_chunks_exact_mut(k * TILE_ROWS);
+        tiles.enumerate().for_each(|(tile, packed)| {
+            let first = tile * TILE_ROWS;
+            // A few columns of all rows at a time, so that what is written stays in the cache.
+            for (piece, packed) in packed.chunks_mut(COLUMNS_TOGETHER * TILE_ROWS).enumerate() {
+                for i in 0..TILE_ROWS {
+                    if first + i < x.rows {
+                        let row = &x.data[(first + i) * x.row_stride + piece * COLUMNS_TOGETHER..];
                         for (column, x) in packed.chunks_exact_mut(TILE_ROWS).zip(row) {
-                            column[i] = *x;
+                            column[i].write(*x);
+                        }
+                    } else {
+                        for column in packed.chunks_exact_mut(TILE_ROWS) {
+                            column[i].write(0.0);
                         }
                     }
                 }
-            });
+            }
+        });
+        // SAFETY: every row of every tile has been written, with numbers of X or with zeros.
+        unsafe { packed.set_len(len) };
         packed
     }
 
@@ -161,10 +170,8 @@ mod avx512 {
             let block = block..k.min(block + BLOCK_K);
             let panel_len = block.len() * PANEL_COLUMNS;
             pack_panels(weight, block.clone(), columns.clone(), buffer);
-            for (panel, first) in buffer
-                .chunks_exact(panel_len)
-                .zip(columns.clone().step_by(PANEL_COLUMNS))
-            {
+            for (i, panel) in buffer.chunks_exact(panel_len).enumerate() {
+                let first = columns.start + i * PANEL_COLUMNS;
                 let width = PANEL_COLUMNS.min(columns.end - first);
                 for (tile, packed) in packed.chunks_exact(k * TILE_ROWS).enumerate() {
                     let rows = TILE_ROWS.min(m - tile * TILE_ROWS);
@@ -205,9 +212,14 @@ mod avx512 {
         // Row after row, as they lie in memory.
         for (i, row) in rows.enumerate() {
             let row = &weight.data[row * weight.row_stride..][columns.clone()];
-            for (panel, numbers) in row.chunks(PANEL_COLUMNS).enumerate() {
-                let start = panel * panel_len + i * PANEL_COLUMNS;
-                buffer[start..start + numbers.len()].copy_from_slice(numbers);
+            let (whole, rest) = row.as_chunks::<PANEL_COLUMNS>();
+            for (numbers, panel) in whole.iter().zip(buffer.chunks_exact_mut(panel_len)) {
+                // Of a known length, so that no call is needed for it.
+                panel[i * PANEL_COLUMNS..][..PANEL_COLUMNS].copy_from_slice(numbers);
+            }
+            if !rest.is_empty() {
+                let start = whole.len() * panel_len + i * PANEL_COLUMNS;
+                buffer[start..start + rest.len()].copy_from_slice(rest);
             }
         }
     }

@@ -87,8 +87,9 @@ impl Config {
 
         let epsilon = match json.get("layer_norm_epsilon") {
             None => 1e-5,
-            Some(value) => match value.as_f64() {
-                Some(epsilon) if epsilon > 0.0 && epsilon < 1.0 => epsilon as f32,
+            // As `f32`, because 1e-300 is a number between 0 and 1, and 0 as an f32.
+            Some(value) => match value.as_f64().map(|epsilon| epsilon as f32) {
+                Some(epsilon) if epsilon > 0.0 && epsilon < 1.0 => epsilon,
                 _ => {
                     return Err(fail(format!(
                         "`layer_norm_epsilon` is {value}, not a number between 0 and 1"
@@ -213,6 +214,11 @@ mod tests {
                 "only 4 · n_embd = 256",
             ),
             ("1e-05", "\"x\"", "`layer_norm_epsilon` is \"x\""),
+            (
+                "1e-05",
+                "1e-300",
+                "`layer_norm_epsilon` is 1e-300, not a number",
+            ),
             ("{", "[", "not a JSON object"),
         ] {
             let error = read(&gpt2_tiny::CONFIG.replacen(from, to, 1)).unwrap_err();

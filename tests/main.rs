@@ -5,4 +5,6 @@
 
 mod cli;
 mod golden;
+mod models;
 mod util;
+mod verify;

@@ -2,7 +2,7 @@
 //!
 //! The file is mapped into memory, and F32 data is used where it lies: the operating system reads
 //! it when it is first touched, and keeps it for the next run. Data that is not 4-byte aligned (as
-//! in gpt2's own file), F16 and BF16 are copied into `f32` numbers of our own.
+//! in gpt2's own file), F16 and BF16 are read into `f32` numbers of our own.
 //!
 //! Headers and indices are untrusted: their length is bounded, every tensor is checked to lie in
 //! its file, and those that the model takes for their name, type, shape and finite numbers. No file
@@ -17,7 +17,8 @@
 //! - **During loading**, a file whose length or time of change is no longer that of the beginning is
 //!   an error of [`Checkpoint::finish`], and no model comes of it.
 //! - **Shrinking**: a page beyond the new end is never read as something else. On Unix, touching it
-//!   ends the process with SIGBUS; on Windows, a mapped file cannot be made shorter.
+//!   ends the process with SIGBUS; on Windows, a mapped file cannot be made shorter. Numbers that are
+//!   read into our own are an error if they are not there any more.
 //! - **Overwriting** after the loading changes the weights that lie in the map, and so the results.
 //!   In Rust's terms that is undefined behaviour, which no check here can rule out.
 //!
@@ -227,15 +228,15 @@ impl Checkpoint {
                 };
                 Tensor::shared(shape, Arc::new(in_place))
             }
-            Dtype::F32 => Tensor::new(shape, convert(bytes, f32::from_le_bytes)),
-            Dtype::F16 => Tensor::new(
-                shape,
-                convert(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
-            ),
-            Dtype::BF16 => Tensor::new(
-                shape,
-                convert(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
-            ),
+            Dtype::F32 => Tensor::new(shape, read(&file, entry.range, f32::from_le_bytes)?),
+            Dtype::F16 => {
+                let number = |b| half::f16::from_le_bytes(b).to_f32();
+                Tensor::new(shape, read(&file, entry.range, number)?)
+            }
+            Dtype::BF16 => {
+                let number = |b| half::bf16::from_le_bytes(b).to_f32();
+                Tensor::new(shape, read(&file, entry.range, number)?)
+            }
             other => {
                 return Err(fail(format!(
                     "has type {other:?}; F32, F16 or BF16 is expected"
@@ -290,17 +291,25 @@ impl Checkpoint {
     }
 }
 
-fn convert<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
-    let (numbers, rest) = bytes.as_chunks::<N>();
-    debug_assert!(
-        rest.is_empty(),
-        "safetensors checks that the bytes fit the shape"
-    );
-    numbers
-        .par_iter()
-        .with_min_len(1 << 16)
-        .map(|&bytes| number(bytes))
-        .collect()
+/// Numbers that cannot stay where they lie, made of `N` bytes each. They are read, not looked at
+/// through the map: pages of the map that nobody needs any more would count as this process's memory.
+fn read<const N: usize>(
+    file: &DataFile,
+    range: Range<usize>,
+    number: impl Fn([u8; N]) -> f32 + Sync,
+) -> Result<Vec<f32>, Error> {
+    /// A multiple of every `N`, and small enough to stay in a processor's cache.
+    const CHUNK: usize = 1 << 18;
+    let mut numbers = Vec::with_capacity(range.len() / N);
+    let mut buffer = vec![0; CHUNK.min(range.len())];
+    for start in range.clone().step_by(CHUNK) {
+        let part = &mut buffer[..CHUNK.min(range.end - start)];
+        file.read_at(start, part)?;
+        let (chunks, rest) = part.as_chunks::<N>();
+        debug_assert!(rest.is_empty(), "the header was checked for that");
+        numbers.par_extend(chunks.par_iter().with_min_len(1 << 14).map(|&b| number(b)));
+    }
+    Ok(numbers)
 }
 
 fn first_not_finite(data: &[f32]) -> Option<usize> {
@@ -439,10 +448,10 @@ mod tests {
         for dtype in [Dtype::F16, Dtype::BF16] {
             let mut narrow = tensors.clone();
             for (kind, _, bytes) in narrow.values_mut() {
-                let numbers = convert(bytes, f32::from_le_bytes);
+                let numbers = bytes.as_chunks::<4>().0.iter();
                 *bytes = numbers
-                    .iter()
-                    .flat_map(|&x| match dtype {
+                    .map(|number| f32::from_le_bytes(*number))
+                    .flat_map(|x| match dtype {
                         Dtype::F16 => half::f16::from_f32(x).to_le_bytes(),
                         _ => half::bf16::from_f32(x).to_le_bytes(),
                     })
@@ -756,6 +765,25 @@ mod tests {
             "{error}"
         );
         assert!(error.contains(&lengths), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_shrinks_before_its_numbers_are_read_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        // Shifted by one byte, so that nothing is used in the map.
+        let bytes = shift_data(&file(&whole_model()), 1);
+        std::fs::write(&path, &bytes).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(bytes.len() as u64 / 2).unwrap();
+        let error = Gpt2::from_checkpoint(SIZES, checkpoint)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("it became shorter while it was read"),
+            "{error}"
+        );
     }
 
     #[test]

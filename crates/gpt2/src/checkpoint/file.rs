@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -73,6 +74,28 @@ impl DataFile {
         }
     }
 
+    /// Reads bytes of the file from a place on, without touching the map.
+    pub(super) fn read_at(&self, start: usize, into: &mut [u8]) -> Result<(), Error> {
+        match &self.bytes {
+            Bytes::Mapped { file, .. } => {
+                let mut file: &File = file;
+                file.seek(SeekFrom::Start(start as u64))
+                    .and_then(|_| file.read_exact(into))
+                    .map_err(|error| match error.kind() {
+                        io::ErrorKind::UnexpectedEof => {
+                            let reason = "it became shorter while it was read";
+                            Error::format(&self.path, reason)
+                        }
+                        _ => Error::io(&self.path, error),
+                    })
+            }
+            Bytes::Memory(bytes) => {
+                into.copy_from_slice(&bytes[start..start + into.len()]);
+                Ok(())
+            }
+        }
+    }
+
     /// Whether the file is still as it was when it was mapped.
     pub(super) fn check_unchanged(&self) -> Result<(), Error> {
         let Bytes::Mapped {
@@ -120,7 +143,7 @@ impl DataFile {
     }
 }
 
-fn state(file: &File) -> std::io::Result<State> {
+fn state(file: &File) -> io::Result<State> {
     let found = file.metadata()?;
     Ok((found.len(), found.modified().ok()))
 }

@@ -544,7 +544,7 @@ fn write_line(out: &mut impl Write, line: &Line) -> io::Result<()> {
         return writeln!(out, "    expected  {expected}\n    got       {got}");
     }
     let difference = match line.difference {
-        Some(difference) if difference == 0.0 => "0".to_owned(),
+        Some(0.0) => "0".to_owned(),
         Some(difference) if difference.abs() < 1e-3 => format!("{difference:+.1e}"),
         Some(difference) => format!("{difference:+.4}"),
         None => String::new(),

@@ -6,4 +6,6 @@
 mod cli;
 mod golden;
 mod lens;
+mod models;
 mod util;
+mod verify;

@@ -36,6 +36,9 @@ impl Folder {
         command.current_dir(self.path());
         for name in [
             "PATCH_WEIGHTS",
+            "HF_HUB_CACHE",
+            "HF_HOME",
+            "XDG_CACHE_HOME",
             "NO_COLOR",
             "CLICOLOR",
             "CLICOLOR_FORCE",
@@ -43,6 +46,9 @@ impl Folder {
         ] {
             command.env_remove(name);
         }
+        // No weights of the caller's hub cache.
+        command.env("HOME", self.path());
+        command.env("USERPROFILE", self.path());
         command
     }
 

@@ -42,7 +42,7 @@ pub struct Arguments {
     #[arg(default_value = "gpt2")]
     size: Size,
     /// The same seed gives the same weights on every machine
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N")]
     seed: u64,
     /// The folder to write model.safetensors and config.json to
     #[arg(long, value_name = "DIR")]

@@ -1,91 +1,90 @@
-//! Parameters out of a safetensors file.
+//! Parameters out of a safetensors file, or of several with an index.
 //!
 //! The file is mapped into memory, and F32 data is used where it lies: the operating system reads
 //! it when it is first touched, and keeps it for the next run. Data that is not 4-byte aligned (as
-//! in gpt2's own file), F16 and BF16 are copied into `f32` numbers of our own.
+//! in gpt2's own file), F16 and BF16 are read into `f32` numbers of our own.
 //!
-//! The header is untrusted: safetensors checks that it describes the file's bytes exactly, and
-//! every tensor that the model takes is checked for its name, type, shape and finite numbers.
+//! Headers and indices are untrusted: their length is bounded, every tensor is checked to lie in
+//! its file, and those that the model takes for their name, type, shape and finite numbers. No file
+//! makes this module panic, or allocate more than a small multiple of the file's own size.
 //!
-//! **If the file changes while it is mapped**, what the model computes is undefined: the numbers
-//! change under it, and on Unix a file that shrinks ends the process with SIGBUS when a page beyond
-//! its end is touched. Weights are written once and then only read; `download-weights` replaces
-//! files by renaming, which leaves an open map intact.
+//! # If a file changes while it is mapped
+//!
+//! Weights are written once and then only read, and `download-weights` replaces files by renaming,
+//! which leaves an open map intact. Somebody may still write into a mapped file, and nothing can
+//! keep them from it. What is promised then:
+//!
+//! - **During loading**, a file whose length or time of change is no longer that of the beginning is
+//!   an error of [`Checkpoint::finish`], and no model comes of it.
+//! - **Shrinking**: a page beyond the new end is never read as something else. On Unix, touching it
+//!   ends the process with SIGBUS; on Windows, a mapped file cannot be made shorter. Numbers that are
+//!   read into our own are an error if they are not there any more.
+//! - **Overwriting** after the loading changes the weights that lie in the map, and so the results.
+//!   In Rust's terms that is undefined behaviour, which no check here can rule out.
+//!
+//! Who cannot trust the folder reads the file into memory first: [`Checkpoint::from_bytes`] maps
+//! nothing.
+
+mod file;
+mod index;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensorError, SafeTensors};
-use serde_json::Value;
+use safetensors::Dtype;
 use tensor::Tensor;
 
-use crate::Error;
+use self::file::{DataFile, Entry};
+use crate::{Error, files};
 
-/// An open safetensors file whose tensors are taken one by one, under GPT-2's names.
+/// Open safetensors files whose tensors are taken one by one, under GPT-2's names.
 ///
 /// A name is looked up with and without the prefix `transformer.`. `h.N.attn.bias` and
 /// `h.N.attn.masked_bias` are buffers (the causal mask), not parameters: they are passed over.
 pub struct Checkpoint {
+    /// The file, or the index of several.
     path: PathBuf,
-    bytes: Arc<Bytes>,
-    tensors: BTreeMap<String, Entry>,
-}
-
-/// A tensor of the file that has not been taken yet.
-struct Entry {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    /// Where its data lies in the file.
-    range: Range<usize>,
-}
-
-enum Bytes {
-    Mapped(Mmap),
-    Memory(Cow<'static, [u8]>),
-}
-
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Memory(bytes) => bytes,
-        }
-    }
+    files: Vec<Arc<DataFile>>,
+    /// The tensors that have not been taken yet, and which file each is in.
+    tensors: BTreeMap<String, (Arc<DataFile>, Entry)>,
 }
 
 /// F32 numbers that stay where they lie in the file.
 struct InPlace {
-    bytes: Arc<Bytes>,
+    file: Arc<DataFile>,
     range: Range<usize>,
 }
 
 impl AsRef<[f32]> for InPlace {
     fn as_ref(&self) -> &[f32] {
         // Checked when the tensor was taken: aligned, and whole numbers.
-        bytemuck::cast_slice(&(*self.bytes).as_ref()[self.range.clone()])
+        bytemuck::cast_slice(&self.file.bytes()[self.range.clone()])
     }
 }
 
 impl Checkpoint {
-    /// Maps a safetensors file and reads its header.
+    /// Maps a safetensors file and reads its header, or all files of an index
+    /// (`model.safetensors.index.json`), which stand beside it.
     ///
     /// # Errors
-    /// If the file cannot be opened, or its header does not describe its bytes exactly.
+    /// If a file cannot be opened, its header does not describe its bytes exactly, or the files do
+    /// not hold exactly the tensors that the index says.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
-        if file.metadata().map_err(|e| Error::io(path, e))?.is_dir() {
-            return Err(Error::format(path, "it is a folder"));
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            let index = files::read_text(path)?;
+            return Self::from_files(path, &index, &mut |file| {
+                DataFile::map(&path.with_file_name(file))
+            });
         }
-        // SAFETY: the map is only read. That nobody changes the file meanwhile cannot be ensured
-        // from here: the module's documentation says what happens then.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
-        Self::from_mapped(path, Bytes::Mapped(map))
+        Self::from_file(path, DataFile::map(path)?)
     }
 
     /// Reads the bytes of a safetensors file; `path` is only for messages.
@@ -93,40 +92,82 @@ impl Checkpoint {
     /// # Errors
     /// If the header does not describe the bytes exactly.
     pub fn from_bytes(path: &Path, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self, Error> {
-        Self::from_mapped(path, Bytes::Memory(bytes.into()))
+        Self::from_file(path, DataFile::memory(path, bytes.into()))
     }
 
-    fn from_mapped(path: &Path, bytes: Bytes) -> Result<Self, Error> {
-        let all = bytes.as_ref();
-        let (header_len, header) =
-            SafeTensors::read_metadata(all).map_err(|e| Error::format(path, explain(&e, all)))?;
-        let data_start = 8 + header_len;
-        let mut tensors = BTreeMap::new();
-        for (name, info) in header.tensors() {
-            let short = name.strip_prefix("transformer.").unwrap_or(&name);
-            if is_buffer(short) {
-                continue;
+    /// Reads the text of an index and the bytes of its files, which `read` gives by name; `path` is
+    /// only for messages.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_shards(
+        path: &Path,
+        index: &str,
+        read: &mut dyn FnMut(&str) -> io::Result<Cow<'static, [u8]>>,
+    ) -> Result<Self, Error> {
+        Self::from_files(path, index, &mut |file| {
+            let path = path.with_file_name(file);
+            match read(file) {
+                Ok(bytes) => Ok(DataFile::memory(&path, bytes)),
+                Err(error) => Err(Error::io(&path, error)),
             }
-            let (start, end) = info.data_offsets;
-            let range = data_start + start..data_start + end;
-            let entry = Entry {
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                range,
-            };
-            if tensors.insert(short.to_owned(), entry).is_some() {
-                let reason = "stands in the file twice, with and without the prefix `transformer.`";
-                return Err(Error::tensor(path, short, reason));
-            }
-        }
-        Ok(Self {
-            path: path.to_owned(),
-            bytes: Arc::new(bytes),
-            tensors,
         })
     }
 
-    /// The file, for messages.
+    fn from_file(path: &Path, file: DataFile) -> Result<Self, Error> {
+        let file = Arc::new(file);
+        let entries = file.entries()?;
+        let in_file = |(name, entry)| (name, (file.clone(), entry));
+        Ok(Self {
+            path: path.to_owned(),
+            tensors: entries.into_iter().map(in_file).collect(),
+            files: vec![file],
+        })
+    }
+
+    fn from_files(
+        path: &Path,
+        index: &str,
+        open: &mut dyn FnMut(&str) -> Result<DataFile, Error>,
+    ) -> Result<Self, Error> {
+        let mut checkpoint = Self {
+            path: path.to_owned(),
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        let index = index::read(path, index)?;
+        let count = index.len();
+        for (file_name, mut expected) in index {
+            let file = Arc::new(open(&file_name).map_err(|error| match error {
+                Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                    let reason = format!(
+                        "`{file_name}` is not beside it; fetch all {count} files of the checkpoint"
+                    );
+                    Error::index(path, reason)
+                }
+                error => error,
+            })?);
+            for (name, entry) in file.entries()? {
+                if !expected.remove(&name) {
+                    let reason = "is in this file, and the index does not say so";
+                    return Err(Error::tensor(&file.path, &name, reason));
+                }
+                let in_file = (file.clone(), entry);
+                if checkpoint.tensors.insert(name.clone(), in_file).is_some() {
+                    let reason = "stands in another file of the index as well";
+                    return Err(Error::tensor(&file.path, &name, reason));
+                }
+            }
+            if let Some(name) = expected.first() {
+                let reason = "is missing; the index says that it is in this file";
+                return Err(Error::tensor(&file.path, name, reason));
+            }
+            checkpoint.files.push(file);
+        }
+        Ok(checkpoint)
+    }
+
+    /// The file or the index, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -148,10 +189,10 @@ impl Checkpoint {
     /// # Errors
     /// If it is missing or has another number of axes.
     pub fn matrix_shape(&self, name: &str) -> Result<[usize; 2], Error> {
-        let entry = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
+        let (file, entry) = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
         <[usize; 2]>::try_from(entry.shape.as_slice()).map_err(|_| {
             Error::tensor(
-                &self.path,
+                &file.path,
                 name,
                 format!("has shape {:?}; two axes are expected", entry.shape),
             )
@@ -164,38 +205,38 @@ impl Checkpoint {
     /// If it is missing, has another shape or a type other than F32, F16 and BF16, or holds a NaN
     /// or an infinity.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
-        let fail = |reason: String| Error::tensor(&self.path, name, reason);
-        let entry = self
+        let (file, entry) = self
             .tensors
             .remove(name)
             .ok_or_else(|| self.missing(name))?;
+        let fail = |reason: String| Error::tensor(&file.path, name, reason);
         if entry.shape != shape {
             return Err(fail(format!(
                 "has shape {:?}; {shape:?} is expected",
                 entry.shape
             )));
         }
-        let bytes = &(*self.bytes).as_ref()[entry.range.clone()];
+        let bytes = &file.bytes()[entry.range.clone()];
         let tensor = match entry.dtype {
             Dtype::F32
                 if bytemuck::try_cast_slice::<u8, f32>(bytes).is_ok()
                     && cfg!(target_endian = "little") =>
             {
                 let in_place = InPlace {
-                    bytes: self.bytes.clone(),
+                    file: file.clone(),
                     range: entry.range,
                 };
                 Tensor::shared(shape, Arc::new(in_place))
             }
-            Dtype::F32 => Tensor::new(shape, convert(bytes, f32::from_le_bytes)),
-            Dtype::F16 => Tensor::new(
-                shape,
-                convert(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
-            ),
-            Dtype::BF16 => Tensor::new(
-                shape,
-                convert(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
-            ),
+            Dtype::F32 => Tensor::new(shape, read(&file, entry.range, f32::from_le_bytes)?),
+            Dtype::F16 => {
+                let number = |b| half::f16::from_le_bytes(b).to_f32();
+                Tensor::new(shape, read(&file, entry.range, number)?)
+            }
+            Dtype::BF16 => {
+                let number = |b| half::bf16::from_le_bytes(b).to_f32();
+                Tensor::new(shape, read(&file, entry.range, number)?)
+            }
             other => {
                 return Err(fail(format!(
                     "has type {other:?}; F32, F16 or BF16 is expected"
@@ -212,13 +253,17 @@ impl Checkpoint {
         }
     }
 
-    /// Ends the reading: nothing may be left over.
+    /// Ends the reading: nothing may be left over, and the files must still be those that were
+    /// opened.
     ///
     /// # Errors
-    /// If the file holds a tensor that has not been taken.
+    /// If a file holds a tensor that has not been taken, or was changed since it was opened.
     pub fn finish(self) -> Result<(), Error> {
-        let Some((name, entry)) = self.tensors.first_key_value() else {
-            return Ok(());
+        let Some((name, (file, entry))) = self.tensors.first_key_value() else {
+            return self
+                .files
+                .iter()
+                .try_for_each(|file| file.check_unchanged());
         };
         let more = match self.tensors.len() - 1 {
             0 => String::new(),
@@ -228,7 +273,7 @@ impl Checkpoint {
             "is no part of a GPT-2 of these sizes: {:?} of shape {:?} is left over{more}",
             entry.dtype, entry.shape
         );
-        Err(Error::tensor(&self.path, name, reason))
+        Err(Error::tensor(&file.path, name, reason))
     }
 
     fn missing(&self, name: &str) -> Error {
@@ -246,27 +291,25 @@ impl Checkpoint {
     }
 }
 
-/// `h.N.attn.bias` and `h.N.attn.masked_bias`: the causal mask, which some files store.
-fn is_buffer(name: &str) -> bool {
-    let mut parts = name.split('.');
-    parts.next() == Some("h")
-        && parts.next().is_some_and(|n| n.parse::<usize>().is_ok())
-        && parts.next() == Some("attn")
-        && matches!(parts.next(), Some("bias" | "masked_bias"))
-        && parts.next().is_none()
-}
-
-fn convert<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
-    let (numbers, rest) = bytes.as_chunks::<N>();
-    debug_assert!(
-        rest.is_empty(),
-        "safetensors checks that the bytes fit the shape"
-    );
-    numbers
-        .par_iter()
-        .with_min_len(1 << 16)
-        .map(|&bytes| number(bytes))
-        .collect()
+/// Numbers that cannot stay where they lie, made of `N` bytes each. They are read, not looked at
+/// through the map: pages of the map that nobody needs any more would count as this process's memory.
+fn read<const N: usize>(
+    file: &DataFile,
+    range: Range<usize>,
+    number: impl Fn([u8; N]) -> f32 + Sync,
+) -> Result<Vec<f32>, Error> {
+    /// A multiple of every `N`, and small enough to stay in a processor's cache.
+    const CHUNK: usize = 1 << 18;
+    let mut numbers = Vec::with_capacity(range.len() / N);
+    let mut buffer = vec![0; CHUNK.min(range.len())];
+    for start in range.clone().step_by(CHUNK) {
+        let part = &mut buffer[..CHUNK.min(range.end - start)];
+        file.read_at(start, part)?;
+        let (chunks, rest) = part.as_chunks::<N>();
+        debug_assert!(rest.is_empty(), "the header was checked for that");
+        numbers.par_extend(chunks.par_iter().with_min_len(1 << 14).map(|&b| number(b)));
+    }
+    Ok(numbers)
 }
 
 fn first_not_finite(data: &[f32]) -> Option<usize> {
@@ -286,91 +329,12 @@ fn first_not_finite(data: &[f32]) -> Option<usize> {
         .map(|i| start + i)
 }
 
-/// What is wrong with a file that safetensors refuses, in numbers.
-fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return format!(
-            "it has {} bytes; even the length of its header takes 8",
-            bytes.len()
-        );
-    };
-    let header_len = u64::from_le_bytes(*length);
-    let available = rest.len() as u64;
-    if header_len > available {
-        return format!(
-            "its first 8 bytes announce a header of {header_len} bytes, and only {available} follow: \
-             it is cut off, or another kind of file"
-        );
-    }
-    let header = serde_json::from_slice::<BTreeMap<String, Value>>(&rest[..header_len as usize]);
-    let Ok(header) = header else {
-        return format!("its header cannot be read ({error})");
-    };
-    find_flaw(&header, available - header_len).unwrap_or_else(|| error.to_string())
-}
-
-/// The first tensor, in the order of the data, whose place in the file is impossible.
-fn find_flaw(header: &BTreeMap<String, Value>, data_len: u64) -> Option<String> {
-    let mut tensors = Vec::new();
-    for (name, info) in header.iter().filter(|(name, _)| *name != "__metadata__") {
-        let offset = |i: usize| info.get("data_offsets")?.get(i)?.as_u64();
-        match (offset(0), offset(1)) {
-            (Some(start), Some(end)) if start <= end => tensors.push((start, end, name)),
-            _ => return Some(format!("tensor `{name}` has no valid data_offsets")),
-        }
-    }
-    tensors.sort();
-    let mut expected = 0;
-    for (start, end, name) in tensors {
-        if end > data_len {
-            return Some(format!(
-                "tensor `{name}` lies at bytes {start} to {end} of the data, and the file has only \
-                 {data_len} bytes of data: it is cut off"
-            ));
-        }
-        if start != expected {
-            return Some(format!(
-                "tensor `{name}` starts at byte {start} of the data, where {expected} is expected: the \
-                 data has a gap or an overlap"
-            ));
-        }
-        let number_bytes = match header[name].get("dtype").and_then(Value::as_str) {
-            Some("F32") => Some(4),
-            Some("F16" | "BF16") => Some(2),
-            _ => None,
-        };
-        let shape: Option<Vec<u64>> = header[name]
-            .get("shape")
-            .and_then(Value::as_array)
-            .and_then(|shape| shape.iter().map(Value::as_u64).collect());
-        if let (Some(bytes), Some(shape)) = (number_bytes, shape) {
-            let size = shape
-                .iter()
-                .try_fold(bytes, |size: u64, n| size.checked_mul(*n));
-            if size != Some(end - start) {
-                return Some(format!(
-                    "tensor `{name}` of shape {shape:?} lies at bytes {start} to {end} of the data, \
-                     which is {} bytes where its shape takes {}",
-                    end - start,
-                    size.map_or("more than any file has".to_owned(), |size| size.to_string())
-                ));
-            }
-        }
-        expected = end;
-    }
-    (expected < data_len).then(|| {
-        format!(
-            "its tensors take {expected} bytes of data, and {} bytes follow them",
-            data_len - expected
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
     use safetensors::tensor::TensorView;
+    use serde_json::Value;
 
     use super::*;
     use crate::{Config, Gpt2, no_hook};
@@ -484,10 +448,10 @@ mod tests {
         for dtype in [Dtype::F16, Dtype::BF16] {
             let mut narrow = tensors.clone();
             for (kind, _, bytes) in narrow.values_mut() {
-                let numbers = convert(bytes, f32::from_le_bytes);
+                let numbers = bytes.as_chunks::<4>().0.iter();
                 *bytes = numbers
-                    .iter()
-                    .flat_map(|&x| match dtype {
+                    .map(|number| f32::from_le_bytes(*number))
+                    .flat_map(|x| match dtype {
                         Dtype::F16 => half::f16::from_f32(x).to_le_bytes(),
                         _ => half::bf16::from_f32(x).to_le_bytes(),
                     })
@@ -581,6 +545,19 @@ mod tests {
         }
     }
 
+    fn lengths_beyond_all_files() -> String {
+        const LENGTH: u64 = (1 << 61) - 1;
+        let tensor = |i: u64, start: u64, end: u64| {
+            let length = end - start;
+            format!(r#""{i}":{{"dtype":"U8","shape":[{length}],"data_offsets":[{start},{end}]}}"#)
+        };
+        let mut tensors: Vec<String> = (0..8)
+            .map(|i| tensor(i, i * LENGTH, (i + 1) * LENGTH))
+            .collect();
+        tensors.push(tensor(8, 8 * LENGTH, u64::MAX));
+        format!("{{{}}}", tensors.join(","))
+    }
+
     #[test]
     fn every_flaw_of_a_file_is_an_error_that_says_where() {
         let whole = file(&whole_model());
@@ -595,6 +572,20 @@ mod tests {
                 vec![],
             ),
             ("it has 3 bytes", vec![1, 2, 3]),
+            ("it is a zip archive", b"PK\x03\x04 and so on".to_vec()),
+            (
+                "it is a pointer of Git LFS",
+                b"version https://git-lfs.github.com/spec/v1".to_vec(),
+            ),
+            (
+                "its header has 4194305 bytes; at most 4194304 are read",
+                with_header(&" ".repeat((4 << 20) + 1), 0),
+            ),
+            // Nine tensors whose lengths are fine one by one, and add up to 2^64 − 1 bytes.
+            (
+                "tensor `0` lies at bytes 0 to 2305843009213693951 of the data, and the file has only 4",
+                with_header(&lengths_beyond_all_files(), 4),
+            ),
             (
                 "announce a header of 18446744073709551615 bytes, and only 4 follow",
                 vec![255; 12],
@@ -660,5 +651,151 @@ mod tests {
             let error = Checkpoint::open(path).err().unwrap().to_string();
             assert!(error.contains(path.to_str().unwrap()), "{error}");
         }
+    }
+
+    /// The tensors of a whole model in two files, and their index.
+    fn two_files() -> (Tensors, Tensors, Value) {
+        let mut first = whole_model();
+        let second = first.split_off("h.1.");
+        let file = |name: &&String| match first.contains_key(*name) {
+            true => "first.safetensors",
+            false => "second.safetensors",
+        };
+        let whole = whole_model();
+        let map: BTreeMap<&String, &str> = whole.keys().map(|name| (name, file(&name))).collect();
+        let index = serde_json::json!({"metadata": {"total_size": 1}, "weight_map": map});
+        (first, second, index)
+    }
+
+    /// Writes the two files and their index, and loads them.
+    fn load_two_files(first: &Tensors, second: &Tensors, index: &Value) -> Result<Gpt2, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in [
+            ("first.safetensors", file(first)),
+            ("second.safetensors", file(second)),
+            ("x.index.json", index.to_string().into_bytes()),
+        ] {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let checkpoint = Checkpoint::open(&folder.path().join("x.index.json"))?;
+        Gpt2::from_checkpoint(SIZES, checkpoint)
+    }
+
+    #[test]
+    fn several_files_give_the_same_bits_as_one() {
+        let (first, second, index) = two_files();
+        let model = load_two_files(&first, &second, &index).unwrap();
+        assert_eq!(
+            model.forward(&[1, 2, 3], &mut no_hook),
+            logits(file(&whole_model()))
+        );
+    }
+
+    #[test]
+    fn files_that_do_not_hold_what_the_index_says_are_refused() {
+        type Change<'a> = &'a dyn Fn(&mut Tensors, &mut Tensors, &mut Value);
+        let flaw = |change: Change<'_>| {
+            let (mut first, mut second, mut index) = two_files();
+            change(&mut first, &mut second, &mut index);
+            load_two_files(&first, &second, &index)
+                .unwrap_err()
+                .to_string()
+        };
+        let small = || (Dtype::F32, vec![1], vec![0; 4]);
+        for (message, error) in [
+            (
+                "second.safetensors: tensor `wpe.weight`: is missing; the index says that it is in",
+                flaw(&|_, second, _| drop(second.remove("wpe.weight"))),
+            ),
+            (
+                "first.safetensors: tensor `extra`: is in this file, and the index does not say so",
+                flaw(&|first, _, _| drop(first.insert("extra".into(), small()))),
+            ),
+            (
+                "second.safetensors: tensor `extra`: stands in another file of the index as well",
+                flaw(&|first, second, index| {
+                    first.insert("extra".into(), small());
+                    second.insert("transformer.extra".into(), small());
+                    index["weight_map"]["extra"] = "first.safetensors".into();
+                    index["weight_map"]["transformer.extra"] = "second.safetensors".into();
+                }),
+            ),
+            (
+                "x.index.json: `third` is not beside it; fetch all 3 files of the checkpoint",
+                flaw(&|_, _, index| index["weight_map"]["extra"] = "third".into()),
+            ),
+            (
+                "x.index.json: the file of tensor `extra` is \"../third\"",
+                flaw(&|_, _, index| index["weight_map"]["extra"] = "../third".into()),
+            ),
+            (
+                "second.safetensors: tensor `ln_f.bias`: number 0 of 4 is NaN",
+                flaw(&|_, second, _| {
+                    second.get_mut("ln_f.bias").unwrap().2[..4]
+                        .copy_from_slice(&f32::NAN.to_le_bytes());
+                }),
+            ),
+        ] {
+            assert!(
+                error.contains(message),
+                "{error}\n    instead of\n{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_gives_no_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let bytes = file(&whole_model());
+        std::fs::write(&path, &bytes).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        // Longer, so that reading on is safe; a change of the same length shows by its time.
+        std::fs::write(&path, [&bytes[..], b"more"].concat()).unwrap();
+        let error = Gpt2::from_checkpoint(SIZES, checkpoint)
+            .unwrap_err()
+            .to_string();
+        let lengths = format!(
+            "it had {} bytes and has {} now",
+            bytes.len(),
+            bytes.len() + 4
+        );
+        assert!(
+            error.contains("it was changed while it was read"),
+            "{error}"
+        );
+        assert!(error.contains(&lengths), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_shrinks_before_its_numbers_are_read_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        // Shifted by one byte, so that nothing is used in the map.
+        let bytes = shift_data(&file(&whole_model()), 1);
+        std::fs::write(&path, &bytes).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(bytes.len() as u64 / 2).unwrap();
+        let error = Gpt2::from_checkpoint(SIZES, checkpoint)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("it became shorter while it was read"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_by_renaming_stays_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let bytes = file(&whole_model());
+        std::fs::write(&path, &bytes).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        std::fs::write(folder.path().join("new"), "").unwrap();
+        std::fs::rename(folder.path().join("new"), &path).unwrap();
+        let model = Gpt2::from_checkpoint(SIZES, checkpoint).unwrap();
+        assert_eq!(model.forward(&[1, 2, 3], &mut no_hook), logits(bytes));
     }
 }

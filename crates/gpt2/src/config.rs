@@ -1,11 +1,11 @@
 //! The sizes of a model.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::{Checkpoint, Error};
+use crate::locate::KNOWN;
+use crate::{Checkpoint, Error, files};
 
 /// The sizes of a GPT-2, under minGPT's names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,22 +24,18 @@ pub struct Config {
     pub layer_norm_epsilon: f32,
 }
 
-/// `(n_layer, n_embd, n_head)` of the models that everybody knows: `n_head` cannot be read off a
-/// checkpoint's shapes. In order: distilgpt2, gpt2, gpt2-medium, gpt2-large, gpt2-xl, and the
-/// project's own tiny model.
-const KNOWN_SIZES: [(usize, usize, usize); 6] = [
-    (6, 768, 12),
-    (12, 768, 12),
-    (24, 1024, 16),
-    (36, 1280, 20),
-    (48, 1600, 25),
-    (12, 64, 4),
-];
-
 impl Config {
     /// The width of one head: `n_embd / n_head`.
     pub fn head_size(&self) -> usize {
         self.n_embd / self.n_head
+    }
+
+    /// How many numbers the model has learned, `lm_head` tied to `wte`.
+    pub fn n_parameters(&self) -> usize {
+        let c = self.n_embd;
+        // Two layer norms (4C), c_attn (3C² + 3C), c_proj (C² + C), c_fc (4C² + 4C), c_proj (4C² + C).
+        let block = 12 * c * c + 13 * c;
+        (self.vocab_size + self.block_size) * c + self.n_layer * block + 2 * c
     }
 
     /// Reads `config.json` in Hugging Face's form.
@@ -48,8 +44,7 @@ impl Config {
     /// If the file cannot be read, is no JSON object, lacks a size, or asks for a model that this
     /// crate does not compute (another architecture, activation or attention scaling).
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        Self::from_json(&text, path)
+        Self::from_json(&files::read_text(path)?, path)
     }
 
     /// Reads the text of a `config.json`; `path` is only for messages.
@@ -92,8 +87,9 @@ impl Config {
 
         let epsilon = match json.get("layer_norm_epsilon") {
             None => 1e-5,
-            Some(value) => match value.as_f64() {
-                Some(epsilon) if epsilon > 0.0 && epsilon < 1.0 => epsilon as f32,
+            // As `f32`, because 1e-300 is a number between 0 and 1, and 0 as an f32.
+            Some(value) => match value.as_f64().map(|epsilon| epsilon as f32) {
+                Some(epsilon) if epsilon > 0.0 && epsilon < 1.0 => epsilon,
                 _ => {
                     return Err(fail(format!(
                         "`layer_norm_epsilon` is {value}, not a number between 0 and 1"
@@ -141,10 +137,10 @@ impl Config {
         let [vocab_size, n_embd] = checkpoint.matrix_shape("wte.weight")?;
         let [block_size, _] = checkpoint.matrix_shape("wpe.weight")?;
         let n_layer = checkpoint.count_blocks();
-        let known = KNOWN_SIZES
+        let known = KNOWN
             .iter()
-            .find(|(layers, width, _)| (*layers, *width) == (n_layer, n_embd));
-        let Some(&(_, _, n_head)) = known else {
+            .find(|known| (known.n_layer, known.n_embd) == (n_layer, n_embd));
+        let Some(known) = known else {
             return Err(Error::config(
                 checkpoint.path(),
                 format!(
@@ -157,7 +153,7 @@ impl Config {
             vocab_size,
             block_size,
             n_layer,
-            n_head,
+            n_head: known.n_head,
             n_embd,
             layer_norm_epsilon: 1e-5,
         })
@@ -218,6 +214,11 @@ mod tests {
                 "only 4 · n_embd = 256",
             ),
             ("1e-05", "\"x\"", "`layer_norm_epsilon` is \"x\""),
+            (
+                "1e-05",
+                "1e-300",
+                "`layer_norm_epsilon` is 1e-300, not a number",
+            ),
             ("{", "[", "not a JSON object"),
         ] {
             let error = read(&gpt2_tiny::CONFIG.replacen(from, to, 1)).unwrap_err();

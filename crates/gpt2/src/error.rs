@@ -26,6 +26,14 @@ pub enum Error {
         reason: String,
     },
 
+    /// An index of a checkpoint in several files that cannot be used.
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What was found and what was expected.
+        reason: String,
+    },
+
     /// A tensor that is missing, left over, of the wrong shape or type, or not finite.
     Tensor {
         /// The file.
@@ -113,7 +121,9 @@ impl fmt::Display for Error {
             } => {
                 write!(f, "{}: tensor `{tensor}`: {reason}", path.display())
             }
-            Self::Config { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::Index { path, reason } | Self::Config { path, reason } => {
+                write!(f, "{}: {reason}", path.display())
+            }
             Self::ModelNotFound { name, looked, help } => {
                 let looked: Vec<String> = looked
                     .iter()
@@ -188,6 +198,13 @@ impl Error {
 
     pub(crate) fn format(path: &Path, reason: impl Into<String>) -> Self {
         Self::Format {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn index(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Index {
             path: path.to_owned(),
             reason: reason.into(),
         }

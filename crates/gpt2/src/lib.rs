@@ -8,8 +8,9 @@
 //! | [`model`] | the arithmetic: `LayerNorm`, `CausalSelfAttention`, `Mlp`, `Block`, [`Gpt2`] |
 //! | [`site`] | the names of the activations that the model hands to a hook |
 //! | [`config`] | the sizes of a model, as `config.json` has them |
-//! | [`checkpoint`] | parameters out of a safetensors file, and every flaw of one as a clear error |
-//! | [`pretrained`] | where a model called `gpt2` is found, and the small one that is always there |
+//! | [`checkpoint`] | parameters out of safetensors files, and every flaw of one as a clear error |
+//! | [`locate`] | where a model called `gpt2` is found |
+//! | [`pretrained`] | a model with its tokenizer, by name or path, and the small one that is always there |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`visible`] | tokens and texts as a person can read them |
 //! | [`generate`] | sampling: greedy, temperature, top-k |
@@ -34,7 +35,9 @@
 pub mod checkpoint;
 pub mod config;
 mod error;
+mod files;
 pub mod generate;
+pub mod locate;
 pub mod model;
 pub mod pretrained;
 mod random;

@@ -1,15 +1,19 @@
-//! Where models are found, and the small one that is always there.
+//! Models with what belongs to them: by name, by folder, or the small one that is always there.
 
 use std::collections::HashSet;
-use std::env;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{Checkpoint, Config, Error, Gpt2, Tokenizer};
+use crate::locate::{DEFAULT, KNOWN, Known, Places, TINY, weights_in};
+use crate::tokenizer::N_TOKENS;
+use crate::{Checkpoint, Config, Error, Gpt2, Tokenizer, files};
 
 /// A model with what belongs to it.
 pub struct Pretrained {
     /// What the user calls it: `tiny`, `gpt2`, or the path that was given.
     pub name: String,
+    /// Its weights, or the index of them; none for the model in the program itself.
+    pub path: Option<PathBuf>,
     /// The model.
     pub model: Gpt2,
     /// Its tokenizer.
@@ -17,15 +21,6 @@ pub struct Pretrained {
     /// The tokens that it was trained on, where it was not all of them.
     pub known_tokens: Option<HashSet<u32>>,
 }
-
-/// The name of the model that ships with the project.
-pub const TINY: &str = "tiny";
-
-/// The model that is used when none is named and its weights are there.
-pub const DEFAULT: &str = "gpt2";
-
-/// The names of the models that can be downloaded.
-pub const DOWNLOADABLE: [&str; 5] = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"];
 
 impl Pretrained {
     /// The small trained model that ships with the project, out of the program itself.
@@ -38,6 +33,7 @@ impl Pretrained {
         let checkpoint = Checkpoint::from_bytes(&path("model.safetensors"), gpt2_tiny::WEIGHTS)?;
         Ok(Self {
             name: TINY.to_owned(),
+            path: None,
             model: Gpt2::from_checkpoint(config, checkpoint)?,
             tokenizer: Tokenizer::new(),
             known_tokens: Some(read_known_tokens(
@@ -53,14 +49,14 @@ impl Pretrained {
     /// # Errors
     /// If the weights that were found are broken.
     pub fn default_model() -> Result<Self, Error> {
-        match find(DEFAULT) {
+        match Places::from_env().find(DEFAULT) {
             Some(folder) => Self::from_path(DEFAULT, &folder),
             None => Self::tiny(),
         }
     }
 
-    /// The model that a user names: `tiny`, the name of a model whose weights are looked for in the
-    /// known folders, a folder with `model.safetensors` (and `config.json`), or such a file.
+    /// The model that a user names: `tiny`; a name that [`crate::locate`] finds; or a folder or a
+    /// file of weights (see [`Pretrained::from_path`]).
     ///
     /// # Errors
     /// If there is no such model, with the places that were searched, or if its files are broken.
@@ -68,22 +64,33 @@ impl Pretrained {
         if model == TINY {
             return Self::tiny();
         }
-        if let Some(folder) = find(model) {
-            return Self::from_path(model, &folder);
-        }
         let path = Path::new(model);
-        if path.exists() && !DOWNLOADABLE.contains(&model) {
+        let places = Places::from_env();
+        let is_plain = files::is_plain_name(model);
+        if !is_plain && path.exists() {
             return Self::from_path(model, path);
         }
-        let mut looked: Vec<PathBuf> = folders().iter().map(|folder| folder.join(model)).collect();
-        let help = if DOWNLOADABLE.contains(&model) {
-            format!("fetch them with: cargo xtask download-weights {model}")
-        } else {
-            looked.push(path.to_owned());
-            format!(
-                "give a folder or a file of weights, or one of these names: {TINY}, {}",
-                DOWNLOADABLE.join(", ")
-            )
+        if let Some(folder) = places.find(model) {
+            return Self::from_path(model, &folder);
+        }
+        let known = Known::named(model);
+        if known.is_none() && path.exists() {
+            return Self::from_path(model, path);
+        }
+        let mut looked = places.candidates(model);
+        let help = match known {
+            Some(known) => format!(
+                "fetch them with: cargo xtask download-weights {}",
+                known.name
+            ),
+            None => {
+                looked.push(path.to_owned());
+                let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
+                format!(
+                    "give a folder or a file of weights, or one of these names: {}",
+                    names.join(", ")
+                )
+            }
         };
         Err(Error::ModelNotFound {
             name: model.to_owned(),
@@ -92,33 +99,43 @@ impl Pretrained {
         })
     }
 
-    /// A model out of a folder with `model.safetensors`, or out of a safetensors file. `config.json`
-    /// beside the weights gives the sizes; without one they are read off the shapes.
+    /// A model out of a folder with `model.safetensors` or `model.safetensors.index.json`, out of a
+    /// safetensors file, or out of the files of an index. `config.json` beside the weights gives the
+    /// sizes; without one they are read off the shapes.
     ///
     /// # Errors
-    /// If a file cannot be read or is broken.
+    /// If a file cannot be read or is broken, or the model has fewer tokens than GPT-2's tokenizer.
     pub fn from_path(name: &str, path: &Path) -> Result<Self, Error> {
-        let weights = if path.is_dir() {
-            path.join("model.safetensors")
-        } else {
-            path.to_owned()
+        let weights = match path.is_dir() {
+            true => weights_in(path).ok_or_else(|| no_weights(path))?,
+            false => path.to_owned(),
         };
         let beside = |file: &str| Some(weights.with_file_name(file)).filter(|path| path.exists());
         let checkpoint = Checkpoint::open(&weights)?;
-        let config = match beside("config.json") {
-            Some(path) => Config::from_file(&path)?,
+        let config_path = beside("config.json");
+        let config = match &config_path {
+            Some(path) => Config::from_file(path)?,
             None => Config::from_shapes(&checkpoint)?,
         };
+        if config.vocab_size < N_TOKENS {
+            let reason = format!(
+                "a vocabulary of {} tokens is not GPT-2's, which has {N_TOKENS}: prompts cannot be cut \
+                 into tokens for this model",
+                config.vocab_size
+            );
+            return Err(Error::config(
+                config_path.as_deref().unwrap_or(&weights),
+                reason,
+            ));
+        }
         let known_tokens = match beside("known_tokens.json") {
-            Some(path) => {
-                let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-                Some(read_known_tokens(&text, &path)?)
-            }
+            Some(path) => Some(read_known_tokens(&files::read_text(&path)?, &path)?),
             None => None,
         };
         let model = Gpt2::from_checkpoint(config, checkpoint)?;
         Ok(Self {
             name: name.to_owned(),
+            path: Some(weights),
             model,
             tokenizer: Tokenizer::new(),
             known_tokens,
@@ -138,32 +155,18 @@ impl Pretrained {
     }
 }
 
-/// The folders that may hold a folder of weights by name, in the order in which they are searched.
-fn folders() -> Vec<PathBuf> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../weights")
-        .canonicalize()
-        .ok();
-    let current = env::current_dir().ok().map(|folder| folder.join("weights"));
-    let variable = env::var_os("PATCH_WEIGHTS").map(PathBuf::from);
-    let mut folders: Vec<PathBuf> = [workspace, current, variable]
-        .into_iter()
-        .flatten()
-        .collect();
-    folders.dedup();
-    folders
-}
-
-/// The folder of a model's weights, if they are there. Only names are looked up, never paths.
-fn find(name: &str) -> Option<PathBuf> {
-    let is_name = !name.is_empty() && name != ".." && name != "." && !name.contains(['/', '\\']);
-    let holds_weights = |folder: &PathBuf| folder.join("model.safetensors").is_file();
-    is_name.then(|| {
-        folders()
-            .into_iter()
-            .map(|folder| folder.join(name))
-            .find(holds_weights)
-    })?
+/// What to say of a folder without weights that can be read.
+fn no_weights(folder: &Path) -> Error {
+    let other = if folder.join("pytorch_model.bin").is_file() {
+        ", only pytorch_model.bin, which this program does not read: save the model as safetensors"
+    } else {
+        ""
+    };
+    let reason = format!("No such file, and no model.safetensors.index.json{other}");
+    Error::io(
+        &folder.join("model.safetensors"),
+        io::Error::new(io::ErrorKind::NotFound, reason),
+    )
 }
 
 fn read_known_tokens(text: &str, path: &Path) -> Result<HashSet<u32>, Error> {

@@ -11,6 +11,9 @@ use crate::Error;
 /// The id of `<|endoftext|>`, which separates documents in GPT-2's training data.
 pub const END_OF_TEXT: u32 = 50256;
 
+/// How many tokens there are.
+pub const N_TOKENS: usize = 50257;
+
 /// The longest text that is taken, in bytes. The longest token has 128 bytes, so this is more than
 /// any GPT-2 has positions for; and the tokenizer's splitting gives up on texts much longer.
 const MAX_TEXT_BYTES: usize = 1 << 19;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use gpt2::tokenizer::END_OF_TEXT;
-use gpt2::{Pretrained, pretrained};
+use gpt2::{Pretrained, locate};
 use terminal_size::Width;
 
 use crate::failure::Failure;
@@ -53,11 +53,11 @@ impl ModelArgs {
             gpt2::Tokenizer::new,
         );
         let model = model?;
-        if self.model.is_none() && model.name == pretrained::TINY {
+        if self.model.is_none() && model.name == locate::TINY {
             let note = format!(
                 "no weights of GPT-2 small found: running the tiny model that ships with patch-cli \
                  (fetch GPT-2 small with: cargo xtask download-weights {})",
-                pretrained::DEFAULT
+                locate::DEFAULT
             );
             if self.json {
                 anstream::eprintln!("note: {note}");

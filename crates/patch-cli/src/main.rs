@@ -5,12 +5,14 @@
 
 mod common;
 mod failure;
+mod models;
 mod output;
 mod predict;
 mod render;
 mod report;
 mod sweep;
 mod tokens;
+mod verify;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -40,6 +42,10 @@ enum Command {
     Tokens(tokens::Args),
     /// Show what the model expects next
     Predict(predict::Args),
+    /// List the models that can be named, and where their weights are
+    Models(models::Args),
+    /// Check a model's numbers: what holds for every model, and what is published of GPT-2 small
+    Verify(verify::Args),
 }
 
 const EXAMPLES: &str = "\
@@ -49,7 +55,8 @@ Examples:
             --corrupted 'When John and Mary went to the shops, Mary gave the bag to' \\
             --logit-diff ' John' ' Mary' --out shops.png
   patch-cli tokens 'Michelle Jones' ' Jones'
-  patch-cli predict 'Famous computer scientist Alan' --answer ' Turing'";
+  patch-cli predict 'Famous computer scientist Alan' --answer ' Turing'
+  patch-cli models";
 
 fn main() -> ExitCode {
     let start = Instant::now();
@@ -58,6 +65,8 @@ fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args, start),
         Command::Tokens(args) => tokens::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Models(args) => models::run(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }

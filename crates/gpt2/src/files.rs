@@ -1,0 +1,83 @@
+//! Files beside the weights, and names that come out of files.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use crate::Error;
+
+/// The longest file of text that is read, and the longest header of a safetensors file: many times
+/// what GPT-2 xl needs, and little enough that reading a hostile one does no harm.
+pub(crate) const MAX_TEXT_BYTES: u64 = 4 << 20;
+
+/// A file of text that is small: `config.json`, an index, a list of tokens.
+pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
+    let fail = |error: io::Error| Error::io(path, error);
+    let mut text = String::new();
+    open(path)?
+        .take(MAX_TEXT_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(fail)?;
+    if text.len() as u64 > MAX_TEXT_BYTES {
+        let reason = format!("it has more than {MAX_TEXT_BYTES} bytes, the most that are read");
+        return Err(fail(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
+    }
+    Ok(text)
+}
+
+/// Opens an ordinary file. To open a pipe would wait for ever, and a device has no end.
+pub(crate) fn open(path: &Path) -> Result<File, Error> {
+    let fail = |error: io::Error| Error::io(path, error);
+    let found = fs::metadata(path).map_err(fail)?;
+    if !found.is_file() {
+        let kind = if found.is_dir() {
+            "it is a folder"
+        } else {
+            "it is no ordinary file"
+        };
+        return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, kind)));
+    }
+    File::open(path).map_err(fail)
+}
+
+/// Whether a name names a file or folder *in* a folder, on every system: no separator, no `..`, no
+/// drive.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_name_cannot_leave_its_folder() {
+        for name in ["a", "model-00001-of-00002.safetensors", "..a", "é"] {
+            assert!(is_plain_name(name), "{name}");
+        }
+        for name in [
+            "", ".", "..", "a/b", "/a", "../a", "..\\a", "C:a", "a\0", "a/",
+        ] {
+            assert!(!is_plain_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_beyond_all_measure_and_what_is_no_file_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = folder.path().join("config.json");
+        fs::write(&long, vec![b' '; MAX_TEXT_BYTES as usize + 1]).unwrap();
+        for (path, message) in [
+            (
+                long.as_path(),
+                "config.json: it has more than 4194304 bytes",
+            ),
+            (folder.path(), "it is a folder"),
+            #[cfg(unix)]
+            (Path::new("/dev/zero"), "/dev/zero: it is no ordinary file"),
+        ] {
+            let error = read_text(path).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}

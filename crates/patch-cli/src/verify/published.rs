@@ -1,0 +1,161 @@
+//! What is published of GPT-2 small, for [`verify`](super).
+//!
+//! Figures stand here as they were printed, and hold to 0.6 of the last printed digit: half of one
+//! is the rounding, and the rest is for `f32` sums in another order.
+//!
+//! A later study adds its published numbers here.
+
+/// A prompt, with `<|endoftext|>` in front or not, and what is published of the next token.
+pub struct NextToken {
+    pub prompt: &'static str,
+    pub bos: bool,
+    pub figures: &'static [Figure],
+}
+
+/// One published figure of the next token.
+pub enum Figure {
+    /// The logit of a token above the mean of all logits, as TransformerLens prints it, which
+    /// centres the unembedding.
+    Logit(&'static str, &'static str),
+    /// The probability of a token in percent.
+    Percent(&'static str, &'static str),
+    /// The probability of a token.
+    Prob(&'static str, &'static str),
+    /// The logit of the first token minus that of the second.
+    LogitDiff([&'static str; 2], &'static str),
+    /// The most likely token.
+    MostLikely(&'static str),
+    /// So many of the most likely tokens are those whose probabilities stand here.
+    NoOtherAmong(usize),
+}
+
+use Figure::{Logit, LogitDiff, MostLikely, NoOtherAmong, Percent, Prob};
+
+/// The figures of single prompts, from the notebooks and documentation of TransformerLens and
+/// Hugging Face transformers.
+pub const NEXT_TOKEN: [NextToken; 4] = [
+    NextToken {
+        prompt: MAIN_PROMPT,
+        bos: false,
+        figures: &[
+            Prob(" was", "0.1634"),
+            Prob(" Jones", "0.1396"),
+            Prob("'s", "0.0806"),
+            Prob(" had", "0.0491"),
+            Prob(" is", "0.0229"),
+            Prob(" and", "0.0227"),
+            Prob(",", "0.0222"),
+            Prob(" said", "0.0134"),
+            Prob(" has", "0.0120"),
+            Prob(" also", "0.0117"),
+            Prob(" came", "0.0091"),
+            Prob(" told", "0.0084"),
+            Prob(" didn", "0.0070"),
+            Prob(" knew", "0.0067"),
+            Prob(" went", "0.0061"),
+            Prob(" would", "0.0061"),
+            Prob(" worked", "0.0055"),
+            Prob(" did", "0.0054"),
+            Prob(" Obama", "0.0053"),
+            Prob(" wasn", "0.0050"),
+            NoOtherAmong(20),
+            MostLikely(" was"),
+        ],
+    },
+    NextToken {
+        prompt: "After John and Mary went to the store, John gave a bottle of milk to",
+        bos: true,
+        figures: &[
+            Logit(" Mary", "18.09"),
+            Percent(" Mary", "70.07"),
+            Logit(" the", "15.38"),
+            Logit(" John", "15.35"),
+            Logit(" them", "15.25"),
+            MostLikely(" Mary"),
+        ],
+    },
+    NextToken {
+        prompt: "Her name was Alex Hart. When Alex",
+        bos: true,
+        figures: &[
+            Logit(" was", "16.23"),
+            Percent(" was", "27.03"),
+            Logit(" Hart", "15.53"),
+            Percent(" Hart", "13.43"),
+            Logit(" died", "14.35"),
+            Logit(" came", "14.05"),
+            Logit(" told", "14.04"),
+            MostLikely(" was"),
+        ],
+    },
+    NextToken {
+        prompt: "Famous computer scientist Alan",
+        bos: true,
+        figures: &[MostLikely(" Turing")],
+    },
+];
+
+/// The clean prompt of the main job.
+pub const MAIN_PROMPT: &str = "Michelle Jones was a top-notch student. Michelle";
+
+/// The indirect objects of TransformerLens's notebook, `<|endoftext|>` in front.
+pub const INDIRECT_OBJECTS: [NextToken; 8] = [
+    indirect_object(
+        "When John and Mary went to the shops, John gave the bag to",
+        &[LogitDiff([" Mary", " John"], "3.337")],
+    ),
+    indirect_object(
+        "When John and Mary went to the shops, Mary gave the bag to",
+        &[LogitDiff([" John", " Mary"], "3.202")],
+    ),
+    indirect_object(
+        "When Tom and James went to the park, James gave the ball to",
+        &[LogitDiff([" Tom", " James"], "2.709")],
+    ),
+    indirect_object(
+        "When Tom and James went to the park, Tom gave the ball to",
+        &[LogitDiff([" James", " Tom"], "3.797")],
+    ),
+    indirect_object(
+        "When Dan and Sid went to the shops, Sid gave an apple to",
+        &[LogitDiff([" Dan", " Sid"], "1.720")],
+    ),
+    indirect_object(
+        "When Dan and Sid went to the shops, Dan gave an apple to",
+        &[LogitDiff([" Sid", " Dan"], "5.281")],
+    ),
+    indirect_object(
+        "After Martin and Amy went to the park, Amy gave a drink to",
+        &[LogitDiff([" Martin", " Amy"], "2.601")],
+    ),
+    indirect_object(
+        "After Martin and Amy went to the park, Martin gave a drink to",
+        &[LogitDiff([" Amy", " Martin"], "5.767")],
+    ),
+];
+
+/// Their mean.
+pub const INDIRECT_OBJECTS_MEAN: &str = "3.5519";
+
+const fn indirect_object(prompt: &'static str, figures: &'static [Figure]) -> NextToken {
+    NextToken {
+        prompt,
+        bos: true,
+        figures,
+    }
+}
+
+/// What greedy sampling writes after a text, without `<|endoftext|>`.
+pub const GREEDY_TEXT: [&str; 2] = [
+    "Today, I",
+    "'m going to be doing a lot of research on this. I",
+];
+
+/// What greedy sampling writes after the tokens of "The dog", as token ids.
+pub const GREEDY_IDS: (&[u32], &[u32]) = (
+    &[464, 3290],
+    &[
+        373, 1043, 287, 257, 2214, 1474, 262, 16246, 286, 2688, 290, 2688, 27262, 13, 198, 198,
+        464, 3290,
+    ],
+);

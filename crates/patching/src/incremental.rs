@@ -305,25 +305,35 @@ impl<'a> Walk<'a> {
             block.attn.c_attn.weight.view(),
             block.attn.c_attn.bias.data(),
         );
-        let kv = self.linear(normalized.view(), weight.columns(c..3 * c), &bias[c..]); // (R, 2C)
-        let q = if from == 0 {
-            self.linear(normalized.view(), weight.columns(0..c), &bias[..c]) // (R, C)
+        let (q, kv);
+        let attention = if from == 0 {
+            kv = self.linear(normalized.view(), weight, bias); // (R, 3C): queries, keys, values
+            Attention {
+                n_head: block.attn.n_head,
+                runs: &self.x.runs,
+                asking: &asking,
+                q: &kv,
+                kv: &kv,
+                keys: c,
+            }
         } else {
             let last = self.x.runs.iter().filter_map(|run| run.find(t - 1));
             let last: Vec<f32> = last.flat_map(|row| normalized.row(row)).copied().collect();
             let last = Tensor::new(&[last.len() / c, c], last);
-            self.linear(last.view(), weight.columns(0..c), &bias[..c]) // (asking runs, C)
+            q = self.linear(last.view(), weight.columns(0..c), &bias[..c]); // (asking runs, C)
+            kv = self.linear(normalized.view(), weight.columns(c..3 * c), &bias[c..]); // (R, 2C)
+            Attention {
+                n_head: block.attn.n_head,
+                runs: &self.x.runs,
+                asking: &asking,
+                q: &q,
+                kv: &kv,
+                keys: 0,
+            }
         };
         drop(normalized);
 
         // What each head gathers. From the first changed row on, all rows change.
-        let attention = Attention {
-            n_head: block.attn.n_head,
-            runs: &self.x.runs,
-            asking: &asking,
-            q,
-            kv,
-        };
         let mut z = attention.forward(from, t, c);
         self.flops += z
             .index()
@@ -521,8 +531,11 @@ struct Attention<'a> {
     runs: &'a [Run],
     /// The same runs with those of their rows that have a query.
     asking: &'a [Run],
-    q: Tensor,
-    kv: Tensor,
+    /// Queries, at the front of each row.
+    q: &'a Tensor,
+    /// Keys and then values in each row, from the column `keys` on.
+    kv: &'a Tensor,
+    keys: usize,
 }
 
 impl Attention<'_> {
@@ -604,8 +617,7 @@ impl Attention<'_> {
         run_of: impl Fn(usize) -> usize,
         pattern: &mut Vec<f32>,
     ) {
-        let c = self.q.row_len();
-        let head_size = c / self.n_head;
+        let head_size = self.width() / self.n_head;
         let slice = head * head_size..(head + 1) * head_size;
         let at = self.asking[asking]
             .find(dest)
@@ -624,8 +636,7 @@ impl Attention<'_> {
 
     /// The values of a head in the proportions of a pattern; `run_of` says whose value a position has.
     fn gather(&self, head: usize, run_of: impl Fn(usize) -> usize, pattern: &[f32], z: &mut [f32]) {
-        let c = self.q.row_len();
-        let start = c + head * z.len();
+        let start = self.width() + head * z.len();
         z.fill(0.0);
         widest(|| {
             for (src, weight) in pattern.iter().enumerate() {
@@ -637,11 +648,16 @@ impl Attention<'_> {
         });
     }
 
-    /// Key and value of a run at a position: its own, or the base's.
+    /// C: how wide all heads are together.
+    fn width(&self) -> usize {
+        (self.kv.row_len() - self.keys) / 2
+    }
+
+    /// Key and then value of a run at a position, `(2C)`: its own, or the base's.
     #[inline(always)]
     fn kv(&self, run: usize, pos: usize) -> &[f32] {
         let at = self.runs[run].find(pos).unwrap_or(self.runs[BASE].at + pos);
-        self.kv.row(at)
+        &self.kv.row(at)[self.keys..]
     }
 }
 

@@ -203,6 +203,8 @@ mod avx512 {
         columns: Range<usize>,
         buffer: &mut Vec<f32>,
     ) {
+        /// The rows lie in pages of their own, where the processor does not look ahead by itself.
+        const ROWS_AHEAD: usize = 6;
         let panel_len = rows.len() * PANEL_COLUMNS;
         let panels = columns.len().div_ceil(PANEL_COLUMNS);
         buffer.resize(panels * panel_len, 0.0);
@@ -211,6 +213,13 @@ mod avx512 {
         }
         // Row after row, as they lie in memory.
         for (i, row) in rows.enumerate() {
+            if row + ROWS_AHEAD < weight.rows {
+                let ahead = &weight.data[(row + ROWS_AHEAD) * weight.row_stride..][columns.clone()];
+                for line in ahead.chunks(16) {
+                    // SAFETY: fetching ahead changes nothing that a program can see.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+                }
+            }
             let row = &weight.data[row * weight.row_stride..][columns.clone()];
             let (whole, rest) = row.as_chunks::<PANEL_COLUMNS>();
             for (numbers, panel) in whole.iter().zip(buffer.chunks_exact_mut(panel_len)) {

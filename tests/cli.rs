@@ -81,6 +81,22 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
+fn both_engines_agree_and_little_memory_changes_no_bit() {
+    let folder = Folder::new();
+    let values = |more: &[&str]| {
+        let args = [&["--json", "--site", "attn_out"], more].concat();
+        let json = folder.tiny(&args).success().json();
+        (json["engine"].clone(), json["values"].clone())
+    };
+    let (engine, fast) = values(&[]);
+    assert_eq!(engine, "incremental");
+    assert_eq!(values(&["--memory", "1kB"]).1, fast);
+    let (engine, plain) = values(&["--engine", "plain"]);
+    assert_eq!(engine, "plain");
+    assert!(largest_difference(&numbers(&fast), &numbers(&plain)) < 1e-4);
+}
+
+#[test]
 fn another_pair_of_prompts_direction_and_site_can_be_swept() {
     let case = &golden("sweeps")[3];
     let text = |key: &str| case[key].as_str().unwrap();
@@ -381,6 +397,14 @@ fn what_cannot_be_used_is_named_with_what_to_do() {
         (
             vec!["--direction", "sideways"],
             vec!["there is no direction \"sideways\"; give denoising or noising"],
+        ),
+        (
+            vec!["--memory", "lots"],
+            vec!["\"lots\" is no size: write 512MiB, 2GB or a number of bytes"],
+        ),
+        (
+            vec!["--engine", "steam"],
+            vec!["invalid value 'steam'", "incremental, plain"],
         ),
         (vec!["--threads", "0"], vec!["0 is not in 1..=1024"]),
         (vec!["--top=-1"], vec!["invalid value '-1' for '--top <K>'"]),

@@ -152,7 +152,7 @@ impl Mlp {
     pub fn forward(&self, layer: usize, x: &Tensor, hook: &mut Hook<'_>) -> Tensor {
         let mut hidden = self.c_fc.forward(x); // (T, 4C)
         hook(Site::MlpPre(layer), &mut hidden);
-        gelu(&mut hidden);
+        gelu(&mut hidden); // ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))
         hook(Site::MlpPost(layer), &mut hidden);
         self.c_proj.forward(&hidden) // (T, C)
     }

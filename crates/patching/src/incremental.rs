@@ -351,7 +351,6 @@ impl<'a> Walk<'a> {
             attention.patched_row(patch, dest, &z, row);
         };
         let born = self.branch(layer, &of_heads, from, &z, patched);
-        drop(attention);
         z.adopt(born);
 
         // Attention's output, added to the residual stream.

@@ -13,8 +13,9 @@
 //!    has packed.
 //! 3. K is cut into blocks of [`BLOCK_K`]: a block of the chunk's W is packed into panels of
 //!    [`PANEL_COLUMNS`] columns, small enough for the second-level cache.
-//! 4. Every panel (which stays in the first-level cache) meets every tile.
-//! 5. A tile of Y stays in 28 vector registers while k runs through the block.
+//! 4. [`TILES_TOGETHER`] tiles, which fit into the second-level cache too, meet the panels.
+//! 5. Every panel (which stays in the first-level cache) meets each of these tiles.
+//! 6. A tile of Y stays in 28 vector registers while k runs through the block.
 //!
 //! Every number of Y is the sum, over the blocks in order, of sums over k in order, whatever rows
 //! and columns are computed beside it: it has the same bits in every batch and on any number of
@@ -66,6 +67,9 @@ const PANEL_COLUMNS: usize = 32;
 /// A panel of this many rows is 32 KiB.
 #[cfg(target_arch = "x86_64")]
 const BLOCK_K: usize = 256;
+/// Tiles whose part of a block is 700 KiB.
+#[cfg(target_arch = "x86_64")]
+const TILES_TOGETHER: usize = 50;
 /// Columns that a thread takes at a time, at the most: 512 KiB packed.
 #[cfg(target_arch = "x86_64")]
 const CHUNK_COLUMNS: usize = 512;
@@ -77,7 +81,7 @@ mod avx512 {
 
     use rayon::prelude::*;
 
-    use super::{BLOCK_K, CHUNK_COLUMNS, PANEL_COLUMNS, TILE_ROWS};
+    use super::{BLOCK_K, CHUNK_COLUMNS, PANEL_COLUMNS, TILE_ROWS, TILES_TOGETHER};
     use crate::{Tensor, View};
 
     /// The shapes fit, no axis but N is empty, columns are contiguous, and the machine has AVX-512.
@@ -170,25 +174,30 @@ mod avx512 {
             let block = block..k.min(block + BLOCK_K);
             let panel_len = block.len() * PANEL_COLUMNS;
             pack_panels(weight, block.clone(), columns.clone(), buffer);
-            for (i, panel) in buffer.chunks_exact(panel_len).enumerate() {
-                let first = columns.start + i * PANEL_COLUMNS;
-                let width = PANEL_COLUMNS.min(columns.end - first);
-                for (tile, packed) in packed.chunks_exact(k * TILE_ROWS).enumerate() {
-                    let rows = TILE_ROWS.min(m - tile * TILE_ROWS);
-                    let x = &packed[block.start * TILE_ROWS..block.end * TILE_ROWS];
-                    // SAFETY: the tile's rows and columns lie within the output. The first block
-                    // starts from the bias, of which there are `width` numbers from `first` on; the
-                    // others from what the blocks before them have written.
-                    unsafe {
-                        let y = output
-                            .data
-                            .add(tile * TILE_ROWS * output.row_stride + first);
-                        let (start, start_stride) = match block.start {
-                            0 => (bias[first..first + width].as_ptr(), 0),
-                            _ => (y.cast_const(), output.row_stride),
-                        };
-                        let add_tile = ADD_TILE[rows - 1];
-                        add_tile(x, panel, start, start_stride, y, output.row_stride, width);
+            let tiles = m.div_ceil(TILE_ROWS);
+            for some in (0..tiles).step_by(TILES_TOGETHER) {
+                for (i, panel) in buffer.chunks_exact(panel_len).enumerate() {
+                    let first = columns.start + i * PANEL_COLUMNS;
+                    let width = PANEL_COLUMNS.min(columns.end - first);
+                    for tile in some..tiles.min(some + TILES_TOGETHER) {
+                        let rows = TILE_ROWS.min(m - tile * TILE_ROWS);
+                        let tile_start = tile * k * TILE_ROWS;
+                        let x = &packed[tile_start + block.start * TILE_ROWS..]
+                            [..block.len() * TILE_ROWS];
+                        // SAFETY: the tile's rows and columns lie within the output. The first block
+                        // starts from the bias, of which there are `width` numbers from `first` on;
+                        // the others from what the blocks before them have written.
+                        unsafe {
+                            let y = output
+                                .data
+                                .add(tile * TILE_ROWS * output.row_stride + first);
+                            let (start, start_stride) = match block.start {
+                                0 => (bias[first..first + width].as_ptr(), 0),
+                                _ => (y.cast_const(), output.row_stride),
+                            };
+                            let add_tile = ADD_TILE[rows - 1];
+                            add_tile(x, panel, start, start_stride, y, output.row_stride, width);
+                        }
                     }
                 }
             }
@@ -335,6 +344,7 @@ mod tests {
             [29, 771, 515],
             [15, 256, 257],
             [71, 257, 130],
+            [721, 300, 40],
             [43, 513, 31],
         ] {
             let (x, w, b) = (noise(&[m, k], 4), noise(&[k, n], 5), noise(&[n], 6));

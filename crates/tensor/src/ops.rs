@@ -166,7 +166,7 @@ pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     for ((sum, x), y) in sums.iter_mut().zip(x_rest).zip(y_rest) {
         *sum += x * y;
     }
-    sums.iter().sum()
+    total(sums)
 }
 
 /// e^x to within 2 units in the last place, for x from −∞ to +∞, in operations that the compiler can
@@ -255,6 +255,17 @@ fn max(row: &[f32]) -> f32 {
         .fold(f32::NEG_INFINITY, f32::max)
 }
 
+/// The sum of the running sums, halving them again and again: four steps instead of sixteen.
+#[inline(always)]
+fn total(mut sums: [f32; 16]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            sums[i] += sums[i + half];
+        }
+    }
+    sums[0]
+}
+
 #[inline(always)]
 fn mean(row: &[f32]) -> f32 {
     sum(row, |x| x) / row.len() as f32
@@ -274,7 +285,7 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     for (sum, x) in sums.iter_mut().zip(rest) {
         *sum += f(*x);
     }
-    sums.iter().sum()
+    total(sums)
 }
 
 #[cfg(test)]

@@ -560,13 +560,20 @@ impl Attention<'_> {
         };
         let head_size = c / self.n_head;
         let index = z.index();
-        z.data.par_chunks_exact_mut(c).zip(index).for_each_init(
-            Vec::new,
-            |pattern, (row, (run, dest))| {
-                for (head, z) in row.chunks_exact_mut(head_size).enumerate() {
-                    self.pattern(head, run, dest, |_| run, pattern);
-                    self.gather(head, |_| run, pattern, z);
-                }
+        let rows = z.data.par_chunks_exact_mut(c).zip(index);
+        rows.for_each_init(
+            Default::default,
+            |(context, pattern), (row, (run, dest))| {
+                let context: &mut Vec<&[f32]> = context;
+                context.clear();
+                context.extend((0..=dest).map(|src| self.kv(run, src)));
+                let q = self.q(run, dest);
+                widest(|| {
+                    for (head, z) in row.chunks_exact_mut(head_size).enumerate() {
+                        self.pattern(head, q, context, pattern);
+                        self.gather(head, context, pattern, z);
+                    }
+                });
             },
         );
         z
@@ -576,75 +583,72 @@ impl Attention<'_> {
     fn patched_row(&self, patch: &Patch, dest: usize, z: &Rows, row: &mut [f32]) {
         let head_size = row.len() / self.n_head;
         row.copy_from_slice(z.row(BASE, dest));
-        let from_source = |yes: bool| if yes { SOURCE } else { BASE };
-        let patched = |site: SiteKind, pos: usize| {
-            from_source(patch.site == site && patch.pos.is_none_or(|patched| patched == pos))
+        // The source, where this site is patched at this position; else the base.
+        let run_at = |site: SiteKind, pos: usize| {
+            let patched = patch.site == site && patch.pos.is_none_or(|patched| patched == pos);
+            if patched { SOURCE } else { BASE }
         };
-        let (mut pattern, mut of_source) = (Vec::new(), Vec::new());
-        for head in patch.heads(self.n_head) {
-            let row = &mut row[head * head_size..][..head_size];
-            if patch.site == SiteKind::Z {
-                row.copy_from_slice(&z.row(SOURCE, dest)[head * head_size..][..head_size]);
-                continue;
-            }
-            let asking = patched(SiteKind::Q, dest);
-            self.pattern(
-                head,
-                asking,
-                dest,
-                |src| patched(SiteKind::K, src),
-                &mut pattern,
-            );
-            if patch.site == SiteKind::Pattern {
-                self.pattern(head, SOURCE, dest, |_| SOURCE, &mut of_source);
-                for src in (0..=dest).filter(|src| patch.src.is_none_or(|patched| patched == *src))
-                {
-                    pattern[src] = of_source[src];
+        let context = |run_of: &dyn Fn(usize) -> usize| -> Vec<&[f32]> {
+            (0..=dest).map(|src| self.kv(run_of(src), src)).collect()
+        };
+        let q = self.q(run_at(SiteKind::Q, dest), dest);
+        let keys = context(&|src| run_at(SiteKind::K, src));
+        let values = context(&|src| run_at(SiteKind::V, src));
+        let of_source = context(&|_| SOURCE);
+        let (mut pattern, mut source_pattern) = (Vec::new(), Vec::new());
+        widest(|| {
+            for head in patch.heads(self.n_head) {
+                let piece = head * head_size..(head + 1) * head_size;
+                if patch.site == SiteKind::Z {
+                    row[piece.clone()].copy_from_slice(&z.row(SOURCE, dest)[piece]);
+                    continue;
                 }
+                self.pattern(head, q, &keys, &mut pattern);
+                if patch.site == SiteKind::Pattern {
+                    self.pattern(head, self.q(SOURCE, dest), &of_source, &mut source_pattern);
+                    let is_patched = |src: &usize| patch.src.is_none_or(|patched| patched == *src);
+                    for src in (0..=dest).filter(is_patched) {
+                        pattern[src] = source_pattern[src];
+                    }
+                }
+                self.gather(head, &values, &pattern, &mut row[piece]);
             }
-            self.gather(head, |src| patched(SiteKind::V, src), &pattern, row);
+        });
+    }
+
+    /// How much a position attends to each position up to its own: softmax of q·k / √head_size.
+    /// `q` is its query, `(C)`, and `context` are keys and values, each `(2C)`.
+    #[inline(always)]
+    fn pattern(&self, head: usize, q: &[f32], context: &[&[f32]], pattern: &mut Vec<f32>) {
+        let head_size = self.width() / self.n_head;
+        let slice = head * head_size..(head + 1) * head_size;
+        let q = &q[slice.clone()];
+        let factor = 1.0 / (head_size as f32).sqrt();
+        pattern.clear();
+        pattern.extend(context.iter().map(|kv| dot(q, &kv[slice.clone()]) * factor));
+        softmax_row(pattern);
+    }
+
+    /// The values of a head in the proportions of a pattern.
+    #[inline(always)]
+    fn gather(&self, head: usize, context: &[&[f32]], pattern: &[f32], z: &mut [f32]) {
+        let start = self.width() + head * z.len();
+        let slice = start..start + z.len();
+        z.fill(0.0);
+        for (weight, kv) in pattern.iter().zip(context) {
+            for (z, v) in z.iter_mut().zip(&kv[slice.clone()]) {
+                *z += weight * v;
+            }
         }
     }
 
-    /// How much a position attends to each position up to its own: softmax of q·k / √head_size. The
-    /// query is that of the run `asking`; `run_of` says whose key a position has.
-    fn pattern(
-        &self,
-        head: usize,
-        asking: usize,
-        dest: usize,
-        run_of: impl Fn(usize) -> usize,
-        pattern: &mut Vec<f32>,
-    ) {
-        let head_size = self.width() / self.n_head;
-        let slice = head * head_size..(head + 1) * head_size;
-        let at = self.asking[asking]
-            .find(dest)
-            .or_else(|| self.asking[BASE].find(dest));
+    /// The queries of a run at a position, `(C)`: its own, or the base's.
+    fn q(&self, run: usize, pos: usize) -> &[f32] {
+        let at = self.asking[run]
+            .find(pos)
+            .or_else(|| self.asking[BASE].find(pos));
         let at = at.unwrap_or_else(|| unreachable!("the base asks at every position"));
-        let q = &self.q.row(at)[slice.clone()];
-        let factor = 1.0 / (head_size as f32).sqrt();
-        pattern.clear();
-        widest(|| {
-            pattern.extend(
-                (0..=dest).map(|src| dot(q, &self.kv(run_of(src), src)[slice.clone()]) * factor),
-            );
-            softmax_row(pattern);
-        });
-    }
-
-    /// The values of a head in the proportions of a pattern; `run_of` says whose value a position has.
-    fn gather(&self, head: usize, run_of: impl Fn(usize) -> usize, pattern: &[f32], z: &mut [f32]) {
-        let start = self.width() + head * z.len();
-        z.fill(0.0);
-        widest(|| {
-            for (src, weight) in pattern.iter().enumerate() {
-                let v = &self.kv(run_of(src), src)[start..start + z.len()];
-                for (z, v) in z.iter_mut().zip(v) {
-                    *z += weight * v;
-                }
-            }
-        });
+        &self.q.row(at)[..self.width()]
     }
 
     /// C: how wide all heads are together.
@@ -652,11 +656,10 @@ impl Attention<'_> {
         (self.kv.row_len() - self.keys) / 2
     }
 
-    /// Key and then value of a run at a position, `(2C)`: its own, or the base's.
-    #[inline(always)]
+    /// Keys and then values of a run at a position, `(2C)`: its own, or the base's.
     fn kv(&self, run: usize, pos: usize) -> &[f32] {
         let at = self.runs[run].find(pos).unwrap_or(self.runs[BASE].at + pos);
-        &self.kv.row(at)[self.keys..]
+        &self.kv.row(at)[self.keys..self.keys + 2 * self.width()]
     }
 }
 

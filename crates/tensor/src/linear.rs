@@ -82,6 +82,7 @@ mod avx512 {
     use rayon::prelude::*;
 
     use super::{BLOCK_K, CHUNK_COLUMNS, PANEL_COLUMNS, TILE_ROWS, TILES_TOGETHER};
+    use crate::matmul::Output;
     use crate::{Tensor, View};
 
     /// The shapes fit, no axis but N is empty, columns are contiguous, and the machine has AVX-512.
@@ -142,18 +143,6 @@ mod avx512 {
         unsafe { packed.set_len(len) };
         packed
     }
-
-    /// Where Y is written: entry `(i, j)` at `data + i · row_stride + j`.
-    #[derive(Clone, Copy)]
-    struct Output {
-        data: *mut f32,
-        row_stride: usize,
-    }
-
-    // SAFETY: the pointer is only followed in `columns_of_product`, whose caller answers for it.
-    unsafe impl Send for Output {}
-    // SAFETY: as above.
-    unsafe impl Sync for Output {}
 
     /// Some columns of Y. `packed` is X as [`pack_rows`] makes it; `buffer` is scratch memory.
     ///

@@ -80,13 +80,16 @@ pub fn matmul_into<'a, 'b>(a: impl Into<View<'a>>, b: impl Into<View<'b>>, c: Vi
 }
 
 /// Where the result is written: entry `(i, j)` at `data + i · row_stride + j`.
+///
+/// Threads that write different columns share it.
 #[derive(Clone, Copy)]
-struct Output {
-    data: *mut f32,
-    row_stride: usize,
+pub(crate) struct Output {
+    pub(crate) data: *mut f32,
+    pub(crate) row_stride: usize,
 }
 
-// SAFETY: the pointer is only followed in `multiply_columns`, whose caller answers for it.
+// SAFETY: the pointer is only followed in unsafe functions that write some columns of a product, here
+// and in `linear`, whose callers answer for it.
 unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}

@@ -352,6 +352,16 @@ fn ablations_are_those_of_transformer_lens() {
 }
 
 #[test]
+fn heads_are_ablated_where_no_site_is_named() {
+    let folder = Folder::new();
+    let json = folder.tiny(&["ablate", "--json"]).success().json();
+    assert_eq!(json["grids"][0]["name"], "z");
+    let values = numbers(&json["grids"][0]["values"]);
+    let expected = numbers(&golden("ablations")["head_zero"]["values"]);
+    assert!(largest_difference(&values, &expected) < 1e-4);
+}
+
+#[test]
 fn resampling_is_the_mean_of_patching_from_the_other_prompts() {
     let folder = Folder::new();
     let jones = "Michelle Jones was a top-notch student. Michelle";

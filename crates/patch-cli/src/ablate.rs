@@ -143,10 +143,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     };
     let mut sweeps: Vec<Vec<Sweep<'_>>> = Vec::new();
     for experiment in &experiments {
-        sweeps.push(
-            args.selection
-                .sweeps(&model.model, &model.tokenizer, experiment)?,
-        );
+        sweeps.push(selection.sweeps(&model.model, &model.tokenizer, experiment)?);
     }
     let before = Instant::now();
     let interrupt = Interrupt::listen()?;

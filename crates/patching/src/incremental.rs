@@ -125,21 +125,22 @@ pub fn run(
                 clean_and_corrupted(experiment.direction(), source, base.clone());
             [base, clean, corrupted]
         });
-        // What does not come to differ from the base is the base's.
-        let first = if flops == ends.flops {
-            &unchanged[..]
-        } else {
-            &[]
-        };
-        for Pending { cell, .. } in chunk.iter().chain(first) {
-            if !ends.has(*cell) {
-                values[*cell] = metric.of(Which::Patched(*cell), &base.0, &clean.0);
-            }
+        // A run that has not come to differ from the base is the base.
+        let differing = ends.cells();
+        for cell in chunk
+            .iter()
+            .map(|p| p.cell)
+            .filter(|cell| !differing.contains(cell))
+        {
+            values[cell] = metric.of(Which::Patched(cell), &base.0, &clean.0);
         }
         ends.measure(model, metric, experiment.base(), &clean.0, &mut values);
     }
-    let [_, clean, corrupted] =
+    let [base, clean, corrupted] =
         unpatched.unwrap_or_else(|| unreachable!("there is at least one chunk"));
+    for Pending { cell, .. } in unchanged {
+        values[cell] = metric.of(Which::Patched(cell), &base.0, &clean.0);
+    }
     let last = |(_, rows): &(_, tensor::Tensor)| rows.row(rows.n_rows() - 1).to_vec();
     Measured {
         values,

@@ -1,5 +1,6 @@
 //! The number that is read off a run's end.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use gpt2::Gpt2;
@@ -83,11 +84,11 @@ pub enum Which {
 
 /// What a metric reads of a run.
 #[derive(Clone, Debug)]
-pub(crate) enum End {
+pub(crate) enum End<'a> {
     /// The logits of some tokens.
     Of(Vec<(u32, f32)>),
     /// The logits of every token, `(vocab_size)`.
-    All(Vec<f32>),
+    All(Cow<'a, [f32]>),
     /// The mean loss.
     Loss(f32),
 }
@@ -141,7 +142,7 @@ impl Metric<'_> {
 
     /// What the metric reads of one run: `rows` are its residual stream after the last layer norm from
     /// [`Metric::first_position`] on, `(n, C)`; `base` is the base prompt.
-    pub(crate) fn read(&self, model: &Gpt2, rows: &Tensor, base: &[u32]) -> End {
+    pub(crate) fn read(&self, model: &Gpt2, rows: &Tensor, base: &[u32]) -> End<'static> {
         let last = rows.n_rows() - 1;
         match (*self, self.tokens()) {
             (Self::Loss { from, to }, _) => {
@@ -152,7 +153,11 @@ impl Metric<'_> {
             (_, Some(tokens)) => End::of_tokens(model, &tokens, rows.row(last)),
             _ => {
                 let last = rows.view().rows(last..last + 1);
-                End::All(matmul_transposed(last, model.unembedding()).into_data())
+                End::All(
+                    matmul_transposed(last, model.unembedding())
+                        .into_data()
+                        .into(),
+                )
             }
         }
     }
@@ -161,16 +166,18 @@ impl Metric<'_> {
     /// run's; none for a loss, which is read at other positions, and for a metric of the caller's, which
     /// asks for the run as well.
     pub fn of_logits(&self, logits: &[f32], clean: &[f32]) -> Option<f32> {
-        let all = |logits: &[f32]| End::All(logits.to_vec());
         match self {
             Self::Loss { .. } | Self::Custom(_) => None,
-            _ => Some(self.of(Which::Patched(0), &all(logits), &all(clean))),
+            _ => {
+                let [run, clean] = [logits, clean].map(|logits| End::All(logits.into()));
+                Some(self.of(Which::Patched(0), &run, &clean))
+            }
         }
     }
 
     /// The metric of a run, given what it reads of it and of the clean run.
     #[track_caller]
-    pub(crate) fn of(&self, run: Which, end: &End, clean: &End) -> f32 {
+    pub(crate) fn of(&self, run: Which, end: &End<'_>, clean: &End<'_>) -> f32 {
         match *self {
             Self::LogitDiff { a, b } => end.logit(a) - end.logit(b),
             Self::ProbDiff { a, b } => end.log_prob(a).exp() - end.log_prob(b).exp(),
@@ -190,7 +197,7 @@ impl Metric<'_> {
     }
 }
 
-impl End {
+impl End<'_> {
     /// The logits of some tokens, from the last position's row `(C)`: the same bits as among those of all
     /// tokens.
     pub(crate) fn of_tokens(model: &Gpt2, tokens: &[u32], row: &[f32]) -> Self {
@@ -265,8 +272,8 @@ mod tests {
     use super::*;
 
     fn value(metric: Metric<'_>, logits: &[f32], clean: &[f32]) -> f32 {
-        let all = |logits: &[f32]| End::All(logits.to_vec());
-        metric.of(Which::Patched(3), &all(logits), &all(clean))
+        let [logits, clean] = [logits, clean].map(|logits| End::All(logits.into()));
+        metric.of(Which::Patched(3), &logits, &clean)
     }
 
     #[test]
@@ -343,8 +350,8 @@ mod tests {
     }
 
     fn value_of_clean(metric: Metric<'_>, logits: &[f32], clean: &[f32]) -> f32 {
-        let all = |logits: &[f32]| End::All(logits.to_vec());
-        metric.of(Which::Clean, &all(logits), &all(clean))
+        let [logits, clean] = [logits, clean].map(|logits| End::All(logits.into()));
+        metric.of(Which::Clean, &logits, &clean)
     }
 
     #[test]

@@ -111,20 +111,29 @@ impl Outcome {
     /// `(patched − corrupted) / (clean − corrupted)` (TransformerLens's usual normalisation).
     ///
     /// # Errors
-    /// If the two ends of the scale are closer to each other than a ten-thousandth of the larger, as
-    /// rounding is then all that the scale would show.
+    /// As [`normalized_unit`].
     pub fn normalized(&self) -> Result<Grid, Error> {
         let (clean, corrupted) = (self.clean_metric, self.corrupted_metric);
-        let unit = clean - corrupted;
-        let enough = 1e-4 * clean.abs().max(corrupted.abs());
-        if !unit.is_finite() || unit.abs() <= enough {
-            return Err(Error::NothingToNormalize { clean, corrupted });
-        }
+        let unit = normalized_unit(clean, corrupted)?;
         let mut grid = self.grid.clone();
         for value in &mut grid.values {
             *value = (*value - corrupted) / unit;
         }
         Ok(grid)
+    }
+}
+
+/// How far the clean run's metric lies from the corrupted one's: the unit of the normalised scale.
+///
+/// # Errors
+/// If the two are closer to each other than a ten-thousandth of the larger, as rounding is then all that
+/// the scale would show.
+pub fn normalized_unit(clean: f32, corrupted: f32) -> Result<f32, Error> {
+    let unit = clean - corrupted;
+    let enough = 1e-4 * clean.abs().max(corrupted.abs());
+    match unit.is_finite() && unit.abs() > enough {
+        true => Ok(unit),
+        false => Err(Error::NothingToNormalize { clean, corrupted }),
     }
 }
 

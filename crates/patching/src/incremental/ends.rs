@@ -1,5 +1,6 @@
 //! What the metric says of every run at its end.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use gpt2::Gpt2;
@@ -30,9 +31,9 @@ impl Ends {
         Tensor::new(&[self.read.len(), self.rows.c], rows)
     }
 
-    /// Whether the run of a cell has come to differ from the base.
-    pub fn has(&self, cell: usize) -> bool {
-        self.rows.runs.iter().any(|run| run.cell == Some(cell))
+    /// The cells whose runs have come to differ from the base.
+    pub fn cells(&self) -> HashSet<usize> {
+        self.rows.runs.iter().filter_map(|run| run.cell).collect()
     }
 
     /// Writes the metric of every patched run to its cell.
@@ -41,7 +42,7 @@ impl Ends {
         model: &Gpt2,
         metric: Metric<'_>,
         base: &[u32],
-        clean: &End,
+        clean: &End<'_>,
         values: &mut [f32],
     ) {
         let patched: Vec<usize> = (SOURCE + 1..self.rows.runs.len()).collect();
@@ -49,7 +50,7 @@ impl Ends {
             let cell = self.rows.runs[run].cell;
             cell.unwrap_or_else(|| unreachable!("every patched run has a cell"))
         };
-        let value = |run: usize, end: &End| metric.of(Which::Patched(which(run)), end, clean);
+        let value = |run: usize, end: &End<'_>| metric.of(Which::Patched(which(run)), end, clean);
         let last = self.read.end - 1;
         let measured: Vec<f32> = match (metric, metric.tokens()) {
             (Metric::Loss { from, to }, _) => {
@@ -76,7 +77,7 @@ impl Ends {
                     // The unembedding is read once for all of them.
                     let logits = matmul_transposed(&rows, model.unembedding());
                     let of_run =
-                        |(i, &run): (usize, &usize)| value(run, &End::All(logits.row(i).to_vec()));
+                        |(i, &run): (usize, &usize)| value(run, &End::All(logits.row(i).into()));
                     runs.par_iter().enumerate().map(of_run).collect()
                 };
                 patched.chunks(LOGIT_ROWS).flat_map(of_some).collect()

@@ -69,12 +69,13 @@ const PANEL_COLUMNS: usize = 32;
 /// A panel of this many rows is 32 KiB.
 #[cfg(target_arch = "x86_64")]
 const BLOCK_K: usize = 256;
-/// Tiles whose part of a block is 700 KiB.
+/// Tiles whose part of a block is 170 KiB.
 #[cfg(target_arch = "x86_64")]
-const TILES_TOGETHER: usize = 50;
-/// Columns that a thread takes at a time, at the most: 512 KiB packed.
+const TILES_TOGETHER: usize = 12;
+/// Columns that a thread takes at a time, at the most: a block of them is 256 KiB, and there is room for the
+/// next one, which is fetched meanwhile.
 #[cfg(target_arch = "x86_64")]
-const CHUNK_COLUMNS: usize = 512;
+const CHUNK_COLUMNS: usize = 256;
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
@@ -86,6 +87,12 @@ mod avx512 {
     use super::{BLOCK_K, CHUNK_COLUMNS, PANEL_COLUMNS, TILE_ROWS, TILES_TOGETHER};
     use crate::matmul::Output;
     use crate::{Tensor, View};
+
+    /// A row of a panel. It begins where a cache line does: a vector that lies across two lines is loaded in
+    /// two steps, which costs a twentieth of the time.
+    #[derive(Clone, Copy)]
+    #[repr(align(128))]
+    struct PanelRow([f32; PANEL_COLUMNS]);
 
     /// The shapes fit, no axis is empty, the rows of X and either the rows or the columns of the weight
     /// are contiguous, and the machine has AVX-512.
@@ -159,18 +166,17 @@ mod avx512 {
         columns: Range<usize>,
         m: usize,
         output: Output,
-        buffer: &mut Vec<f32>,
+        buffer: &mut Vec<PanelRow>,
     ) {
         let k = weight.rows;
         for block in (0..k).step_by(BLOCK_K) {
             let block = block..k.min(block + BLOCK_K);
-            let panel_len = block.len() * PANEL_COLUMNS;
             pack_panels(weight, block.clone(), columns.clone(), buffer);
             let tiles = m.div_ceil(TILE_ROWS);
             let panels = columns.len().div_ceil(PANEL_COLUMNS);
             let mut ahead = Ahead::new(weight, block.end, columns.clone(), tiles * panels);
             for some in (0..tiles).step_by(TILES_TOGETHER) {
-                for (i, panel) in buffer.chunks_exact(panel_len).enumerate() {
+                for (i, panel) in buffer.chunks_exact(block.len()).enumerate() {
                     let first = columns.start + i * PANEL_COLUMNS;
                     let width = PANEL_COLUMNS.min(columns.end - first);
                     for tile in some..tiles.min(some + TILES_TOGETHER) {
@@ -270,47 +276,30 @@ mod avx512 {
         weight: View<'_>,
         rows: Range<usize>,
         columns: Range<usize>,
-        buffer: &mut Vec<f32>,
+        buffer: &mut Vec<PanelRow>,
     ) {
-        if weight.col_stride == 1 {
-            return pack_rows_of_panels(weight, rows, columns, buffer);
+        let panels = columns.len().div_ceil(PANEL_COLUMNS);
+        buffer.resize(panels * rows.len(), PanelRow([0.0; PANEL_COLUMNS]));
+        if !columns.len().is_multiple_of(PANEL_COLUMNS) {
+            buffer[(panels - 1) * rows.len()..].fill(PanelRow([0.0; PANEL_COLUMNS]));
         }
-        // The transpose of a matrix: its columns lie in memory, and one panel after the other is made of
-        // them, in the first-level cache.
-        let panel_len = rows.len() * PANEL_COLUMNS;
-        buffer.clear();
-        buffer.resize(columns.len().div_ceil(PANEL_COLUMNS) * panel_len, 0.0);
-        for (panel, first) in buffer
-            .chunks_exact_mut(panel_len)
-            .zip(columns.clone().step_by(PANEL_COLUMNS))
-        {
-            for (i, column) in (first..columns.end.min(first + PANEL_COLUMNS)).enumerate() {
-                let start = column * weight.col_stride + rows.start;
-                let numbers = &weight.data[start..start + rows.len()];
-                let (panel_rows, _) = panel.as_chunks_mut::<PANEL_COLUMNS>();
-                for (row, number) in panel_rows.iter_mut().zip(numbers) {
-                    row[i] = *number;
-                }
-            }
+        if weight.col_stride == 1 {
+            pack_rows_of_panels(weight, rows, columns, buffer);
+        } else {
+            pack_columns_of_panels(weight, rows, columns, buffer);
         }
     }
 
-    /// [`pack_panels`] of a weight whose rows lie in memory.
+    /// [`pack_panels`] of a weight whose rows lie in memory: row after row.
     fn pack_rows_of_panels(
         weight: View<'_>,
         rows: Range<usize>,
         columns: Range<usize>,
-        buffer: &mut Vec<f32>,
+        buffer: &mut [PanelRow],
     ) {
         /// The rows lie in pages of their own, where the processor does not look ahead by itself.
         const ROWS_AHEAD: usize = 6;
-        let panel_len = rows.len() * PANEL_COLUMNS;
-        let panels = columns.len().div_ceil(PANEL_COLUMNS);
-        buffer.resize(panels * panel_len, 0.0);
-        if !columns.len().is_multiple_of(PANEL_COLUMNS) {
-            buffer[(panels - 1) * panel_len..].fill(0.0);
-        }
-        // Row after row, as they lie in memory.
+        let panel_len = rows.len();
         for (i, row) in rows.enumerate() {
             if row + ROWS_AHEAD < weight.rows {
                 let ahead = &weight.data[(row + ROWS_AHEAD) * weight.row_stride..][columns.clone()];
@@ -322,17 +311,34 @@ mod avx512 {
             let row = &weight.data[row * weight.row_stride..][columns.clone()];
             let (whole, rest) = row.as_chunks::<PANEL_COLUMNS>();
             for (numbers, panel) in whole.iter().zip(buffer.chunks_exact_mut(panel_len)) {
-                // Of a known length, so that no call is needed for it.
-                panel[i * PANEL_COLUMNS..][..PANEL_COLUMNS].copy_from_slice(numbers);
+                panel[i].0 = *numbers;
             }
             if !rest.is_empty() {
-                let start = whole.len() * panel_len + i * PANEL_COLUMNS;
-                buffer[start..start + rest.len()].copy_from_slice(rest);
+                buffer[whole.len() * panel_len + i].0[..rest.len()].copy_from_slice(rest);
             }
         }
     }
 
-    type AddTile = unsafe fn(&[f32], &[f32], *const f32, usize, *mut f32, usize, usize);
+    /// [`pack_panels`] of the transpose of a matrix, whose columns lie in memory: panel after panel, in the
+    /// first-level cache.
+    fn pack_columns_of_panels(
+        weight: View<'_>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        buffer: &mut [PanelRow],
+    ) {
+        let panels = buffer.chunks_exact_mut(rows.len());
+        for (panel, first) in panels.zip(columns.clone().step_by(PANEL_COLUMNS)) {
+            for (i, column) in (first..columns.end.min(first + PANEL_COLUMNS)).enumerate() {
+                let numbers = &weight.data[column * weight.col_stride..][rows.clone()];
+                for (row, number) in panel.iter_mut().zip(numbers) {
+                    row.0[i] = *number;
+                }
+            }
+        }
+    }
+
+    type AddTile = unsafe fn(&[f32], &[PanelRow], *const f32, usize, *mut f32, usize, usize);
 
     /// [`add_tile`] for 1 to [`TILE_ROWS`] rows.
     const ADD_TILE: [AddTile; TILE_ROWS] = [
@@ -353,7 +359,7 @@ mod avx512 {
     ];
 
     /// `y[i, j] ← start[i, j] + Σ_k x[k, i] w[k, j]` for a tile of `ROWS` rows and `width` columns.
-    /// `x` is `(k, TILE_ROWS)` and `w` is `(k, PANEL_COLUMNS)`, both packed.
+    /// `x` is `(k, TILE_ROWS)` and `panel` is `(k, PANEL_COLUMNS)`, both packed.
     ///
     /// # Safety
     /// `start` and `y` must hold `ROWS` rows of `width` ≤ [`PANEL_COLUMNS`] numbers that lie
@@ -361,7 +367,7 @@ mod avx512 {
     #[target_feature(enable = "avx512f")]
     unsafe fn add_tile<const ROWS: usize>(
         x: &[f32],
-        w: &[f32],
+        panel: &[PanelRow],
         start: *const f32,
         start_stride: usize,
         y: *mut f32,
@@ -370,8 +376,7 @@ mod avx512 {
     ) {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
         let (x, _) = x.as_chunks::<TILE_ROWS>();
-        let (w, _) = w.as_chunks::<PANEL_COLUMNS>();
-        for (x, w) in x.iter().zip(w) {
+        for (x, PanelRow(w)) in x.iter().zip(panel) {
             // SAFETY: both loads stay within the 32 numbers of `w`.
             let w = unsafe {
                 [

@@ -14,6 +14,9 @@
 //! 3. **What is not changed is the base's.** Queries, keys and values of unchanged rows, to the left or
 //!    (in the first block after the patch) to the right, are those of the base run, bit for bit,
 //!    because every operation computes a row alike whatever else is computed beside it.
+//! 4. **What is the source's stays the source's.** At the first position in which the prompts differ, a
+//!    residual stream that is patched there has the source's row, and to the left of it both runs are
+//!    one: so it has the source's row in all layers that follow.
 //!
 //! So it suffices to compute the changed rows of every block, and to read everything else off the base
 //! run. In the last block only the last position matters for the next token, so only its query,
@@ -437,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_computed_to_the_left_of_the_first_difference() {
+    fn nothing_is_computed_that_is_the_base_s_or_the_source_s() {
         let sizes = Config {
             vocab_size: 9,
             block_size: 8,
@@ -450,7 +453,7 @@ mod tests {
         let experiment = Experiment::new(
             &model,
             vec![1, 2, 3, 4, 5],
-            vec![1, 2, 3, 4, 6],
+            vec![1, 2, 6, 4, 5],
             Direction::Denoising,
         )
         .unwrap();
@@ -458,11 +461,19 @@ mod tests {
         let flops = |patches: &[Patch]| {
             run(&model, &experiment, patches, metric, 1 << 30, Watch::NOBODY).flops
         };
-        let left: Vec<Patch> = (0..4)
-            .map(|pos| Patch::at_pos(SiteKind::ResidPre, 0, pos))
-            .collect();
-        assert_eq!(flops(&left), flops(&[]));
-        assert!(flops(&[Patch::at_pos(SiteKind::ResidPre, 0, 4)]) > flops(&[]));
+        let at_pos = |layer, pos| Patch::at_pos(SiteKind::ResidPre, layer, pos);
+        let nothing = flops(&[]);
+        // To the left of the first difference both are one run.
+        assert_eq!(flops(&[at_pos(0, 0), at_pos(2, 1)]), nothing);
+        // With all of the source's residual stream, a run is the source.
+        assert_eq!(flops(&[Patch::whole(SiteKind::ResidPre, 1)]), nothing);
+        assert_eq!(flops(&[Patch::whole(SiteKind::ResidMid, 0)]), nothing);
+        // With its row at the first difference, what follows is computed, but not that row.
+        let [first, second] = [2, 3].map(|pos| flops(&[at_pos(1, pos)]));
+        assert!(
+            nothing < first && first < second,
+            "{nothing} {first} {second}"
+        );
         // And the whole sweep is far less than a forward pass for every patch.
         let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
         let patches = sweep.patches(&model);

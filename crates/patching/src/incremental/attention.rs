@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use tensor::{Tensor, dot, softmax_row, widest};
 
-use super::rows::{BASE, Rows, Run, SOURCE};
+use super::rows::{BASE, Rows, Run, SOURCE, find};
 use crate::{Patch, SiteKind};
 
 /// Queries, keys and values of one layer, and whose they are.
@@ -28,6 +28,7 @@ impl Attention<'_> {
             let rows = run.rows.start.max(from)..t;
             let widened = Run {
                 cell: run.cell,
+                left: run.left,
                 rows,
                 at,
             };
@@ -141,13 +142,9 @@ impl Attention<'_> {
         softmax_row(pattern);
     }
 
-    /// The queries of a run at a position, `(C)`: its own, or the base's.
+    /// The queries of a run at a position, `(C)`.
     fn q(&self, run: usize, pos: usize) -> &[f32] {
-        let at = self.asking[run]
-            .find(pos)
-            .or_else(|| self.asking[BASE].find(pos));
-        let at = at.unwrap_or_else(|| unreachable!("the base asks at every position"));
-        &self.q.row(at)[..self.width()]
+        &self.q.row(find(self.asking, run, pos))[..self.width()]
     }
 
     /// C: how wide all heads are together.
@@ -155,10 +152,9 @@ impl Attention<'_> {
         (self.kv.row_len() - self.keys) / 2
     }
 
-    /// Keys and values of a run at a position, `(C)` each: its own, or the base's.
+    /// Keys and values of a run at a position, `(C)` each.
     fn kv(&self, run: usize, pos: usize) -> (&[f32], &[f32]) {
-        let at = self.runs[run].find(pos).unwrap_or(self.runs[BASE].at + pos);
-        self.kv.row(at)[self.keys..].split_at(self.width())
+        self.kv.row(find(self.runs, run, pos))[self.keys..].split_at(self.width())
     }
 }
 

@@ -4,12 +4,14 @@ use std::ops::Range;
 
 use tensor::Tensor;
 
-/// One run of the walk: the positions whose rows stand in the tall matrix, and where there. All its
-/// other rows are the base's.
+/// One run of the walk: the positions whose rows stand in the tall matrix, and where there. The rows to
+/// the right of them are the base's.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// Which value it is for; none for the base and the source.
     pub cell: Option<usize>,
+    /// The run, [`BASE`] or [`SOURCE`], whose rows are its own to the left of them.
+    pub left: usize,
     /// Positions.
     pub rows: Range<usize>,
     /// The first one's row in the tall matrix.
@@ -29,6 +31,15 @@ impl Run {
 pub const BASE: usize = 0;
 pub const SOURCE: usize = 1;
 
+/// Where the row of a run at a position stands: its own, or that of the run whose it is.
+pub fn find(runs: &[Run], run: usize, pos: usize) -> usize {
+    let Run { left, rows, .. } = &runs[run];
+    let whose = if pos < rows.start { *left } else { BASE };
+    let of = |run: usize| runs[run].find(pos);
+    let at = of(run).or_else(|| of(whose)).or_else(|| of(BASE));
+    at.unwrap_or_else(|| unreachable!("the base has every position that is asked for"))
+}
+
 /// Runs whose rows stand one after the other in a matrix `(R, C)`.
 pub struct Rows {
     pub runs: Vec<Run>,
@@ -37,14 +48,12 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Where the row of a run at a position stands: its own, or the base's.
+    /// [`find`] among these runs.
     pub fn find(&self, run: usize, pos: usize) -> usize {
-        let own = self.runs[run].find(pos);
-        let at = own.or_else(|| self.runs[BASE].find(pos));
-        at.unwrap_or_else(|| unreachable!("the base has every position that is asked for"))
+        find(&self.runs, run, pos)
     }
 
-    /// The row of a run at a position: its own, or the base's.
+    /// The row of a run at a position, wherever it stands.
     pub fn row(&self, run: usize, pos: usize) -> &[f32] {
         &self.data[self.find(run, pos) * self.c..][..self.c]
     }
@@ -67,6 +76,7 @@ impl Rows {
             let start = run.rows.start.max(from);
             let cut = Run {
                 cell: run.cell,
+                left: run.left,
                 rows: start..run.rows.end.max(start),
                 at,
             };
@@ -89,9 +99,16 @@ impl Rows {
 
     /// Takes in runs that have branched off.
     pub fn adopt(&mut self, born: Vec<Born>) {
-        for Born { cell, rows, data } in born {
+        for Born {
+            cell,
+            left,
+            rows,
+            data,
+        } in born
+        {
             self.runs.push(Run {
                 cell: Some(cell),
+                left,
                 rows,
                 at: self.data.len() / self.c,
             });
@@ -115,6 +132,7 @@ impl Rows {
 /// A run that has just branched off the base: the rows in which it differs.
 pub struct Born {
     pub cell: usize,
+    pub left: usize,
     pub rows: Range<usize>,
     pub data: Vec<f32>,
 }

@@ -45,11 +45,13 @@ impl<'a> Walk<'a> {
         let runs = vec![
             Run {
                 cell: None,
+                left: BASE,
                 rows: 0..t,
                 at: 0,
             },
             Run {
                 cell: None,
+                left: BASE,
                 rows: first_difference.unwrap_or(t)..t,
                 at: t,
             },
@@ -92,7 +94,8 @@ impl<'a> Walk<'a> {
             let copy = |patch: &Patch, pos: usize, row: &mut [f32]| {
                 row.copy_from_slice(self.given(patch, pos).unwrap_or_else(|| x.row(SOURCE, pos)));
             };
-            self.branch(layer, &[SiteKind::ResidPre], 0, x, copy)
+            let born = self.branch(layer, &[SiteKind::ResidPre], 0, x, copy);
+            self.left_to_source(born, 0, x)
         };
         self.x.adopt(born);
 
@@ -222,6 +225,7 @@ impl<'a> Walk<'a> {
             }
         };
         let born = self.branch(layer, &[written_kind, sum_kind], from, &sum, patched);
+        let born = self.left_to_source(born, from, &sum);
         let mut sum = sum;
         sum.adopt(born);
         sum
@@ -263,6 +267,7 @@ impl<'a> Walk<'a> {
             let data = data[(first - dests.start) * c..(last + 1 - dests.start) * c].to_vec();
             Some(Born {
                 cell: *cell,
+                left: BASE,
                 rows: first..last + 1,
                 data,
             })
@@ -271,6 +276,27 @@ impl<'a> Walk<'a> {
             .par_iter()
             .filter(|p| sites.contains(&p.patch.site));
         of_these_sites.filter_map(born).collect()
+    }
+
+    /// Leaves to the source what is the source's in residual streams that have just branched off, and
+    /// remains so: its rows from the first difference of the prompts on, as long as none is the base's.
+    /// (To the left of `from` no row is asked for any more.)
+    fn left_to_source(&self, born: Vec<Born>, from: usize, stream: &Rows) -> Vec<Born> {
+        let first = self.first_change.max(from);
+        let left = |born: Born| {
+            let rows = born.rows.clone().zip(born.data.chunks_exact(stream.c));
+            let of_source = rows.take_while(|(pos, row)| same_bits(row, stream.row(SOURCE, *pos)));
+            match of_source.count() {
+                n if n > 0 && born.rows.start == first => Born {
+                    left: SOURCE,
+                    rows: first + n..born.rows.end,
+                    data: born.data[n * stream.c..].to_vec(),
+                    ..born
+                },
+                _ => born,
+            }
+        };
+        born.into_iter().map(left).collect()
     }
 
     fn forward_linear(&mut self, x: View<'_>, layer: &Linear) -> Tensor {

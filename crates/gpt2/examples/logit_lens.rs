@@ -8,7 +8,7 @@
 use std::error::Error;
 
 use gpt2::{Pretrained, Site};
-use tensor::{Tensor, argmax, layer_norm, log_sum_exp, matmul_transposed};
+use tensor::{Tensor, argmax, log_sum_exp, matmul_transposed};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let model = Pretrained::load(&std::env::args().nth(1).unwrap_or_else(|| "tiny".to_owned()))?;
@@ -24,8 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     for (site, row) in stream {
         let x = Tensor::new(&[1, row.len()], row);
-        let ln_f = &model.model.ln_f;
-        let normalized = layer_norm(&x, &ln_f.weight, &ln_f.bias, ln_f.epsilon); // (1, C)
+        let normalized = model.model.ln_f.forward_rows(&x); // (1, C)
         let logits = matmul_transposed(&normalized, model.model.unembedding()).into_data(); // (V)
         let best = argmax(&logits);
         let p = (logits[best] - log_sum_exp(&logits)).exp();

@@ -11,7 +11,7 @@
 
 use gpt2::Site;
 use rayon::prelude::*;
-use tensor::{Tensor, argmax, layer_norm, log_sum_exp};
+use tensor::{Tensor, argmax, log_sum_exp};
 
 use crate::cache::run_with_cache_of;
 use crate::{ActivationCache, Error, Model};
@@ -98,9 +98,7 @@ pub fn logit_lens<'m>(
     let cache = run_with_cache_of(model, ids, |site| wanted.contains(&site))?;
     let points = accumulated_resid(&cache, n_layer); // (P, T, C)
     let [p, t, c] = points.dims();
-    let ln_f = &model.gpt2.ln_f;
-    let rows = points.reshape(&[p * t, c]);
-    let rows = layer_norm(&rows, &ln_f.weight, &ln_f.bias, ln_f.epsilon); // (P·T, C)
+    let rows = model.gpt2.ln_f.forward_rows(&points.reshape(&[p * t, c])); // (P·T, C)
 
     let mut top = Vec::new();
     let mut logits_of = Vec::new();

@@ -25,9 +25,7 @@ use std::ops::Range;
 use gpt2::Site;
 use gpt2::model::Block;
 use rayon::prelude::*;
-use tensor::{
-    Tensor, dot, gelu, layer_norm, linear, log_sum_exp, matmul_into, softmax_row, widest,
-};
+use tensor::{Tensor, dot, log_sum_exp, matmul_into, softmax_row, widest};
 
 use crate::cache::run_with_cache_of;
 use crate::heads::RepeatedTokens;
@@ -35,8 +33,6 @@ use crate::{ActivationCache, Error, Model};
 
 /// Rows that walk together: of GPT-2's width about 110 MB of activations.
 const ROWS: usize = 4096;
-/// Rows that go through the MLP together: its hidden layer is four times as wide as all else.
-const MLP_ROWS: usize = 1024;
 /// Tokens whose logits are held at once, for all rows: 32 MB.
 const TOKENS: usize = 2048;
 
@@ -160,26 +156,17 @@ impl Walk<'_> {
         let n = self.x.len() / c;
         let x = Tensor::new(&[n, c], std::mem::take(&mut self.x));
 
-        let normalized = layer_norm(&x, &ln_1.weight, &ln_1.bias, ln_1.epsilon);
-        let qkv = linear(&normalized, &attn.c_attn.weight, attn.c_attn.bias.data()); // (N, 3C)
+        let normalized = ln_1.forward_rows(&x);
+        let qkv = attn.c_attn.forward_rows(&normalized); // (N, 3C)
         drop(normalized);
         let z = self.attention(layer, &qkv); // (N, C)
         drop(qkv);
-        let mut mid = linear(&z, &attn.c_proj.weight, attn.c_proj.bias.data());
+        let mut mid = attn.c_proj.forward_rows(&z);
         mid.add_assign(&x);
 
-        let normalized = layer_norm(&mid, &ln_2.weight, &ln_2.bias, ln_2.epsilon);
-        let mut x = mid.into_data();
-        for start in (0..n).step_by(MLP_ROWS) {
-            let rows = normalized.view().rows(start..n.min(start + MLP_ROWS));
-            let mut hidden = linear(rows, &mlp.c_fc.weight, mlp.c_fc.bias.data()); // (rows, 4C)
-            gelu(&mut hidden);
-            let out = linear(&hidden, &mlp.c_proj.weight, mlp.c_proj.bias.data()); // (rows, C)
-            for (x, out) in x[start * c..].iter_mut().zip(out.data()) {
-                *x += out;
-            }
-        }
-        self.x = x;
+        let normalized = ln_2.forward_rows(&mid);
+        mid.add_assign(&mlp.forward_rows(&normalized));
+        self.x = mid.into_data();
     }
 
     /// What the heads gather, `(N, C)`, from each row's queries, keys and values, `(N, 3C)`.
@@ -241,10 +228,9 @@ impl Walk<'_> {
 
     /// Each run with the log probability of the token after each of its rows.
     fn ends(self) -> Vec<(Run, Vec<f32>)> {
-        let ln_f = &self.model.gpt2.ln_f;
         let c = self.model.gpt2.config.n_embd;
         let x = Tensor::new(&[self.x.len() / c, c], self.x);
-        let x = layer_norm(&x, &ln_f.weight, &ln_f.bias, ln_f.epsilon);
+        let x = self.model.gpt2.ln_f.forward_rows(&x);
         let next: Vec<u32> = (self.runs.iter())
             .flat_map(|run| &self.prompt.ids[run.rows.start + 1..run.rows.end + 1])
             .copied()

@@ -46,6 +46,7 @@ mod rows;
 mod walk;
 
 use gpt2::Gpt2;
+use gpt2::model::Mlp;
 
 use self::walk::Walk;
 use crate::ablation::given;
@@ -53,8 +54,6 @@ use crate::metric::Which;
 use crate::sweep::clean_and_corrupted;
 use crate::{Experiment, Measured, Metric, Patch, Unpatched, Watch};
 
-/// Rows that go through the MLP together: its hidden layer is four times as wide as all else.
-const MLP_ROWS: usize = 1024;
 /// Rows whose logits of all tokens are held together.
 const LOGIT_ROWS: usize = 64;
 /// How many rows of width C are held for each row of the walk, at the most: the residual stream before
@@ -94,7 +93,8 @@ pub fn run(
 
     let rows_of = |p: &Pending| t - p.patch.dests(t).start.max(first_change);
     let floats = memory / size_of::<f32>();
-    let fixed = MLP_ROWS * 14 * c + LOGIT_ROWS * model.config.vocab_size + 2 * t * HELD * c;
+    let fixed =
+        Mlp::ROWS_TOGETHER * 14 * c + LOGIT_ROWS * model.config.vocab_size + 2 * t * HELD * c;
     let rows = (floats.saturating_sub(fixed) / (HELD * c)).min(MOST_ROWS);
     let chunks = cut(&pending, rows, rows_of);
     let work_of = |p: &Pending| (rows_of(p) * (model.config.n_layer - p.patch.layer)) as f64;

@@ -3,12 +3,12 @@
 use gpt2::Gpt2;
 use gpt2::model::Linear;
 use rayon::prelude::*;
-use tensor::{Tensor, View, gelu, layer_norm, linear};
+use tensor::{Tensor, View, linear};
 
+use super::Pending;
 use super::attention::Attention;
 use super::ends::Ends;
 use super::rows::{BASE, Born, Rows, Run, SOURCE, add, same_bits};
-use super::{MLP_ROWS, Pending};
 use crate::ablation::Given;
 use crate::{Experiment, Patch, SiteKind};
 
@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
 
         // Queries, keys and values of the changed rows.
         let x = self.x.take();
-        let normalized = layer_norm(&x, &block.ln_1.weight, &block.ln_1.bias, block.ln_1.epsilon); // (R, C)
+        let normalized = block.ln_1.forward_rows(&x); // (R, C)
         self.x.data = x.into_data();
         let asking = self.x.runs_from(from);
         let (weight, bias) = (
@@ -169,25 +169,14 @@ impl<'a> Walk<'a> {
 
         // The MLP's output, added to the residual stream.
         let x = mid.take();
-        let normalized = layer_norm(&x, &block.ln_2.weight, &block.ln_2.bias, block.ln_2.epsilon);
+        let normalized = block.ln_2.forward_rows(&x);
         mid.data = x.into_data();
-        let mut mlp_out = Rows {
+        let mlp_out = Rows {
             runs: mid.runs.clone(),
-            data: Vec::new(),
+            data: block.mlp.forward_rows(&normalized).into_data(), // (R', C)
             c,
         };
-        for start in (0..normalized.n_rows()).step_by(MLP_ROWS) {
-            let rows = start..normalized.n_rows().min(start + MLP_ROWS);
-            let rows = normalized.view().rows(rows);
-            let mut hidden = self.forward_linear(rows, &block.mlp.c_fc); // (rows, 4C)
-            gelu(&mut hidden);
-            let out = self.forward_linear(hidden.view(), &block.mlp.c_proj); // (rows, C)
-            if mlp_out.data.is_empty() {
-                mlp_out.data = out.into_data();
-            } else {
-                mlp_out.data.extend(out.into_data());
-            }
-        }
+        self.flops += 16 * (normalized.n_rows() * c * c) as u64;
         drop(normalized);
         let kinds = [SiteKind::MlpOut, SiteKind::ResidPost];
         self.x = self.add_to(&mid, mlp_out, layer, kinds, from);
@@ -318,8 +307,7 @@ impl<'a> Walk<'a> {
             .copied()
             .collect();
         let rows = Tensor::new(&[rows.len() / c, c], rows);
-        let ln_f = &self.model.ln_f;
-        let normalized = layer_norm(&rows, &ln_f.weight, &ln_f.bias, ln_f.epsilon);
+        let normalized = self.model.ln_f.forward_rows(&rows);
         Ends {
             rows: Rows {
                 runs: self.x.runs_from(self.first_read),

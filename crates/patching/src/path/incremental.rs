@@ -4,14 +4,12 @@
 use std::collections::HashMap;
 
 use gpt2::Site;
-use gpt2::model::Linear;
+use gpt2::model::Mlp;
 use rayon::prelude::*;
-use tensor::{Tensor, View, gelu, layer_norm, linear};
+use tensor::{Tensor, linear};
 
 use super::{Ends, Head, HeadInput, Receivers, Task, rows_from};
 
-/// Rows that go through the MLP together: its hidden layer is four times as wide as all else.
-const MLP_ROWS: usize = 1024;
 /// How many rows of width C are held for each row of the walk, at the most: the residual stream, its
 /// normalised form, a packed copy, and what the MLP adds.
 const HELD: usize = 4;
@@ -73,7 +71,7 @@ pub fn run(task: &Task<'_>, memory: usize) -> Ends {
         positions: &positions,
     };
     let floats_a_sender = positions.len() * (HELD * c + heads.len() * model.config.head_size());
-    let floats = (memory / size_of::<f32>()).saturating_sub(MLP_ROWS * 10 * c);
+    let floats = (memory / size_of::<f32>()).saturating_sub(Mlp::ROWS_TOGETHER * 10 * c);
     let chunk_size = (floats / floats_a_sender.max(1)).max(1);
 
     // What no receiver hears leaves the base as it is.
@@ -148,8 +146,7 @@ impl Walk<'_> {
         let of_sender: &(dyn Fn(usize) -> Option<Tensor> + Sync) = match paths.receivers {
             Receivers::Logits => {
                 let x = Tensor::new(&[x.len() / c, c], x);
-                let ln_f = &model.ln_f;
-                let x = layer_norm(&x, &ln_f.weight, &ln_f.bias, ln_f.epsilon);
+                let x = model.ln_f.forward_rows(&x);
                 &move |index| {
                     let mut end = self.base_end.clone();
                     for (i, pos) in self.positions.iter().enumerate() {
@@ -209,22 +206,10 @@ impl Walk<'_> {
     fn add_mlp(&self, layer: usize, x: Vec<f32>) -> Vec<f32> {
         let model = self.task.model;
         let (block, c) = (&model.h[layer], model.config.n_embd);
-        let forward =
-            |x: View<'_>, layer: &Linear| linear(x, layer.weight.view(), layer.bias.data());
-        let x = Tensor::new(&[x.len() / c, c], x);
-        let normalized = layer_norm(&x, &block.ln_2.weight, &block.ln_2.bias, block.ln_2.epsilon);
-        let mut x = x.into_data();
-        for (i, rows) in x.chunks_mut(MLP_ROWS * c).enumerate() {
-            let start = i * MLP_ROWS;
-            let normalized = normalized.view().rows(start..start + rows.len() / c);
-            let mut hidden = forward(normalized, &block.mlp.c_fc); // (rows, 4C)
-            gelu(&mut hidden);
-            let mlp_out = forward(hidden.view(), &block.mlp.c_proj); // (rows, C)
-            rows.iter_mut()
-                .zip(mlp_out.data())
-                .for_each(|(x, m)| *x += m);
-        }
-        x
+        let mut x = Tensor::new(&[x.len() / c, c], x);
+        let normalized = block.ln_2.forward_rows(&x);
+        x.add_assign(&block.mlp.forward_rows(&normalized));
+        x.into_data()
     }
 
     /// What the receivers of a layer read in the stream as it enters the block.
@@ -238,7 +223,7 @@ impl Walk<'_> {
         let (block, c) = (&model.h[layer], model.config.n_embd);
         let head_size = model.config.head_size();
         let x = Tensor::new(&[x.len() / c, c], x);
-        let normalized = layer_norm(&x, &block.ln_1.weight, &block.ln_1.bias, block.ln_1.epsilon);
+        let normalized = block.ln_1.forward_rows(&x);
         for &receiver in receivers {
             let third = match input {
                 HeadInput::Q => 0,

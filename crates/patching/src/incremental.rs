@@ -50,12 +50,10 @@ use gpt2::model::Mlp;
 
 use self::walk::Walk;
 use crate::ablation::given;
-use crate::metric::Which;
+use crate::metric::{LOGIT_ROWS, Which};
 use crate::sweep::clean_and_corrupted;
 use crate::{Experiment, Measured, Metric, Patch, Unpatched, Watch};
 
-/// Rows whose logits of all tokens are held together.
-const LOGIT_ROWS: usize = 64;
 /// How many rows of width C are held for each row of the walk, at the most: the residual stream before
 /// and after attention, its normalised form, q, k, v, z, attention's output, and a packed copy.
 const HELD: usize = 9;

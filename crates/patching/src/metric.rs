@@ -4,7 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 
 use gpt2::Gpt2;
+use rayon::prelude::*;
 use tensor::{Tensor, View, log_sum_exp, matmul_transposed};
+
+/// Rows whose logits of all tokens are held together.
+pub(crate) const LOGIT_ROWS: usize = 64;
 
 /// How far a run has moved: one number from the logits of the next token (or, for [`Metric::Loss`],
 /// from those at several positions).
@@ -160,6 +164,34 @@ impl Metric<'_> {
                 )
             }
         }
+    }
+
+    /// The metric of many patched runs. Each is given by its number and the row `(C)` of its last position
+    /// after the last layer norm, which is all that is read of it, so the metric must not be a loss.
+    pub(crate) fn of_rows(
+        &self,
+        model: &Gpt2,
+        runs: &[(usize, &[f32])],
+        clean: &End<'_>,
+    ) -> Vec<f32> {
+        if let Some(tokens) = self.tokens() {
+            let of_run = |(run, row): &(usize, &[f32])| {
+                let end = End::of_tokens(model, &tokens, row);
+                self.of(Which::Patched(*run), &end, clean)
+            };
+            return runs.par_iter().map(of_run).collect();
+        }
+        let of_some = |runs: &[(usize, &[f32])]| -> Vec<f32> {
+            let rows = runs.iter().flat_map(|(_, row)| *row).copied().collect();
+            let rows = Tensor::new(&[runs.len(), model.config.n_embd], rows);
+            // The unembedding is read once for all of them.
+            let logits = matmul_transposed(&rows, model.unembedding());
+            let of_run = |(i, (run, _)): (usize, &(usize, &[f32]))| {
+                self.of(Which::Patched(*run), &End::All(logits.row(i).into()), clean)
+            };
+            runs.par_iter().enumerate().map(of_run).collect()
+        };
+        runs.chunks(LOGIT_ROWS).flat_map(of_some).collect()
     }
 
     /// The metric of a patched run from all logits of its next token, `(vocab_size)`, and from the clean

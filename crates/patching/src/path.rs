@@ -82,7 +82,6 @@ mod plain;
 use std::fmt;
 
 use gpt2::{Gpt2, Site};
-use rayon::prelude::*;
 use tensor::Tensor;
 
 use crate::metric::Which;
@@ -245,10 +244,21 @@ impl PathPatching {
         let read = |rows: &Tensor| metric.read(model, rows, experiment.base());
         let [clean, corrupted] =
             clean_and_corrupted(experiment.direction(), &source, &base).map(read);
-        let of_sender = |(i, rows): (usize, &Option<Tensor>)| match rows {
-            Some(rows) => metric.of(Which::Patched(i), &read(rows), &clean),
-            None => f32::NAN,
-        };
+        let reached = patched.iter().enumerate();
+        let reached = reached.filter_map(|(i, rows)| Some((i, rows.as_ref()?)));
+        let mut values = vec![f32::NAN; patched.len()];
+        if let Metric::Loss { .. } = metric {
+            let of_sender = |(i, rows)| (i, metric.of(Which::Patched(i), &read(rows), &clean));
+            reached
+                .map(of_sender)
+                .for_each(|(i, value)| values[i] = value);
+        } else {
+            let rows: Vec<(usize, &[f32])> = reached
+                .map(|(i, rows)| (i, rows.row(rows.n_rows() - 1)))
+                .collect();
+            let measured = metric.of_rows(model, &rows, &clean);
+            (rows.iter().zip(measured)).for_each(|((i, _), value)| values[*i] = value);
+        }
         Ok(Outcome {
             clean_metric: metric.of(Which::Clean, &clean, &clean),
             corrupted_metric: metric.of(Which::Corrupted, &corrupted, &clean),
@@ -259,7 +269,7 @@ impl PathPatching {
                     (0..model.config.n_layer).collect(),
                     (0..model.config.n_head).collect(),
                 ],
-                values: patched.par_iter().enumerate().map(of_sender).collect(),
+                values,
             },
         })
     }

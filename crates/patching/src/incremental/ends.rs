@@ -7,10 +7,9 @@ use gpt2::Gpt2;
 use rayon::prelude::*;
 use tensor::{Tensor, matmul_transposed};
 
-use super::LOGIT_ROWS;
 use super::rows::{Rows, SOURCE};
 use crate::Metric;
-use crate::metric::{End, Which, loss, mean};
+use crate::metric::{End, LOGIT_ROWS, Which, loss, mean};
 
 /// The rows of all runs after the last layer norm, at the positions that the metric reads.
 pub struct Ends {
@@ -50,37 +49,21 @@ impl Ends {
             let cell = self.rows.runs[run].cell;
             cell.unwrap_or_else(|| unreachable!("every patched run has a cell"))
         };
-        let value = |run: usize, end: &End<'_>| metric.of(Which::Patched(which(run)), end, clean);
-        let last = self.read.end - 1;
-        let measured: Vec<f32> = match (metric, metric.tokens()) {
-            (Metric::Loss { from, to }, _) => {
+        let measured: Vec<f32> = match metric {
+            Metric::Loss { from, to } => {
                 let losses = self.losses(model, base, to);
                 let of_run = |&run: &usize| {
                     let loss = |pos: usize| losses[self.rows.find(run, pos)];
-                    value(run, &End::Loss(mean((from..to).map(loss))))
+                    let end = End::Loss(mean((from..to).map(loss)));
+                    metric.of(Which::Patched(which(run)), &end, clean)
                 };
                 patched.iter().map(of_run).collect()
             }
-            (_, Some(tokens)) => {
-                let of_run = |&run: &usize| {
-                    value(
-                        run,
-                        &End::of_tokens(model, &tokens, self.rows.row(run, last)),
-                    )
-                };
-                patched.par_iter().map(of_run).collect()
-            }
             _ => {
-                let of_some = |runs: &[usize]| -> Vec<f32> {
-                    let rows = runs.iter().flat_map(|&run| self.rows.row(run, last));
-                    let rows = Tensor::new(&[runs.len(), self.rows.c], rows.copied().collect());
-                    // The unembedding is read once for all of them.
-                    let logits = matmul_transposed(&rows, model.unembedding());
-                    let of_run =
-                        |(i, &run): (usize, &usize)| value(run, &End::All(logits.row(i).into()));
-                    runs.par_iter().enumerate().map(of_run).collect()
-                };
-                patched.chunks(LOGIT_ROWS).flat_map(of_some).collect()
+                let last = self.read.end - 1;
+                let row = |&run: &usize| (which(run), self.rows.row(run, last));
+                let rows: Vec<(usize, &[f32])> = patched.iter().map(row).collect();
+                metric.of_rows(model, &rows, clean)
             }
         };
         for (run, measured) in patched.into_iter().zip(measured) {

@@ -18,7 +18,7 @@ use crate::metric::{MetricArgs, MetricReport};
 use crate::output::Output;
 use crate::pairs::{ANSWERS, CLEAN};
 use crate::render::write_figure;
-use crate::report::Prompt;
+use crate::report::{self, Prompt};
 use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
 use crate::selection::{SelectionArgs, axis_labels};
 
@@ -210,10 +210,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             image: output.path().display().to_string(),
             study: &study,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(

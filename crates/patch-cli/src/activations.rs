@@ -16,7 +16,7 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, ExportArgs, Grid, Provenance, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{Prompt, pad, pad_left};
+use crate::report::{self, Prompt, pad, pad_left};
 
 /// Arguments of `activations`.
 #[derive(clap::Args)]
@@ -111,7 +111,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.save.is_some() {
         exports.write(&args.study(&studied, &prompt, &cache)?)?;
     }
-    let mut out = io::stdout().lock();
     if args.model.json {
         let report = Report {
             model: &model.name,
@@ -120,10 +119,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             prompt: &prompt,
             activations: rows,
         };
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
+    let mut out = io::stdout().lock();
     writeln!(out, "{}\n{}\n", prompt.row(), prompt.id_row())?;
     write_table(&mut out, &rows)?;
     for path in exports.paths() {

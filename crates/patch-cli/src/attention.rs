@@ -13,7 +13,7 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::ProcessArgs;
-use crate::report::Prompt;
+use crate::report::{self, Prompt};
 use crate::study::{StudyArgs, checked};
 
 /// Arguments of `attention`.
@@ -132,10 +132,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             prompt: &prompt,
             study: &study,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;

@@ -11,7 +11,7 @@ use crate::common::ModelArgs;
 use crate::export::{Grid, Study};
 use crate::failure::Failure;
 use crate::processing::ProcessArgs;
-use crate::report::{Prompt, highest_heads, pad};
+use crate::report::{self, Prompt, highest_heads, pad};
 use crate::study::{StudyArgs, grid_of_heads};
 
 /// Arguments of `detect`.
@@ -113,10 +113,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             exclude_current_token: args.exclude_current_token,
             study: &study,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(out, "{}\n{}\n", prompt.row(), prompt.id_row())?;

@@ -165,10 +165,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             attribution: compared.as_ref().map(AttributionReport::from),
             study: &study,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(out, "{}\n{}\n", prompt.row(), prompt.id_row())?;

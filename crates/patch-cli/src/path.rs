@@ -19,6 +19,7 @@ use crate::metric::{MetricArgs, MetricKind, MetricReport};
 use crate::output::Output;
 use crate::pairs::{PairArgs, PairReport, ReadyPair, SetArgs};
 use crate::render::write_figure;
+use crate::report;
 use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
 
 const EXAMPLES: &str = "\
@@ -260,10 +261,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             image: output.path().display().to_string(),
             study: &exported,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
 
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();

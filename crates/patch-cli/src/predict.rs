@@ -100,7 +100,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for (text, ids) in prompts {
         predictions.push(args.predict(&studied, text, &ids, &answers)?);
     }
-    let mut out = io::stdout().lock();
     if args.model.json {
         let report = Report {
             model: &studied.pretrained.name,
@@ -109,10 +108,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             first: &predictions[0],
             compare: predictions.get(1),
         };
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
+    let mut out = io::stdout().lock();
     write_prompts(&mut out, &predictions)?;
     write_answers(&mut out, &predictions)?;
     let titles: Vec<String> = (predictions.iter().enumerate())

@@ -10,6 +10,16 @@ use serde::Serialize;
 use tensor::Tensor;
 use unicode_width::UnicodeWidthStr;
 
+use crate::failure::Failure;
+
+/// Prints what `--json` asks for: one line of JSON on stdout.
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    writeln!(out)?;
+    Ok(())
+}
+
 /// A prompt with its tokens.
 #[derive(Serialize)]
 pub struct Prompt {

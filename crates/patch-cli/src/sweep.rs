@@ -228,10 +228,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             image: output.path().display().to_string(),
             study: &exported,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
 
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();

@@ -18,7 +18,7 @@ use crate::metric::{MetricArgs, MetricReport};
 use crate::output::Output;
 use crate::pairs::{ANSWERS, CLEAN};
 use crate::render::write_figure;
-use crate::report::{self, Prompt};
+use crate::report::{self, Prompt, signed};
 use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
 use crate::selection::{SelectionArgs, axis_labels};
 
@@ -179,7 +179,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
                 center: Some(unablated),
                 legend: vec![format!(
                     "Without ablation: {}, the middle colour.",
-                    format!("{unablated:+.2}").replace('-', "−")
+                    signed(unablated)
                 )],
                 ..Grid::default()
             });
@@ -224,15 +224,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     writeln!(out, "unablated  {unablated:+.4}\n")?;
     let in_terminal = options.applied(&figure.without_subtitle());
     write_figure(&mut out, &in_terminal, terminal_style())?;
-    writeln!(
-        out,
-        "\n{n_cells} ablated runs in {sweep_seconds:.2} s; {:.2} s from start to end\nwrote {}",
-        start.elapsed().as_secs_f64(),
-        output.path().display()
-    )?;
-    for path in exports.paths() {
-        writeln!(out, "wrote {}", path.display())?;
-    }
+    let work = format!("{n_cells} ablated runs");
+    let files = [&[output.path()][..], &exports.paths()].concat();
+    report::write_end(&mut out, &work, sweep_seconds, start, files)?;
     Ok(())
 }
 

@@ -125,9 +125,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         for difference in &differences {
             writeln!(out, "{}", difference.words())?;
         }
-        for path in output.iter().map(Output::path).chain(exports.paths()) {
-            writeln!(out, "wrote {}", path.display())?;
-        }
+        let files = output.iter().map(Output::path).chain(exports.paths());
+        report::write_files(&mut out, files)?;
     }
     let worst = differences.iter().map(|difference| difference.largest);
     let worst = worst.fold(0.0, f32::max);

@@ -19,7 +19,7 @@ use crate::metric::{MetricArgs, MetricKind, MetricReport};
 use crate::output::Output;
 use crate::pairs::{PairArgs, PairReport, ReadyPair, SetArgs};
 use crate::render::write_figure;
-use crate::report;
+use crate::report::{self, signed};
 use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
 
 const EXAMPLES: &str = "\
@@ -292,15 +292,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         true => format!(" for each of {} pairs", pairs.len()),
         false => String::new(),
     };
-    writeln!(
-        out,
-        "\n{n_senders} senders{each} in {path_seconds:.2} s; {:.2} s from start to end\nwrote {}",
-        start.elapsed().as_secs_f64(),
-        output.path().display()
-    )?;
-    for path in exports.paths() {
-        writeln!(out, "wrote {}", path.display())?;
-    }
+    let work = format!("{n_senders} senders{each}");
+    let files = [&[output.path()][..], &exports.paths()].concat();
+    report::write_end(&mut out, &work, path_seconds, start, files)?;
     Ok(())
 }
 
@@ -437,7 +431,6 @@ impl Args {
             legend: vec![colors.clone(), more],
             ..Grid::default()
         };
-        let signed = |value: f32| format!("{value:+.2}").replace('-', "−");
         let of_pair = |(pair, done): (&ReadyPair, &Done)| {
             let name = match self.set.is_asked_for() {
                 true => format!("{name}, pair {}", pair.pair.line),

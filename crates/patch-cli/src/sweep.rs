@@ -18,7 +18,7 @@ use crate::metric::{MetricArgs, MetricReport};
 use crate::output::Output;
 use crate::pairs::{PairArgs, PairReport, ReadyPair, SetArgs};
 use crate::render::write_figure;
-use crate::report::{self, quoted};
+use crate::report::{self, quoted, signed};
 use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
 use crate::selection::{SelectionArgs, axis_labels};
 
@@ -266,19 +266,10 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     writeln!(out, "corrupted  {corrupted_metric:+.4}\n")?;
     let in_terminal = options.applied(&figure.without_subtitle());
     write_figure(&mut out, &in_terminal, terminal_style())?;
-    writeln!(
-        out,
-        "\n{n_cells} patched runs in {sweep_seconds:.2} s; {:.2} s from start to end\nwrote {}",
-        start.elapsed().as_secs_f64(),
-        output.path().display()
-    )?;
-    for path in exports
-        .paths()
-        .into_iter()
-        .chain(page.iter().map(Output::path))
-    {
-        writeln!(out, "wrote {}", path.display())?;
-    }
+    let files = [&[output.path()][..], &exports.paths()].concat();
+    let files = files.into_iter().chain(page.iter().map(Output::path));
+    let work = format!("{n_cells} patched runs");
+    report::write_end(&mut out, &work, sweep_seconds, start, files)?;
     Ok(())
 }
 
@@ -552,7 +543,6 @@ fn axes_of(average: &Average) -> Vec<AxisLabels> {
 
 /// Where the unpatched runs lie.
 fn unpatched([clean, corrupted]: [f32; 2]) -> String {
-    let signed = |value: f32| format!("{value:+.2}").replace('-', "−");
     format!(
         "Unpatched: clean {}, corrupted {}.",
         signed(clean),

@@ -109,8 +109,8 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let exports = args.export.prepare(kinds.len())?;
     let (how, text) = args.how_and_text()?;
     let model = args.model.load()?;
-    let ids = args.model.encode(&model, &text)?;
-    let prompt = Prompt::new(&model.tokenizer, &text, &ids);
+    let prompt = args.model.prompt(&model, &text)?;
+    let ids = &prompt.ids;
     let answers = args
         .text
         .is_none()
@@ -131,7 +131,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
 
     // To resample is to patch from the other prompts, and to take the mean of what that does.
     let experiments = match replacement {
-        Replacement::By(ablation) => vec![Experiment::ablation(&model.model, ids, ablation)?],
+        Replacement::By(ablation) => {
+            vec![Experiment::ablation(&model.model, ids.clone(), ablation)?]
+        }
         Replacement::Resampled(others) => {
             let patched_from =
                 |other| Experiment::new(&model.model, ids.clone(), other, Direction::Noising);
@@ -346,14 +348,8 @@ impl Args {
             )));
         }
         let encode = |(line, text): (usize, String)| {
-            self.model
-                .encode(model, &text)
-                .map_err(|failure| match failure {
-                    Failure::Input(reason) => {
-                        Failure::Input(format!("{}, line {line}: {reason}", path.display()))
-                    }
-                    other => other,
-                })
+            let ids = self.model.encode(model, &text);
+            ids.map_err(|failure| failure.at(&format!("{}, line {line}", path.display())))
         };
         texts
             .into_iter()

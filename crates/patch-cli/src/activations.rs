@@ -99,14 +99,13 @@ impl From<Summary> for Row {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let studied = args.process.load(&args.model)?;
     let model = &studied.pretrained;
-    let ids = args.model.encode(model, &args.text)?;
+    let prompt = args.model.prompt(model, &args.text)?;
     let chosen = args.chosen(model.model.config.n_layer)?;
-    args.model.warn_of_unknown_tokens(model, &ids);
+    args.model.warn_of_unknown_tokens(model, &prompt.ids);
 
     // Before the run, which may be long: whether the file can be written.
     let exports = args.exports()?.prepare(chosen.len())?;
-    let cache = run_with_cache_of(studied.model(), &ids, |site| chosen.contains(&site))?;
-    let prompt = Prompt::new(&model.tokenizer, &args.text, &ids);
+    let cache = run_with_cache_of(studied.model(), &prompt.ids, |site| chosen.contains(&site))?;
     let rows: Vec<Row> = cache.summaries().into_iter().map(Row::from).collect();
     if args.save.is_some() {
         exports.write(&args.study(&studied, &prompt, &cache)?)?;

@@ -74,13 +74,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for head in &heads {
         checked(*head, model)?;
     }
-    let ids = args.model.encode(model, &args.text)?;
-    args.model.warn_of_unknown_tokens(model, &ids);
-    let prompt = Prompt::new(&model.tokenizer, &args.text, &ids);
+    let prompt = args.model.prompt(model, &args.text)?;
+    args.model.warn_of_unknown_tokens(model, &prompt.ids);
 
     let is_of = |layer| args.all || heads.iter().any(|head| head.layer == layer);
     let wanted = |site| matches!(site, Site::Pattern(layer) if is_of(layer));
-    let cache = run_with_cache_of(studied.model(), &ids, wanted)?;
+    let cache = run_with_cache_of(studied.model(), &prompt.ids, wanted)?;
     let tokens = |name: &str| AxisLabels::new(name, prompt.tokens.iter().cloned());
     let config = &model.model.config;
     let grids = match args.all {

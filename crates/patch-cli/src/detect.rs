@@ -78,9 +78,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let outputs = args.study.prepare(&[], kinds.len())?;
     let studied = args.process.load(&args.model)?;
     let model = &studied.pretrained;
-    let ids = args.model.encode(model, &args.text)?;
-    args.model.warn_of_unknown_tokens(model, &ids);
-    let prompt = Prompt::new(&model.tokenizer, &args.text, &ids);
+    let prompt = args.model.prompt(model, &args.text)?;
+    args.model.warn_of_unknown_tokens(model, &prompt.ids);
     let options = DetectOptions {
         error_measure: args.error_measure,
         exclude_bos: args.exclude_bos,
@@ -88,7 +87,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let mut found: Vec<(HeadKind, Tensor)> = Vec::new();
     for kind in kinds {
-        found.push((kind, detect(studied.model(), &ids, kind, options)?));
+        found.push((kind, detect(studied.model(), &prompt.ids, kind, options)?));
     }
     let grids = found.iter().map(|(kind, scores)| Grid {
         value_label: match args.error_measure {

@@ -204,12 +204,8 @@ impl PairArgs {
         let ready = |(pair, texts): (Pair, &patching::prompts::PromptPair)| {
             let answers = Some([texts.a.as_str(), texts.b.as_str()]);
             let named = metric.named(model, pair.experiment.n_tokens(), answers);
-            let in_line = |failure| match failure {
-                Failure::Input(reason) => {
-                    Failure::Input(format!("{}, line {}: {reason}", set.name, pair.line))
-                }
-                other => other,
-            };
+            let in_line =
+                |failure: Failure| failure.at(&format!("{}, line {}", set.name, pair.line));
             let prompt = |text: &str, ids: &[u32]| Prompt::new(&model.tokenizer, text, ids);
             Ok(ReadyPair {
                 clean: prompt(&texts.clean, pair.experiment.clean()),
@@ -257,15 +253,8 @@ impl PairArgs {
         model: &Pretrained,
     ) -> Result<(Prompt, Prompt), Failure> {
         let prompt = |which: &str, text: &str| {
-            let ids = model_args
-                .encode(model, text)
-                .map_err(|failure| match failure {
-                    Failure::Input(message) => {
-                        Failure::Input(format!("the {which} prompt: {message}"))
-                    }
-                    other => other,
-                })?;
-            Ok::<_, Failure>(Prompt::new(&model.tokenizer, text, &ids))
+            let prompt = model_args.prompt(model, text);
+            prompt.map_err(|failure| failure.at(&format!("the {which} prompt")))
         };
         let clean = prompt("clean", self.clean.as_deref().unwrap_or(CLEAN))?;
         let corrupted = prompt("corrupted", self.corrupted.as_deref().unwrap_or(CORRUPTED))?;

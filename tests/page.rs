@@ -30,6 +30,15 @@ fn page(folder: &Folder, args: &[&str]) -> (PathBuf, Value) {
     (folder.file("page.html"), json)
 }
 
+/// [`page`] in a browser, its folder, and what `--json` printed; nothing where there is no browser.
+fn open(args: &[&str]) -> Option<(Browser, Folder, Value)> {
+    let browser = Browser::start()?;
+    let folder = Folder::new();
+    let (file, json) = page(&folder, args);
+    browser.open(&file);
+    Some((browser, folder, json))
+}
+
 /// A number as the page writes it.
 fn written(value: f64) -> String {
     let sign = if value > 0.0 { "+" } else { "" };
@@ -100,12 +109,9 @@ fn patched_logits(tiny: &Pretrained, patch: Patch) -> Vec<f32> {
 
 #[test]
 fn hovering_over_a_cell_shows_the_number_that_json_has() {
-    let Some(browser) = Browser::start() else {
+    let Some((browser, _folder, json)) = open(&[]) else {
         return;
     };
-    let folder = Folder::new();
-    let (file, json) = page(&folder, &[]);
-    browser.open(&file);
     assert_eq!(
         browser.text("#title"),
         "Patching resid_post from the clean into the corrupted run"
@@ -136,12 +142,9 @@ fn hovering_over_a_cell_shows_the_number_that_json_has() {
 
 #[test]
 fn a_click_shows_what_the_patched_run_says_next_beside_the_unpatched_ones() {
-    let Some(browser) = Browser::start() else {
+    let Some((browser, _folder, _)) = open(&[]) else {
         return;
     };
-    let folder = Folder::new();
-    let (file, _) = page(&folder, &[]);
-    browser.open(&file);
     let tiny = Pretrained::tiny().unwrap();
     for (run, text) in [("clean", CLEAN), ("corrupted", CORRUPTED)] {
         let ids = tiny.tokenizer.encode(text).unwrap();
@@ -241,10 +244,6 @@ fn sites_and_metrics_can_be_switched() {
 
 #[test]
 fn prompts_that_are_markup_are_shown_as_text() {
-    let Some(browser) = Browser::start() else {
-        return;
-    };
-    let folder = Folder::new();
     let [clean, corrupted] =
         [CLEAN, CORRUPTED].map(|text| format!("{MARKUP}{{{{script}}}} {text}"));
     let args = [
@@ -256,8 +255,9 @@ fn prompts_that_are_markup_are_shown_as_text() {
         "script",
         "img",
     ];
-    let (file, _) = page(&folder, &args);
-    browser.open(&file);
+    let Some((browser, folder, _)) = open(&args) else {
+        return;
+    };
     // An alert would make every further command fail.
     assert_eq!(browser.text("#texts dd"), clean);
     assert_eq!(
@@ -270,19 +270,16 @@ fn prompts_that_are_markup_are_shown_as_text() {
     );
     assert_eq!(browser.script("return document.scripts.length", &[]), 2);
     assert_eq!(browser.console(), [""; 0]);
-    let html = fs::read_to_string(&file).unwrap();
+    let html = fs::read_to_string(folder.file("page.html")).unwrap();
     assert_eq!(html.matches("</script").count(), 2);
 }
 
 #[test]
 fn the_page_asks_nobody_for_anything_and_stops_a_script_that_would() {
-    let Some(browser) = Browser::start() else {
+    let Some((browser, folder, _)) = open(&[]) else {
         return;
     };
-    let folder = Folder::new();
-    let (file, _) = page(&folder, &[]);
-    browser.open(&file);
-    let address = format!("file://{}", file.display());
+    let address = format!("file://{}", folder.file("page.html").display());
     browser.click(&cell(3, 3));
     assert_eq!(browser.requests(), [address]);
     assert_eq!(browser.console(), [""; 0]);
@@ -314,12 +311,9 @@ fn the_page_asks_nobody_for_anything_and_stops_a_script_that_would() {
 
 #[test]
 fn the_keyboard_reaches_every_cell_and_the_focus_is_seen() {
-    let Some(browser) = Browser::start() else {
+    let Some((browser, _folder, json)) = open(&[]) else {
         return;
     };
-    let folder = Folder::new();
-    let (file, json) = page(&folder, &[]);
-    browser.open(&file);
     let at = || {
         let place = browser.script(
             "const {row, column} = document.activeElement.dataset; return [Number(row), Number(column)]",
@@ -387,12 +381,9 @@ fn the_keyboard_reaches_every_cell_and_the_focus_is_seen() {
 
 #[test]
 fn light_and_dark_and_the_order_of_tables_can_be_changed() {
-    let Some(browser) = Browser::start() else {
+    let Some((browser, _folder, _)) = open(&[]) else {
         return;
     };
-    let folder = Folder::new();
-    let (file, _) = page(&folder, &[]);
-    browser.open(&file);
     // The sum of the background's red, green and blue.
     let brightness = || {
         let script =
@@ -454,12 +445,9 @@ fn light_and_dark_and_the_order_of_tables_can_be_changed() {
 
 #[test]
 fn pointing_at_a_token_shows_where_a_head_attends_in_both_runs() {
-    let Some(browser) = Browser::start() else {
+    let Some((browser, _folder, _)) = open(&[]) else {
         return;
     };
-    let folder = Folder::new();
-    let (file, _) = page(&folder, &[]);
-    browser.open(&file);
     let tiny = Pretrained::tiny().unwrap();
     let weights = |text: &str, layer: usize, head: usize, dest: usize| {
         let ids = tiny.tokenizer.encode(text).unwrap();
@@ -520,32 +508,27 @@ fn pointing_at_a_token_shows_where_a_head_attends_in_both_runs() {
 
 #[test]
 fn a_long_prompt_fits_a_window_and_a_sheet_of_paper() {
-    let Some(browser) = Browser::start() else {
-        return;
-    };
-    let folder = Folder::new();
     let story = "Then Mary and Paul went to the shops and the man gave a bottle of milk to Anna. "
         .repeat(3);
     let [clean, corrupted] =
         ["John", "Mary"].map(|name| format!("{story}Then {name} gave the bag to"));
-    let (file, json) = page(
-        &folder,
-        &[
-            "--clean",
-            &clean,
-            "--corrupted",
-            &corrupted,
-            "--logit-diff",
-            " John",
-            " Mary",
-        ],
-    );
+    let args = [
+        "--clean",
+        &clean,
+        "--corrupted",
+        &corrupted,
+        "--logit-diff",
+        " John",
+        " Mary",
+    ];
+    let Some((browser, _folder, json)) = open(&args) else {
+        return;
+    };
     let columns = json["grids"][0]["axes"][1]["labels"]
         .as_array()
         .unwrap()
         .len();
     assert!((60..=70).contains(&columns), "{columns}");
-    browser.open(&file);
     let overflow = || {
         let script = "const [root, grid] = [document.documentElement, document.getElementById('heatmap')];
             return [root.scrollWidth - root.clientWidth, grid.offsetWidth - grid.parentElement.clientWidth]";

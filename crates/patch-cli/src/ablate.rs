@@ -18,7 +18,7 @@ use crate::metric::{MetricArgs, MetricReport};
 use crate::output::Output;
 use crate::pairs::{ANSWERS, CLEAN};
 use crate::render::write_figure;
-use crate::report::Prompt;
+use crate::report::{self, Prompt, signed};
 use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
 use crate::selection::{SelectionArgs, axis_labels};
 
@@ -109,8 +109,8 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let exports = args.export.prepare(kinds.len())?;
     let (how, text) = args.how_and_text()?;
     let model = args.model.load()?;
-    let ids = args.model.encode(&model, &text)?;
-    let prompt = Prompt::new(&model.tokenizer, &text, &ids);
+    let prompt = args.model.prompt(&model, &text)?;
+    let ids = &prompt.ids;
     let answers = args
         .text
         .is_none()
@@ -131,7 +131,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
 
     // To resample is to patch from the other prompts, and to take the mean of what that does.
     let experiments = match replacement {
-        Replacement::By(ablation) => vec![Experiment::ablation(&model.model, ids, ablation)?],
+        Replacement::By(ablation) => {
+            vec![Experiment::ablation(&model.model, ids.clone(), ablation)?]
+        }
         Replacement::Resampled(others) => {
             let patched_from =
                 |other| Experiment::new(&model.model, ids.clone(), other, Direction::Noising);
@@ -179,7 +181,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
                 center: Some(unablated),
                 legend: vec![format!(
                     "Without ablation: {}, the middle colour.",
-                    format!("{unablated:+.2}").replace('-', "−")
+                    signed(unablated)
                 )],
                 ..Grid::default()
             });
@@ -210,10 +212,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             image: output.path().display().to_string(),
             study: &study,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(
@@ -227,15 +226,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     writeln!(out, "unablated  {unablated:+.4}\n")?;
     let in_terminal = options.applied(&figure.without_subtitle());
     write_figure(&mut out, &in_terminal, terminal_style())?;
-    writeln!(
-        out,
-        "\n{n_cells} ablated runs in {sweep_seconds:.2} s; {:.2} s from start to end\nwrote {}",
-        start.elapsed().as_secs_f64(),
-        output.path().display()
-    )?;
-    for path in exports.paths() {
-        writeln!(out, "wrote {}", path.display())?;
-    }
+    let work = format!("{n_cells} ablated runs");
+    let files = [&[output.path()][..], &exports.paths()].concat();
+    report::write_end(&mut out, &work, sweep_seconds, start, files)?;
     Ok(())
 }
 
@@ -355,14 +348,8 @@ impl Args {
             )));
         }
         let encode = |(line, text): (usize, String)| {
-            self.model
-                .encode(model, &text)
-                .map_err(|failure| match failure {
-                    Failure::Input(reason) => {
-                        Failure::Input(format!("{}, line {line}: {reason}", path.display()))
-                    }
-                    other => other,
-                })
+            let ids = self.model.encode(model, &text);
+            ids.map_err(|failure| failure.at(&format!("{}, line {line}", path.display())))
         };
         texts
             .into_iter()

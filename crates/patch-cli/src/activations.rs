@@ -16,7 +16,7 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, ExportArgs, Grid, Provenance, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{Prompt, pad, pad_left};
+use crate::report::{self, Prompt, pad, pad_left};
 
 /// Arguments of `activations`.
 #[derive(clap::Args)]
@@ -99,19 +99,17 @@ impl From<Summary> for Row {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let studied = args.process.load(&args.model)?;
     let model = &studied.pretrained;
-    let ids = args.model.encode(model, &args.text)?;
+    let prompt = args.model.prompt(model, &args.text)?;
     let chosen = args.chosen(model.model.config.n_layer)?;
-    args.model.warn_of_unknown_tokens(model, &ids);
+    args.model.warn_of_unknown_tokens(model, &prompt.ids);
 
     // Before the run, which may be long: whether the file can be written.
     let exports = args.exports()?.prepare(chosen.len())?;
-    let cache = run_with_cache_of(studied.model(), &ids, |site| chosen.contains(&site))?;
-    let prompt = Prompt::new(&model.tokenizer, &args.text, &ids);
+    let cache = run_with_cache_of(studied.model(), &prompt.ids, |site| chosen.contains(&site))?;
     let rows: Vec<Row> = cache.summaries().into_iter().map(Row::from).collect();
     if args.save.is_some() {
         exports.write(&args.study(&studied, &prompt, &cache)?)?;
     }
-    let mut out = io::stdout().lock();
     if args.model.json {
         let report = Report {
             model: &model.name,
@@ -120,10 +118,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             prompt: &prompt,
             activations: rows,
         };
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
+    let mut out = io::stdout().lock();
     writeln!(out, "{}\n{}\n", prompt.row(), prompt.id_row())?;
     write_table(&mut out, &rows)?;
     for path in exports.paths() {

@@ -13,7 +13,7 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::ProcessArgs;
-use crate::report::Prompt;
+use crate::report::{self, Prompt};
 use crate::study::{StudyArgs, checked};
 
 /// Arguments of `attention`.
@@ -74,13 +74,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for head in &heads {
         checked(*head, model)?;
     }
-    let ids = args.model.encode(model, &args.text)?;
-    args.model.warn_of_unknown_tokens(model, &ids);
-    let prompt = Prompt::new(&model.tokenizer, &args.text, &ids);
+    let prompt = args.model.prompt(model, &args.text)?;
+    args.model.warn_of_unknown_tokens(model, &prompt.ids);
 
     let is_of = |layer| args.all || heads.iter().any(|head| head.layer == layer);
     let wanted = |site| matches!(site, Site::Pattern(layer) if is_of(layer));
-    let cache = run_with_cache_of(studied.model(), &ids, wanted)?;
+    let cache = run_with_cache_of(studied.model(), &prompt.ids, wanted)?;
     let tokens = |name: &str| AxisLabels::new(name, prompt.tokens.iter().cloned());
     let config = &model.model.config;
     let grids = match args.all {
@@ -132,10 +131,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             prompt: &prompt,
             study: &study,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;

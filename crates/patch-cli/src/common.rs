@@ -9,7 +9,7 @@ use terminal_size::Width;
 use crate::failure::Failure;
 use crate::names;
 use crate::render::{TerminalColor, TerminalStyle};
-use crate::report;
+use crate::report::{self, Prompt};
 
 /// Arguments of every subcommand that runs a model.
 #[derive(clap::Args)]
@@ -82,6 +82,12 @@ impl ModelArgs {
         }
         model.model.check_prompt(&ids)?;
         Ok(ids)
+    }
+
+    /// A prompt with its tokens, which the model must be able to read.
+    pub fn prompt(&self, model: &Pretrained, text: &str) -> Result<Prompt, Failure> {
+        let ids = self.encode(model, text)?;
+        Ok(Prompt::new(&model.tokenizer, text, &ids))
     }
 
     /// Warns once of tokens that the model was not trained on.

@@ -19,7 +19,7 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Form, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{Prompt, pad};
+use crate::report::{self, Prompt, pad};
 use crate::study::{StudyArgs, Vocab};
 
 /// Arguments of `compose`.
@@ -205,10 +205,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             circuit: circuit.as_ref(),
             study: &study,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(out, "{}", studied.label())?;

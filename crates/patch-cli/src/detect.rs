@@ -11,7 +11,7 @@ use crate::common::ModelArgs;
 use crate::export::{Grid, Study};
 use crate::failure::Failure;
 use crate::processing::ProcessArgs;
-use crate::report::{Prompt, highest_heads, pad};
+use crate::report::{self, Prompt, highest_heads, pad};
 use crate::study::{StudyArgs, grid_of_heads};
 
 /// Arguments of `detect`.
@@ -78,9 +78,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let outputs = args.study.prepare(&[], kinds.len())?;
     let studied = args.process.load(&args.model)?;
     let model = &studied.pretrained;
-    let ids = args.model.encode(model, &args.text)?;
-    args.model.warn_of_unknown_tokens(model, &ids);
-    let prompt = Prompt::new(&model.tokenizer, &args.text, &ids);
+    let prompt = args.model.prompt(model, &args.text)?;
+    args.model.warn_of_unknown_tokens(model, &prompt.ids);
     let options = DetectOptions {
         error_measure: args.error_measure,
         exclude_bos: args.exclude_bos,
@@ -88,7 +87,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let mut found: Vec<(HeadKind, Tensor)> = Vec::new();
     for kind in kinds {
-        found.push((kind, detect(studied.model(), &ids, kind, options)?));
+        found.push((kind, detect(studied.model(), &prompt.ids, kind, options)?));
     }
     let grids = found.iter().map(|(kind, scores)| Grid {
         value_label: match args.error_measure {
@@ -113,10 +112,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             exclude_current_token: args.exclude_current_token,
             study: &study,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(out, "{}\n{}\n", prompt.row(), prompt.id_row())?;

@@ -12,6 +12,7 @@ use crate::figure::{FigureArgs, write_picture};
 use crate::output::Output;
 use crate::plot::Part;
 use crate::render::write_figure;
+use crate::report;
 
 /// Arguments of `diff`.
 #[derive(clap::Args)]
@@ -111,23 +112,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if let Some(output) = &output {
         write_picture(&figure, &options, output, &study.provenance)?;
     }
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     if args.json {
         let report = Report {
             study: &study,
             differences: &differences,
         };
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
+        report::print_json(&report)?;
     } else {
+        let mut out = anstream::AutoStream::auto(io::stdout()).lock();
         write_figure(&mut out, &options.applied(&figure), terminal_style())?;
         writeln!(out)?;
         for difference in &differences {
             writeln!(out, "{}", difference.words())?;
         }
-        for path in output.iter().map(Output::path).chain(exports.paths()) {
-            writeln!(out, "wrote {}", path.display())?;
-        }
+        let files = output.iter().map(Output::path).chain(exports.paths());
+        report::write_files(&mut out, files)?;
     }
     let worst = differences.iter().map(|difference| difference.largest);
     let worst = worst.fold(0.0, f32::max);

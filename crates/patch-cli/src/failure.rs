@@ -21,6 +21,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The same, with the place of what the user gave in front.
+    pub fn at(self, place: &str) -> Self {
+        match self {
+            Self::Input(reason) => Self::Input(format!("{place}: {reason}")),
+            other => other,
+        }
+    }
+
     /// Says what is wrong on stderr, and gives the exit code.
     pub fn report(self) -> ExitCode {
         let (message, code) = match self {

@@ -15,7 +15,7 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Form, Grid, NamedText, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{largest_heads, pad, quoted};
+use crate::report::{self, largest_heads, pad, quoted};
 use crate::running::progress_bar;
 use crate::study::{StudyArgs, grid_of_heads};
 
@@ -107,10 +107,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             mean_logit_diff: table.mean,
             study: &study,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(out, "{}\n", studied.label())?;

@@ -120,7 +120,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let outputs = args.study.prepare(&others, count)?;
     let studied = args.process.load(&args.model)?;
     let model = &studied.pretrained;
-    let ids = args.model.encode(model, &args.text)?;
+    let prompt = args.model.prompt(model, &args.text)?;
+    let ids = &prompt.ids;
     let names: Option<[&str; 2]> = match args.answers.as_deref() {
         Some([a, b]) => Some([a, b]),
         _ => None,
@@ -131,15 +132,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let all: Vec<u32> = ids.iter().chain(&answers).copied().collect();
     args.model.warn_of_unknown_tokens(model, &all);
-    let prompt = Prompt::new(&model.tokenizer, &args.text, &ids);
 
-    let lens = logit_lens(studied.model(), &ids, &answers)?;
+    let lens = logit_lens(studied.model(), ids, &answers)?;
     let pos = args.pos.unwrap_or(ids.len() - 1);
     let compared = match (names, answers.as_slice()) {
         (Some(names), &[a, b]) => Some(Compared {
             names,
             pos,
-            parts: direct_logit_attribution(studied.model(), &ids, pos, a, b)?,
+            parts: direct_logit_attribution(studied.model(), ids, pos, a, b)?,
         }),
         _ => None,
     };
@@ -165,10 +165,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             attribution: compared.as_ref().map(AttributionReport::from),
             study: &study,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(out, "{}\n{}\n", prompt.row(), prompt.id_row())?;

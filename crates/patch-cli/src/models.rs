@@ -10,6 +10,7 @@ use gpt2::tokenizer::N_TOKENS;
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::report;
 
 /// Arguments of `models`.
 #[derive(clap::Args)]
@@ -60,13 +61,10 @@ struct Found {
 pub fn run(args: &Args) -> Result<(), Failure> {
     args.color.write_global();
     let models = list(&Places::from_env());
-    let mut out = anstream::stdout().lock();
     if args.json {
-        serde_json::to_writer(&mut out, &models)?;
-        writeln!(out)?;
-    } else {
-        write_table(&mut out, &models)?;
+        return report::print_json(&models);
     }
+    write_table(&mut anstream::stdout().lock(), &models)?;
     Ok(())
 }
 

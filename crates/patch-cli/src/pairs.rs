@@ -4,15 +4,19 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use gpt2::Pretrained;
-use patching::prompts::{Align, Bootstrap, Corruption, Ioi, Pair, PromptSet};
-use patching::{Direction, Experiment};
+use patching::prompts::{
+    Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, average,
+};
+use patching::{Axis, Direction, Experiment};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_width};
+use crate::export::{AxisLabels, Grid, Provenance, Study};
 use crate::failure::Failure;
-use crate::metric::{MetricArgs, NamedMetric};
+use crate::metric::{MetricArgs, MetricReport, NamedMetric};
 use crate::names;
-use crate::report::{self, Prompt};
+use crate::report::{self, Prompt, signed};
+use crate::running::EngineKind;
 
 pub const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
 const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
@@ -95,13 +99,8 @@ pub enum AlignName {
 }
 
 impl SetArgs {
-    /// Whether there are many pairs.
-    pub fn is_asked_for(&self) -> bool {
-        self.prompts.is_some() || self.prompt_set.is_some()
-    }
-
     /// What positions are counted from.
-    pub fn align(&self) -> Option<Align> {
+    fn align(&self) -> Option<Align> {
         self.align.map(|align| match align {
             AlignName::FirstDifference => Align::FirstDifference,
             AlignName::End => Align::End,
@@ -109,7 +108,7 @@ impl SetArgs {
     }
 
     /// How the interval is found.
-    pub fn bootstrap(&self) -> Bootstrap {
+    fn bootstrap(&self) -> Bootstrap {
         Bootstrap {
             resamples: self.resamples,
             seed: self.seed,
@@ -146,17 +145,38 @@ pub struct ReadyPair {
     pub metric: NamedMetric,
 }
 
-/// How JSON shows a pair.
+/// The pairs that a subcommand patches: one, or a set of which it shows the mean. There is at least one.
+pub struct Pairs {
+    pub list: Vec<ReadyPair>,
+    /// Whether they are a set, even if it is of one pair.
+    pub many: bool,
+    /// The metric in words; of a set, where each pair has its own answers, with their columns' names.
+    pub label: String,
+    direction: Direction,
+}
+
+/// How JSON shows pairs.
 #[derive(Serialize)]
-pub struct PairReport<'a> {
-    /// Its line in the file, or its number.
-    pub line: usize,
-    pub clean: &'a Prompt,
-    pub corrupted: &'a Prompt,
-    pub a: Option<&'a str>,
-    pub b: Option<&'a str>,
+pub struct PairsReport<'a> {
+    metric: MetricReport,
+    engine: EngineKind,
+    /// Of one pair its own; of many the mean.
     pub clean_metric: f32,
     pub corrupted_metric: f32,
+    pairs: Vec<PairReport<'a>>,
+}
+
+/// How JSON shows a pair.
+#[derive(Serialize)]
+struct PairReport<'a> {
+    /// Its line in the file, or its number.
+    line: usize,
+    clean: &'a Prompt,
+    corrupted: &'a Prompt,
+    a: Option<&'a str>,
+    b: Option<&'a str>,
+    clean_metric: f32,
+    corrupted_metric: f32,
 }
 
 impl ReadyPair {
@@ -174,7 +194,7 @@ impl ReadyPair {
     }
 
     /// All tokens that it is about.
-    pub fn ids(&self) -> Vec<u32> {
+    fn ids(&self) -> Vec<u32> {
         [
             &self.clean.ids[..],
             &self.corrupted.ids,
@@ -184,32 +204,201 @@ impl ReadyPair {
     }
 }
 
+impl Pairs {
+    /// The first pair, which stands for the others where there is room for one only.
+    pub fn first(&self) -> &ReadyPair {
+        &self.list[0]
+    }
+
+    /// All tokens that they are about.
+    pub fn ids(&self) -> Vec<u32> {
+        self.list.iter().flat_map(ReadyPair::ids).collect()
+    }
+
+    /// How many grids are exported of so many kinds.
+    pub fn n_grids(&self, kinds: usize) -> usize {
+        match self.many {
+            false => kinds,
+            true => kinds * (3 + self.list.len()), // mean, low, high and each pair
+        }
+    }
+
+    /// What a pair's grid is called.
+    pub fn name_of_grid(&self, name: &str, pair: &ReadyPair) -> String {
+        match self.many {
+            true => format!("{name}, pair {}", pair.pair.line),
+            false => name.to_owned(),
+        }
+    }
+
+    /// The provenance of what is computed of them.
+    ///
+    /// # Errors
+    /// As [`Provenance::new`].
+    pub fn provenance(&self, model: &Pretrained, exact: bool) -> Result<Provenance, Failure> {
+        let mut prompts = vec![("direction".to_owned(), self.direction.to_string())];
+        for pair in &self.list {
+            let line = match self.list.len() {
+                1 => String::new(),
+                _ => format!(" {}", pair.pair.line),
+            };
+            prompts.push((format!("clean{line}"), pair.clean.text.clone()));
+            prompts.push((format!("corrupted{line}"), pair.corrupted.text.clone()));
+        }
+        let prompts: Vec<(&str, &str)> = prompts.iter().map(|(x, y)| (&**x, &**y)).collect();
+        Provenance::new(model, &prompts, exact)
+    }
+
+    /// How JSON shows them. `unpatched` are the metrics of each pair's clean and corrupted run.
+    pub fn report(&self, unpatched: &[[f32; 2]], engine: EngineKind) -> PairsReport<'_> {
+        let mean = |run: usize| {
+            unpatched.iter().map(|pair| pair[run]).sum::<f32>() / unpatched.len() as f32
+        };
+        let pairs = self.list.iter().zip(unpatched);
+        PairsReport {
+            metric: self.first().metric.report(),
+            engine,
+            clean_metric: mean(0),
+            corrupted_metric: mean(1),
+            pairs: pairs
+                .map(|(pair, &[clean_metric, corrupted_metric])| PairReport {
+                    line: pair.pair.line,
+                    clean: &pair.clean,
+                    corrupted: &pair.corrupted,
+                    a: pair.metric.a.as_deref(),
+                    b: pair.metric.b.as_deref(),
+                    clean_metric,
+                    corrupted_metric,
+                })
+                .collect(),
+        }
+    }
+
+    /// The mean of the pairs' grids, and the lower and the upper end of its interval. `words` is what
+    /// they are called and how they are drawn.
+    ///
+    /// # Errors
+    /// As [`average`].
+    pub fn average<'a>(
+        &self,
+        set: &SetArgs,
+        grids: impl Iterator<Item = &'a patching::Grid>,
+        mut words: Grid,
+    ) -> Result<[Grid; 3], Failure> {
+        let pairs = self.list.iter().zip(grids);
+        let parts: Vec<Part<'_>> = pairs
+            .map(|(pair, grid)| Part::new(&pair.pair, grid))
+            .collect();
+        let average = average(&parts, set.align(), set.bootstrap())?;
+        words.axes = axes_of(&average);
+        let over = format!("Mean over {} pairs.", self.list.len());
+        words.legend.push(over);
+        let grid = |suffix: &str, grid: &patching::Grid| Grid {
+            name: format!("{}{suffix}", words.name),
+            values: grid.values.clone(),
+            ..words.clone()
+        };
+        Ok([
+            grid("", &average.mean),
+            grid(", low", &average.low),
+            grid(", high", &average.high),
+        ])
+    }
+
+    /// What is drawn, and what is exported: of one pair the same; of a set the means, and with them
+    /// their intervals and every pair.
+    pub fn studies(
+        &self,
+        title: String,
+        provenance: Provenance,
+        by_pair: Vec<Grid>,
+        averages: Vec<[Grid; 3]>,
+    ) -> (Study, Study) {
+        let first = self.first();
+        let mut subtitle = match self.many {
+            true => vec![format!(
+                "mean over {} pairs, the first: {}",
+                self.list.len(),
+                first.clean.text
+            )],
+            false => vec![
+                format!("clean: {}", first.clean.text),
+                format!("corrupted: {}", first.corrupted.text),
+            ],
+        };
+        subtitle.push(format!("model: {}, {}", provenance.model, self.direction));
+        let study = |grids: Vec<Grid>| Study {
+            provenance: provenance.clone(),
+            title: title.clone(),
+            subtitle: subtitle.clone(),
+            grids,
+        };
+        if !self.many {
+            return (study(by_pair.clone()), study(by_pair));
+        }
+        let means: Vec<Grid> = averages.iter().map(|[mean, ..]| mean.clone()).collect();
+        let intervals = averages.into_iter().flat_map(|[_, low, high]| [low, high]);
+        let all = means.iter().cloned().chain(intervals).chain(by_pair);
+        let exported = study(all.collect());
+        (study(means), exported)
+    }
+}
+
+fn axes_of(average: &Average) -> Vec<AxisLabels> {
+    let axes = average.mean.axes.iter().enumerate();
+    let labelled = |(i, axis): (usize, &Axis)| {
+        let places = average.mean.places[i].clone();
+        AxisLabels::at(&axis.to_string(), places, average.labels(i))
+    };
+    axes.map(labelled).collect()
+}
+
+/// Where the unpatched runs of a pair lie.
+pub fn unpatched_in_words(unpatched: [f32; 2]) -> String {
+    let [clean, corrupted] = unpatched.map(signed);
+    format!("Unpatched: clean {clean}, corrupted {corrupted}.")
+}
+
 impl PairArgs {
     /// All pairs, checked before any work is done.
     pub fn ready(
         &self,
-        set: Option<&SetArgs>,
+        set: &SetArgs,
+        metric: &MetricArgs,
+        model_args: &ModelArgs,
+        model: &Pretrained,
+    ) -> Result<Pairs, Failure> {
+        let set = set.set(model)?;
+        let list = match &set {
+            Some(set) => self.of_set(set, metric, model_args, model)?,
+            None => vec![self.one(metric, model_args, model)?],
+        };
+        let many = set.is_some();
+        let first = &list[0].metric;
+        Ok(Pairs {
+            label: match many && metric.logit_diff.is_none() {
+                true => first.general_label(),
+                false => first.label(),
+            },
+            list,
+            many,
+            direction: self.direction,
+        })
+    }
+
+    fn of_set(
+        &self,
+        set: &PromptSet,
         metric: &MetricArgs,
         model_args: &ModelArgs,
         model: &Pretrained,
     ) -> Result<Vec<ReadyPair>, Failure> {
-        let set = match set {
-            Some(set) => set.set(model)?,
-            None => None,
-        };
-        let Some(set) = set else {
-            return Ok(vec![self.one(metric, model_args, model)?]);
-        };
         let pairs = set.tokenize(model, model_args.bos, self.direction)?;
-        let ready = |(pair, texts): (Pair, &patching::prompts::PromptPair)| {
+        let ready = |(pair, texts): (Pair, &PromptPair)| {
             let answers = Some([texts.a.as_str(), texts.b.as_str()]);
             let named = metric.named(model, pair.experiment.n_tokens(), answers);
-            let in_line = |failure| match failure {
-                Failure::Input(reason) => {
-                    Failure::Input(format!("{}, line {}: {reason}", set.name, pair.line))
-                }
-                other => other,
-            };
+            let in_line =
+                |failure: Failure| failure.at(&format!("{}, line {}", set.name, pair.line));
             let prompt = |text: &str, ids: &[u32]| Prompt::new(&model.tokenizer, text, ids);
             Ok(ReadyPair {
                 clean: prompt(&texts.clean, pair.experiment.clean()),
@@ -257,15 +446,8 @@ impl PairArgs {
         model: &Pretrained,
     ) -> Result<(Prompt, Prompt), Failure> {
         let prompt = |which: &str, text: &str| {
-            let ids = model_args
-                .encode(model, text)
-                .map_err(|failure| match failure {
-                    Failure::Input(message) => {
-                        Failure::Input(format!("the {which} prompt: {message}"))
-                    }
-                    other => other,
-                })?;
-            Ok::<_, Failure>(Prompt::new(&model.tokenizer, text, &ids))
+            let prompt = model_args.prompt(model, text);
+            prompt.map_err(|failure| failure.at(&format!("the {which} prompt")))
         };
         let clean = prompt("clean", self.clean.as_deref().unwrap_or(CLEAN))?;
         let corrupted = prompt("corrupted", self.corrupted.as_deref().unwrap_or(CORRUPTED))?;

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use patching::path::{HeadInput, PathPatching, Receivers};
-use patching::prompts::{Average, Part, average};
 use patching::{Direction, Head, Watch};
 use serde::Serialize;
 
@@ -15,11 +14,12 @@ use crate::common::{ModelArgs, terminal_style};
 use crate::export::{AxisLabels, ExportArgs, Grid, Provenance, Study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
-use crate::metric::{MetricArgs, MetricKind, MetricReport};
+use crate::metric::{MetricArgs, MetricKind};
 use crate::output::Output;
-use crate::pairs::{PairArgs, PairReport, ReadyPair, SetArgs};
+use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, unpatched_in_words};
 use crate::render::write_figure;
-use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
+use crate::report;
+use crate::running::{EngineArgs, Interrupt, progress_bar};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -135,12 +135,8 @@ struct Report<'a> {
     /// A number, "end", or null for all.
     pos: Option<serde_json::Value>,
     through_mlps: bool,
-    metric: MetricReport,
-    engine: EngineKind,
-    /// Of one pair its own; of many the mean.
-    clean_metric: f32,
-    corrupted_metric: f32,
-    pairs: Vec<PairReport<'a>>,
+    #[serde(flatten)]
+    pairs: PairsReport<'a>,
     seconds: Seconds,
     image: String,
     #[serde(flatten)]
@@ -168,18 +164,12 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let output = Output::picture(&args.out)?;
     let options = args.figure.options()?;
     let receivers = args.receivers()?;
-    let many = args.set.is_asked_for();
     let model = args.model.load()?;
     let pairs = args
         .pair
-        .ready(Some(&args.set), &args.metric, &args.model, &model)?;
-    let n_grids = match many {
-        false => 1,
-        true => 3 + pairs.len(), // mean, low, high and each pair
-    };
-    let exports = args.export.prepare(n_grids)?;
-    let all_ids: Vec<u32> = pairs.iter().flat_map(ReadyPair::ids).collect();
-    args.model.warn_of_unknown_tokens(&model, &all_ids);
+        .ready(&args.set, &args.metric, &args.model, &model)?;
+    let exports = args.export.prepare(pairs.n_grids(1))?;
+    args.model.warn_of_unknown_tokens(&model, &pairs.ids());
     let paths = |pair: &ReadyPair| PathPatching {
         receivers: receivers.clone(),
         pos: args.pos.map(|pos| match pos {
@@ -188,26 +178,26 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         }),
         through_mlps: args.through_mlps,
     };
-    for pair in &pairs {
+    for pair in &pairs.list {
         paths(pair).check(&model.model, pair.experiment())?;
     }
-    let provenance = args.provenance(&model, &pairs)?;
+    let provenance = pairs.provenance(&model, args.export.is_wanted())?;
     let load = start.elapsed().as_secs_f64();
 
     let before = Instant::now();
     let interrupt = Interrupt::listen()?;
     let n_senders = model.model.config.n_layer * model.model.config.n_head;
-    let (bar, progress) = progress_bar(pairs.len(), pairs.len() * n_senders);
+    let n_pairs = pairs.list.len();
+    let (bar, progress) = progress_bar(n_pairs, n_pairs * n_senders);
     let watch = Watch {
         progress: &progress,
         stop: interrupt.flag(),
     };
     let mut done = Vec::new();
-    for pair in &pairs {
+    for pair in &pairs.list {
         let (metric, engine) = (pair.metric.metric, args.engine.engine());
         let outcome = paths(pair).run(&model.model, pair.experiment(), metric, engine, watch)?;
         if !outcome.complete {
-            bar.finish_and_clear();
             return Err(Failure::Stopped("stopped: nothing was written".to_owned()));
         }
         done.push(args.changes(pair, outcome)?);
@@ -220,8 +210,8 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     exports.write(&exported)?;
     write_picture(&figure, &options, &output, &shown.provenance)?;
 
-    let mean = |i: usize| done.iter().map(|d| d.unpatched[i]).sum::<f32>() / done.len() as f32;
-    let (clean_metric, corrupted_metric) = (mean(0), mean(1));
+    let unpatched: Vec<[f32; 2]> = done.iter().map(|done| done.unpatched).collect();
+    let pairs_report = pairs.report(&unpatched, args.engine.engine);
     if args.model.json {
         let report = Report {
             model: &model.name,
@@ -235,23 +225,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
                 Position::End => "end".into(),
             }),
             through_mlps: args.through_mlps,
-            metric: pairs[0].metric.report(),
-            engine: args.engine.engine,
-            clean_metric,
-            corrupted_metric,
-            pairs: pairs
-                .iter()
-                .zip(&done)
-                .map(|(pair, done)| PairReport {
-                    line: pair.pair.line,
-                    clean: &pair.clean,
-                    corrupted: &pair.corrupted,
-                    a: pair.metric.a.as_deref(),
-                    b: pair.metric.b.as_deref(),
-                    clean_metric: done.unpatched[0],
-                    corrupted_metric: done.unpatched[1],
-                })
-                .collect(),
+            pairs: pairs_report,
             seconds: Seconds {
                 load,
                 path: path_seconds,
@@ -260,26 +234,23 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             image: output.path().display().to_string(),
             study: &exported,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
 
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
-    if many {
-        writeln!(out, "{} pairs, the first of which is", pairs.len())?;
+    if pairs.many {
+        writeln!(out, "{n_pairs} pairs, the first of which is")?;
     }
-    let (clean, corrupted) = (pairs[0].clean.row(), pairs[0].corrupted.row());
+    let (clean, corrupted) = (pairs.first().clean.row(), pairs.first().corrupted.row());
     writeln!(out, "clean      {clean}\ncorrupted  {corrupted}\n")?;
     writeln!(out, "path       {}, {}", args.path(), args.pair.direction)?;
-    writeln!(out, "metric     {}", args.label(&pairs[0]))?;
-    writeln!(out, "clean      {clean_metric:+.4}")?;
-    writeln!(out, "corrupted  {corrupted_metric:+.4}\n")?;
+    writeln!(out, "metric     {}", pairs.label)?;
+    writeln!(out, "clean      {:+.4}", pairs_report.clean_metric)?;
+    writeln!(out, "corrupted  {:+.4}\n", pairs_report.corrupted_metric)?;
     let in_terminal = options.applied(&figure.without_subtitle());
     write_figure(&mut out, &in_terminal, terminal_style())?;
     let intervals = match &exported.grids[..] {
-        [_, low, high, ..] if many => Some([&low.values[..], &high.values]),
+        [_, low, high, ..] if pairs.many => Some([&low.values[..], &high.values]),
         _ => None,
     };
     let n_head = model.model.config.n_head;
@@ -290,19 +261,13 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         n_head,
         args.top,
     )?;
-    let each = match many {
-        true => format!(" for each of {} pairs", pairs.len()),
+    let each = match pairs.many {
+        true => format!(" for each of {n_pairs} pairs"),
         false => String::new(),
     };
-    writeln!(
-        out,
-        "\n{n_senders} senders{each} in {path_seconds:.2} s; {:.2} s from start to end\nwrote {}",
-        start.elapsed().as_secs_f64(),
-        output.path().display()
-    )?;
-    for path in exports.paths() {
-        writeln!(out, "wrote {}", path.display())?;
-    }
+    let work = format!("{n_senders} senders{each}");
+    let files = [&[output.path()][..], &exports.paths()].concat();
+    report::write_end(&mut out, &work, path_seconds, start, files)?;
     Ok(())
 }
 
@@ -381,37 +346,10 @@ impl Args {
         format!("z of each head{at} to {to}, {through}")
     }
 
-    /// The metric in words; of a set, where each pair has its own answers, with their columns' names.
-    fn label(&self, first: &ReadyPair) -> String {
-        match self.set.is_asked_for() && self.metric.logit_diff.is_none() {
-            true => first.metric.general_label(),
-            false => first.metric.label(),
-        }
-    }
-
-    fn provenance(
-        &self,
-        model: &gpt2::Pretrained,
-        pairs: &[ReadyPair],
-    ) -> Result<Provenance, Failure> {
-        let mut prompts = vec![("direction".to_owned(), self.pair.direction.to_string())];
-        for pair in pairs {
-            let line = match pairs.len() {
-                1 => String::new(),
-                _ => format!(" {}", pair.pair.line),
-            };
-            prompts.push((format!("clean{line}"), pair.clean.text.clone()));
-            prompts.push((format!("corrupted{line}"), pair.corrupted.text.clone()));
-        }
-        let prompts: Vec<(&str, &str)> = prompts.iter().map(|(x, y)| (&**x, &**y)).collect();
-        Provenance::new(model, &prompts, self.export.is_wanted())
-    }
-
-    /// What is drawn, and what is exported: of one pair the same; of many pairs the mean, and with it
-    /// its interval and every pair.
+    /// What is drawn, and what is exported.
     fn studies(
         &self,
-        pairs: &[ReadyPair],
+        pairs: &Pairs,
         done: &[Done],
         provenance: Provenance,
     ) -> Result<(Study, Study), Failure> {
@@ -425,71 +363,36 @@ impl Args {
             Reader::K => "z_to_k",
             Reader::V => "z_to_v",
         };
-        let first = &pairs[0];
         let colors = format!("Blue: along this path the {base} run's metric rises; red: it falls.");
-        let grid_of = |name: String, grid: &patching::Grid, label: String, more: String| Grid {
+        let words = |name: String, label: &str| Grid {
             name,
-            axes: vec![
-                AxisLabels::indices("layer", grid.places[0].len()),
-                AxisLabels::indices("head", grid.places[1].len()),
-            ],
-            values: grid.values.clone(),
             value_label: format!("change of {label}"),
             center: Some(0.0),
-            legend: vec![colors.clone(), more],
+            legend: vec![colors.clone()],
             ..Grid::default()
         };
-        let signed = |value: f32| format!("{value:+.2}").replace('-', "−");
         let of_pair = |(pair, done): (&ReadyPair, &Done)| {
-            let name = match self.set.is_asked_for() {
-                true => format!("{name}, pair {}", pair.pair.line),
-                false => name.to_owned(),
-            };
-            let [clean, corrupted] = done.unpatched.map(signed);
-            let unpatched = format!("Unpatched: clean {clean}, corrupted {corrupted}.");
-            grid_of(name, &done.changes, pair.metric.label(), unpatched)
+            let places = &done.changes.places;
+            let words = words(pairs.name_of_grid(name, pair), &pair.metric.label());
+            Grid {
+                axes: vec![
+                    AxisLabels::indices("layer", places[0].len()),
+                    AxisLabels::indices("head", places[1].len()),
+                ],
+                values: done.changes.values.clone(),
+                legend: [words.legend, vec![unpatched_in_words(done.unpatched)]].concat(),
+                ..words
+            }
         };
-        let by_pair: Vec<Grid> = pairs.iter().zip(done).map(of_pair).collect();
-        let model = format!("model: {}, {}", provenance.model, self.pair.direction);
-        let study = |subtitle: Vec<String>, grids: Vec<Grid>| Study {
-            provenance: provenance.clone(),
-            title: format!("Path patching: {}", self.path()),
-            subtitle,
-            grids,
-        };
-        if !self.set.is_asked_for() {
-            let subtitle = vec![
-                format!("clean: {}", first.clean.text),
-                format!("corrupted: {}", first.corrupted.text),
-                model,
-            ];
-            let shown = study(subtitle, by_pair);
-            return Ok((shown.clone(), shown));
+        let by_pair = pairs.list.iter().zip(done).map(of_pair).collect();
+        let mut averages = Vec::new();
+        if pairs.many {
+            let changes = done.iter().map(|done| &done.changes);
+            let words = words(name.to_owned(), &pairs.label);
+            averages.push(pairs.average(&self.set, changes, words)?);
         }
-        let parts: Vec<Part<'_>> = pairs
-            .iter()
-            .zip(done)
-            .map(|(pair, done)| Part::new(&pair.pair, &done.changes))
-            .collect();
-        let Average {
-            mean, low, high, ..
-        } = average(&parts, self.set.align(), self.set.bootstrap())?;
-        let subtitle = vec![
-            format!(
-                "mean over {} pairs, the first: {}",
-                pairs.len(),
-                first.clean.text
-            ),
-            model,
-        ];
-        let of_mean = |suffix: &str, grid: &patching::Grid| {
-            let over = format!("Mean over {} pairs.", pairs.len());
-            grid_of(format!("{name}{suffix}"), grid, self.label(first), over)
-        };
-        let mean = of_mean("", &mean);
-        let intervals = vec![of_mean(", low", &low), of_mean(", high", &high)];
-        let all = [vec![mean.clone()], intervals, by_pair].concat();
-        Ok((study(subtitle.clone(), vec![mean]), study(subtitle, all)))
+        let title = format!("Path patching: {}", self.path());
+        Ok(pairs.studies(title, provenance, by_pair, averages))
     }
 }
 

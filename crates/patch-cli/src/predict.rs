@@ -90,17 +90,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let texts = [Some(&args.text), args.compare.as_ref()];
     let mut prompts = Vec::new();
     for text in texts.into_iter().flatten() {
-        prompts.push((text, args.model.encode(&studied.pretrained, text)?));
+        prompts.push(args.model.prompt(&studied.pretrained, text)?);
     }
-    let ids = prompts.iter().flat_map(|(_, ids)| ids);
+    let ids = prompts.iter().flat_map(|prompt| &prompt.ids);
     let all: Vec<u32> = ids.chain(answers.iter().flatten()).copied().collect();
     args.model.warn_of_unknown_tokens(&studied.pretrained, &all);
 
     let mut predictions = Vec::new();
-    for (text, ids) in prompts {
-        predictions.push(args.predict(&studied, text, &ids, &answers)?);
+    for prompt in prompts {
+        predictions.push(args.predict(&studied, prompt, &answers)?);
     }
-    let mut out = io::stdout().lock();
     if args.model.json {
         let report = Report {
             model: &studied.pretrained.name,
@@ -109,10 +108,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             first: &predictions[0],
             compare: predictions.get(1),
         };
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
+    let mut out = io::stdout().lock();
     write_prompts(&mut out, &predictions)?;
     write_answers(&mut out, &predictions)?;
     let titles: Vec<String> = (predictions.iter().enumerate())
@@ -152,17 +150,17 @@ impl Args {
     fn predict(
         &self,
         studied: &Studied,
-        text: &str,
-        ids: &[u32],
+        prompt: Prompt,
         answers: &[Vec<u32>],
     ) -> Result<Prediction, Failure> {
         let (model, pretrained) = (studied.model(), &studied.pretrained);
+        let ids = &prompt.ids;
         let next = model.next_token_logits(ids, &mut no_hook);
         let mut found = Vec::new();
         for (answer, text) in answers.iter().zip(&self.answer) {
             // The prompt with all of the answer but its last token.
             let before = &answer[..answer.len() - 1];
-            let all = [ids, before].concat();
+            let all = [&ids[..], before].concat();
             let rows = match before {
                 [] => vec![next.clone()],
                 _ => {
@@ -182,7 +180,7 @@ impl Args {
             });
         }
         Ok(Prediction {
-            prompt: Prompt::new(&pretrained.tokenizer, text, ids),
+            prompt,
             top: report::top(pretrained, &next, self.top),
             answers: found,
         })

@@ -12,7 +12,7 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Form, Grid, Highlight, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{highest_heads, pad};
+use crate::report::{self, highest_heads, pad};
 use crate::running::progress_bar;
 use crate::study::{StudyArgs, Vocab, grid_of_heads};
 
@@ -145,10 +145,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             accuracy: repeat.accuracy,
             study: &study,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     args.write_words(&mut out, &studied, &vocab, &repeat, transplant.as_ref())?;

@@ -2,6 +2,8 @@
 
 use std::borrow::Borrow;
 use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
 
 use gpt2::generate::rank;
 use gpt2::visible::visible_line;
@@ -9,6 +11,41 @@ use gpt2::{Pretrained, Tokenizer};
 use serde::Serialize;
 use tensor::Tensor;
 use unicode_width::UnicodeWidthStr;
+
+use crate::failure::Failure;
+
+/// Prints what `--json` asks for: one line of JSON on stdout.
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// The last lines of a run: how long `work` took, and which files were written.
+pub fn write_end<'a>(
+    out: &mut impl Write,
+    work: &str,
+    seconds: f64,
+    start: Instant,
+    files: impl IntoIterator<Item = &'a Path>,
+) -> io::Result<()> {
+    let total = start.elapsed().as_secs_f64();
+    writeln!(
+        out,
+        "\n{work} in {seconds:.2} s; {total:.2} s from start to end"
+    )?;
+    write_files(out, files)
+}
+
+/// Says which files were written.
+pub fn write_files<'a>(
+    out: &mut impl Write,
+    files: impl IntoIterator<Item = &'a Path>,
+) -> io::Result<()> {
+    let mut files = files.into_iter();
+    files.try_for_each(|file| writeln!(out, "wrote {}", file.display()))
+}
 
 /// A prompt with its tokens.
 #[derive(Serialize)]
@@ -101,6 +138,11 @@ pub fn candidate(model: &Pretrained, logits: &[f32], id: u32) -> Candidate {
 /// A token in quotes, as it is written on a command line.
 pub fn quoted(token: &str) -> String {
     format!("\"{}\"", visible_line(token))
+}
+
+/// A number with its sign, as it stands in a sentence.
+pub fn signed(value: f32) -> String {
+    format!("{value:+.2}").replace('-', "−")
 }
 
 /// A text filled up with spaces on the right, by its width on a terminal.

@@ -76,7 +76,8 @@ impl Interrupt {
 }
 
 /// A bar on stderr (nothing where stderr is no terminal) over `sweeps` sweeps with `cells` patched runs
-/// in all, and what moves it on: the share of one sweep that has been done.
+/// in all, and what moves it on: the share of one sweep that has been done. A bar is
+/// cleared when it is dropped, as where a run ends early.
 pub fn progress_bar(sweeps: usize, cells: usize) -> (ProgressBar, impl Fn(f64) + Sync) {
     let bar = ProgressBar::new(cells as u64);
     let template = "patching {bar:30} {pos}/{len} cells, {per_sec}, {eta} left";

@@ -17,6 +17,7 @@ use crate::figure::{FigureArgs, write_picture};
 use crate::output::Output;
 use crate::processing::Studied;
 use crate::render::{Figure, FigureOptions, write_figure};
+use crate::report;
 
 /// Which tokens a study of the vocabulary is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -147,7 +148,7 @@ impl Outputs {
         if !paths.is_empty() {
             writeln!(out)?;
         }
-        (paths.iter()).try_for_each(|path| writeln!(out, "wrote {}", path.display()))
+        report::write_files(out, paths)
     }
 }
 

@@ -4,22 +4,22 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use patching::prompts::{Average, Part, average};
+use gpt2::Gpt2;
 use patching::{Axis, Direction, Outcome, SiteKind, Sweep};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
 use crate::explore::{self, Exploration, PageArgs};
-use crate::export::{AxisLabels, ExportArgs, Grid, Highlight, Provenance, Study, read_study};
+use crate::export::{ExportArgs, Exports, Grid, Highlight, Provenance, Study, read_study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::html;
-use crate::metric::{MetricArgs, MetricReport};
+use crate::metric::MetricArgs;
 use crate::output::Output;
-use crate::pairs::{PairArgs, PairReport, ReadyPair, SetArgs};
+use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, unpatched_in_words};
 use crate::render::write_figure;
 use crate::report::{self, quoted};
-use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
+use crate::running::{EngineArgs, Interrupt, progress_bar};
 use crate::selection::{SelectionArgs, axis_labels};
 
 /// Arguments of `sweep`.
@@ -70,12 +70,8 @@ struct Report<'a> {
     model: &'a str,
     bos: bool,
     direction: String,
-    metric: MetricReport,
-    engine: EngineKind,
-    /// Of one pair its own; of many the mean.
-    clean_metric: f32,
-    corrupted_metric: f32,
-    pairs: Vec<PairReport<'a>>,
+    #[serde(flatten)]
+    pairs: PairsReport<'a>,
     /// False if Ctrl-C came before the end: the cells that are missing are null.
     complete: bool,
     seconds: Seconds,
@@ -94,9 +90,10 @@ struct Seconds {
 
 /// What one sweep of one pair came to.
 struct Done {
-    site: SiteKind,
     /// The values as they are shown.
     grid: patching::Grid,
+    /// The same with the words around them.
+    shown: Grid,
     /// The metric of the clean and of the corrupted run, as it is shown.
     unpatched: [f32; 2],
     outcome: Outcome,
@@ -108,28 +105,23 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let page = args.page.prepare()?;
     let options = args.figure.options()?;
     let known = args.resume.as_deref().map(read_study).transpose()?;
-    let many = args.set.is_asked_for();
     let model = args.model.load()?;
     let (gpt2, tokenizer) = (&model.model, &model.tokenizer);
     let pairs = args
         .pair
-        .ready(Some(&args.set), &args.metric, &args.model, &model)?;
-    let n_grids = match many {
-        false => args.selection.kinds().len(),
-        true => args.selection.kinds().len() * (3 + pairs.len()), // mean, low, high and each pair
-    };
-    let exports = args.export.prepare(n_grids)?;
-    let all_ids: Vec<u32> = pairs.iter().flat_map(ReadyPair::ids).collect();
-    args.model.warn_of_unknown_tokens(&model, &all_ids);
+        .ready(&args.set, &args.metric, &args.model, &model)?;
+    let kinds = args.selection.kinds();
+    let exports = args.export.prepare(pairs.n_grids(kinds.len()))?;
+    args.model.warn_of_unknown_tokens(&model, &pairs.ids());
     let mut sweeps: Vec<Vec<Sweep<'_>>> = Vec::new();
-    for pair in &pairs {
+    for pair in &pairs.list {
         sweeps.push(args.selection.sweeps(gpt2, tokenizer, pair.experiment())?);
     }
     let load = start.elapsed().as_secs_f64();
 
     // What is known from an earlier run must be of the same sweep.
-    let names = Names { many };
-    let provenance = args.provenance(&model, &pairs)?;
+    let exact = args.export.is_wanted() || args.page.is_wanted();
+    let provenance = pairs.provenance(&model, exact)?;
     let known = match &known {
         Some(known) => Some(Known::of(known, &provenance)?),
         None => None,
@@ -142,10 +134,10 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
     let (bar, progress) = progress_bar(n_sweeps, n_cells);
     let mut done: Vec<Vec<Done>> = Vec::new();
-    for (pair, sweeps) in pairs.iter().zip(sweeps) {
+    for (pair, sweeps) in pairs.list.iter().zip(sweeps) {
         let mut of_pair = Vec::new();
         for sweep in sweeps {
-            let blank = names.grid(pair, &sweep, sweep.places(gpt2));
+            let blank = blank_grid(&pairs, pair, &sweep, gpt2);
             let known = known
                 .as_ref()
                 .map(|known| known.values(&blank))
@@ -163,8 +155,13 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
                     *value = *known; // as it was shown
                 }
             }
+            let legend = [pair.metric.colors(), Some(unpatched_in_words(unpatched))];
             of_pair.push(Done {
-                site: sweep.site(),
+                shown: Grid {
+                    values: values.clone(),
+                    legend: legend.into_iter().flatten().collect(),
+                    ..blank
+                },
                 grid: patching::Grid {
                     values,
                     ..outcome.grid.clone()
@@ -179,18 +176,18 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let sweep_seconds = before.elapsed().as_secs_f64();
     let complete = done.iter().flatten().all(|done| done.outcome.complete);
 
-    let (shown, exported) = args.studies(&pairs, &done, &names, provenance)?;
+    let (shown, exported) = args.studies(&pairs, &done, provenance)?;
     exports.write(&exported)?;
     if !complete {
-        return Err(args.stopped(&exported, &exports.paths(), n_cells)?);
+        return Err(stopped(&done, &exports, n_cells));
     }
     let figure = shown.figure()?;
     write_picture(&figure, &options, &output, &shown.provenance)?;
-    if let (Some(page), [pair], [done]) = (&page, &pairs[..], &done[..]) {
+    if let (Some(page), [pair], [done]) = (&page, &pairs.list[..], &done[..]) {
         let asked = Exploration {
             model: &model,
             experiment: pair.experiment(),
-            sites: args.page.sites(&args.selection.kinds()),
+            sites: args.page.sites(&kinds),
             metric: &pair.metric,
             engine: args.engine.engine(),
             unpatched: &done[0].outcome.unpatched,
@@ -200,25 +197,15 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         page.write(html::render(&explored)?.as_bytes())?;
     }
 
-    let mean = |i: usize| {
-        let of_pair = done.iter().flat_map(|done| done.first());
-        of_pair.map(|done| done.unpatched[i]).sum::<f32>() / pairs.len() as f32
-    };
-    let (clean_metric, corrupted_metric) = (mean(0), mean(1));
+    let first_sweeps = done.iter().flat_map(|done| done.first());
+    let unpatched: Vec<[f32; 2]> = first_sweeps.map(|done| done.unpatched).collect();
+    let pairs_report = pairs.report(&unpatched, args.engine.engine);
     if args.model.json {
         let report = Report {
             model: &model.name,
             bos: args.model.bos,
             direction: args.pair.direction.to_string(),
-            metric: pairs[0].metric.report(),
-            engine: args.engine.engine,
-            clean_metric,
-            corrupted_metric,
-            pairs: pairs
-                .iter()
-                .zip(&done)
-                .map(|(pair, done)| pair_report(pair, done))
-                .collect(),
+            pairs: pairs_report,
             complete,
             seconds: Seconds {
                 load,
@@ -228,14 +215,11 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             image: output.path().display().to_string(),
             study: &exported,
         };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
-        return Ok(());
+        return report::print_json(&report);
     }
 
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
-    match (&pairs[..], &done[..]) {
+    match (&pairs.list[..], &done[..]) {
         ([pair], [done]) => {
             write_prompts(&mut out, pair)?;
             if args.top > 0 {
@@ -256,87 +240,41 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             writeln!(out, "\nmetric     {}", pair.metric.label())?;
         }
         _ => {
-            writeln!(out, "{} pairs, the first of which is", pairs.len())?;
-            write_prompts(&mut out, &pairs[0])?;
-            writeln!(
-                out,
-                "\nmetric     {}, mean over the pairs",
-                shown.grids[0].value_label
-            )?;
+            writeln!(out, "{} pairs, the first of which is", pairs.list.len())?;
+            write_prompts(&mut out, pairs.first())?;
+            writeln!(out, "\nmetric     {}, mean over the pairs", pairs.label)?;
         }
     }
-    writeln!(out, "clean      {clean_metric:+.4}")?;
-    writeln!(out, "corrupted  {corrupted_metric:+.4}\n")?;
+    writeln!(out, "clean      {:+.4}", pairs_report.clean_metric)?;
+    writeln!(out, "corrupted  {:+.4}\n", pairs_report.corrupted_metric)?;
     let in_terminal = options.applied(&figure.without_subtitle());
     write_figure(&mut out, &in_terminal, terminal_style())?;
-    writeln!(
-        out,
-        "\n{n_cells} patched runs in {sweep_seconds:.2} s; {:.2} s from start to end\nwrote {}",
-        start.elapsed().as_secs_f64(),
-        output.path().display()
-    )?;
-    for path in exports
-        .paths()
-        .into_iter()
-        .chain(page.iter().map(Output::path))
-    {
-        writeln!(out, "wrote {}", path.display())?;
-    }
+    let files = [&[output.path()][..], &exports.paths()].concat();
+    let files = files.into_iter().chain(page.iter().map(Output::path));
+    let work = format!("{n_cells} patched runs");
+    report::write_end(&mut out, &work, sweep_seconds, start, files)?;
     Ok(())
 }
 
-fn pair_report<'a>(pair: &'a ReadyPair, done: &[Done]) -> PairReport<'a> {
-    let [clean_metric, corrupted_metric] =
-        done.first().map_or([f32::NAN; 2], |done| done.unpatched);
-    PairReport {
-        line: pair.pair.line,
-        clean: &pair.clean,
-        corrupted: &pair.corrupted,
-        a: pair.metric.a.as_deref(),
-        b: pair.metric.b.as_deref(),
-        clean_metric,
-        corrupted_metric,
-    }
-}
-
-/// How the grids are called.
-struct Names {
-    many: bool,
-}
-
-impl Names {
-    /// The grid of one sweep of one pair, without its values.
-    fn grid(&self, pair: &ReadyPair, sweep: &Sweep<'_>, places: Vec<Vec<usize>>) -> Grid {
-        self.labelled(pair, sweep.site(), sweep.axes(), &places)
-    }
-
-    fn labelled(
-        &self,
-        pair: &ReadyPair,
-        site: SiteKind,
-        axes: &[Axis],
-        places: &[Vec<usize>],
-    ) -> Grid {
-        let differing = pair.experiment().differing_positions();
-        let pos = axes.iter().position(|axis| *axis == Axis::Pos);
-        let highlight = pos.map(|pos| Highlight {
-            axis: Axis::Pos.to_string(),
-            indices: (0..places[pos].len())
-                .filter(|&i| differing.contains(&places[pos][i]))
-                .collect(),
-            label: "the prompts differ here".to_owned(),
-        });
-        Grid {
-            name: match self.many {
-                true => format!("{site}, pair {}", pair.pair.line),
-                false => site.to_string(),
-            },
-            axes: axis_labels(axes, places, &pair.base().tokens),
-            value_label: pair.metric.label(),
-            center: pair.metric.center(),
-            highlight,
-            ..Grid::default()
-        }
+/// The grid of one sweep of one pair, without its values.
+fn blank_grid(pairs: &Pairs, pair: &ReadyPair, sweep: &Sweep<'_>, model: &Gpt2) -> Grid {
+    let (axes, places) = (sweep.axes(), sweep.places(model));
+    let differing = pair.experiment().differing_positions();
+    let pos = axes.iter().position(|axis| *axis == Axis::Pos);
+    let highlight = pos.map(|pos| Highlight {
+        axis: Axis::Pos.to_string(),
+        indices: (0..places[pos].len())
+            .filter(|&i| differing.contains(&places[pos][i]))
+            .collect(),
+        label: "the prompts differ here".to_owned(),
+    });
+    Grid {
+        name: pairs.name_of_grid(&sweep.site().to_string(), pair),
+        axes: axis_labels(axes, &places, &pair.base().tokens),
+        value_label: pair.metric.label(),
+        center: pair.metric.center(),
+        highlight,
+        ..Grid::default()
     }
 }
 
@@ -394,173 +332,57 @@ fn shape_in_words(grid: &Grid) -> String {
 }
 
 impl Args {
-    fn provenance(
-        &self,
-        model: &gpt2::Pretrained,
-        pairs: &[ReadyPair],
-    ) -> Result<Provenance, Failure> {
-        let direction = self.pair.direction.to_string();
-        let mut prompts = vec![("direction".to_owned(), direction.as_str())];
-        for pair in pairs {
-            let line = match pairs.len() {
-                1 => String::new(),
-                _ => format!(" {}", pair.pair.line),
-            };
-            prompts.push((format!("clean{line}"), &pair.clean.text));
-            prompts.push((format!("corrupted{line}"), &pair.corrupted.text));
-        }
-        let prompts: Vec<(&str, &str)> = prompts
-            .iter()
-            .map(|(name, text)| (&**name, *text))
-            .collect();
-        Provenance::new(
-            model,
-            &prompts,
-            self.export.is_wanted() || self.page.is_wanted(),
-        )
-    }
-
-    /// What is drawn, and what is exported: of one pair the same, of many pairs the mean, and with it
-    /// its interval and every pair.
+    /// What is drawn, and what is exported.
     fn studies(
         &self,
-        pairs: &[ReadyPair],
+        pairs: &Pairs,
         done: &[Vec<Done>],
-        names: &Names,
         provenance: Provenance,
     ) -> Result<(Study, Study), Failure> {
         let (source, base) = match self.pair.direction {
             Direction::Denoising => ("clean", "corrupted"),
             Direction::Noising => ("corrupted", "clean"),
         };
-        let sites: Vec<String> = self
-            .selection
-            .kinds()
-            .iter()
-            .map(SiteKind::to_string)
-            .collect();
+        let kinds = self.selection.kinds();
+        let sites: Vec<String> = kinds.iter().map(SiteKind::to_string).collect();
         let title = format!(
             "Patching {} from the {source} into the {base} run",
             sites.join(", ")
         );
-        let model = format!("model: {}, {}", provenance.model, self.pair.direction);
-        let first = &pairs[0];
-        let study = |subtitle: Vec<String>, grids: Vec<Grid>| Study {
-            provenance: provenance.clone(),
-            title: title.clone(),
-            subtitle,
-            grids,
-        };
-        let grid_of = |pair: &ReadyPair, done: &Done| {
-            let legend = [pair.metric.colors(), Some(unpatched(done.unpatched))];
-            Grid {
-                values: done.grid.values.clone(),
-                legend: legend.into_iter().flatten().collect(),
-                ..names.labelled(pair, done.site, &done.grid.axes, &done.grid.places)
+        let mut averages = Vec::new();
+        if pairs.many {
+            for (i, site) in sites.into_iter().enumerate() {
+                let words = Grid {
+                    name: site,
+                    value_label: pairs.label.clone(),
+                    center: pairs.first().metric.center(),
+                    ..Grid::default()
+                };
+                let grids = done.iter().map(|done| &done[i].grid);
+                averages.push(pairs.average(&self.set, grids, words)?);
             }
-        };
-        let by_pair: Vec<Grid> = pairs
-            .iter()
-            .zip(done)
-            .flat_map(|(pair, done)| done.iter().map(move |done| (pair, done)))
-            .map(|(pair, done)| grid_of(pair, done))
-            .collect();
-        if !names.many {
-            let subtitle = vec![
-                format!("clean: {}", first.clean.text),
-                format!("corrupted: {}", first.corrupted.text),
-                model,
-            ];
-            let shown = study(subtitle, by_pair);
-            return Ok((shown.clone(), shown));
         }
-        let subtitle = vec![
-            format!(
-                "mean over {} pairs, the first: {}",
-                pairs.len(),
-                first.clean.text
-            ),
-            model,
-        ];
-        let mut means = Vec::new();
-        let mut intervals = Vec::new();
-        for (i, site) in sites.iter().enumerate() {
-            let parts: Vec<Part<'_>> = pairs
-                .iter()
-                .zip(done)
-                .map(|(pair, done)| Part::new(&pair.pair, &done[i].grid))
-                .collect();
-            let average = average(&parts, self.set.align(), self.set.bootstrap())?;
-            let named = |suffix: &str, grid: &patching::Grid| Grid {
-                name: format!("{site}{suffix}"),
-                axes: axes_of(&average),
-                values: grid.values.clone(),
-                value_label: match self.metric.logit_diff {
-                    Some(_) => first.metric.label(),
-                    None => first.metric.general_label(),
-                },
-                center: first.metric.center(),
-                legend: vec![format!("Mean over {} pairs.", pairs.len())],
-                ..Grid::default()
-            };
-            means.push(named("", &average.mean));
-            intervals.push(named(", low", &average.low));
-            intervals.push(named(", high", &average.high));
-        }
-        let all = [means.clone(), intervals, by_pair].concat();
-        Ok((study(subtitle.clone(), means), study(subtitle, all)))
-    }
-
-    /// What is said when Ctrl-C has stopped the sweep.
-    fn stopped(
-        &self,
-        study: &Study,
-        paths: &[&std::path::Path],
-        n_cells: usize,
-    ) -> Result<Failure, Failure> {
-        let reached = study
-            .grids
-            .iter()
-            .flat_map(|grid| &grid.values)
-            .filter(|value| !value.is_nan());
-        let reached = match self.set.is_asked_for() {
-            true => "some".to_owned(),
-            false => reached.count().to_string(),
-        };
-        let what_next = match paths.first() {
-            Some(path) => format!(
-                "they are in {}; go on with the same flags and --resume {0}",
-                path.display()
-            ),
-            None => {
-                "nothing was written; a sweep that is exported (--safetensors FILE, say) can be \
-                     stopped and resumed"
-                    .to_owned()
-            }
-        };
-        Ok(Failure::Stopped(format!(
-            "stopped after {reached} of {n_cells} cells: {what_next}"
-        )))
+        let by_pair = done.iter().flatten().map(|done| done.shown.clone());
+        Ok(pairs.studies(title, provenance, by_pair.collect(), averages))
     }
 }
 
-fn axes_of(average: &Average) -> Vec<AxisLabels> {
-    let axes = average.mean.axes.iter().enumerate();
-    let labelled = |(i, axis): (usize, &Axis)| {
-        let places = average.mean.places[i].clone();
-        AxisLabels::at(&axis.to_string(), places, average.labels(i))
+/// What is said when Ctrl-C has stopped the sweep.
+fn stopped(done: &[Vec<Done>], exports: &Exports, n_cells: usize) -> Failure {
+    let values = done.iter().flatten().flat_map(|done| &done.grid.values);
+    let reached = values.filter(|value| !value.is_nan()).count();
+    let what_next = match exports.paths().first() {
+        Some(path) => format!(
+            "they are in {}; go on with the same flags and --resume {0}",
+            path.display()
+        ),
+        None => "nothing was written; a sweep that is exported (--safetensors FILE, say) can be stopped \
+                 and resumed"
+            .to_owned(),
     };
-    axes.map(labelled).collect()
-}
-
-/// Where the unpatched runs lie.
-fn unpatched([clean, corrupted]: [f32; 2]) -> String {
-    let signed = |value: f32| format!("{value:+.2}").replace('-', "−");
-    format!(
-        "Unpatched: clean {}, corrupted {}.",
-        signed(clean),
-        signed(corrupted)
-    )
+    Failure::Stopped(format!(
+        "stopped after {reached} of {n_cells} cells: {what_next}"
+    ))
 }
 
 fn write_prompts(out: &mut impl Write, pair: &ReadyPair) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use gpt2::Tokenizer;
 
 use crate::failure::Failure;
-use crate::report::Prompt;
+use crate::report::{self, Prompt};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,21 +32,19 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for text in &args.text {
         prompts.push(Prompt::new(&tokenizer, text, &tokenizer.encode(text)?));
     }
-    let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer(&mut out, &prompts)?;
-        writeln!(out)?;
-    } else {
-        for prompt in &prompts {
-            let s = if prompt.ids.len() == 1 { "" } else { "s" };
-            writeln!(
-                out,
-                "{}\n{}\n{} token{s}",
-                prompt.row(),
-                prompt.id_row(),
-                prompt.ids.len()
-            )?;
-        }
+        return report::print_json(&prompts);
+    }
+    let mut out = io::stdout().lock();
+    for prompt in &prompts {
+        let s = if prompt.ids.len() == 1 { "" } else { "s" };
+        writeln!(
+            out,
+            "{}\n{}\n{} token{s}",
+            prompt.row(),
+            prompt.id_row(),
+            prompt.ids.len()
+        )?;
     }
     Ok(())
 }

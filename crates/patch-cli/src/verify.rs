@@ -30,7 +30,7 @@ use unicode_width::UnicodeWidthStr;
 use self::published::{Figure, NextToken, RepeatFigure, Repeated};
 use crate::common::ModelArgs;
 use crate::failure::Failure;
-use crate::report::{pad, quoted};
+use crate::report::{self, pad, quoted};
 use crate::study::Vocab;
 
 const EXAMPLES: &str = "\
@@ -105,7 +105,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let lines = lines.done;
     let failed = lines.iter().filter(|line| !line.pass).count();
 
-    let mut out = anstream::stdout().lock();
     if args.model.json {
         let report = Report {
             model: &model.name,
@@ -113,9 +112,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             pass: failed == 0,
             lines: &lines,
         };
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
+        report::print_json(&report)?;
     } else {
+        let mut out = anstream::stdout().lock();
         writeln!(out, "\n{} of {} pass", lines.len() - failed, lines.len())?;
         if !published && has_gpt2_sizes(&model) {
             writeln!(

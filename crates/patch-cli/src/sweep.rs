@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
 use crate::explore::{self, Exploration, PageArgs};
-use crate::export::{AxisLabels, ExportArgs, Grid, Highlight, Provenance, Study, read_study};
+use crate::export::{
+    AxisLabels, Draw, ExportArgs, Grid, Highlight, MadeHere, Provenance, Study, read_study,
+};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::html;

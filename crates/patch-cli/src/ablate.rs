@@ -10,7 +10,7 @@ use patching::{Ablation, Direction, Experiment, SiteKind, Sweep};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
-use crate::export::{ExportArgs, Grid, Provenance, Study};
+use crate::export::{Draw, ExportArgs, Grid, MadeHere, Provenance, Study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::input;

@@ -13,7 +13,7 @@ use unicode_width::UnicodeWidthStr;
 use wildmatch::WildMatch;
 
 use crate::common::ModelArgs;
-use crate::export::{AxisLabels, ExportArgs, Grid, Provenance, Study};
+use crate::export::{AxisLabels, ExportArgs, Grid, MadeHere, Provenance, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{self, Prompt, pad, pad_left};

@@ -10,7 +10,7 @@ use patching::Head;
 use serde::Serialize;
 
 use crate::common::ModelArgs;
-use crate::export::{AxisLabels, Grid, Study};
+use crate::export::{AxisLabels, Draw, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::ProcessArgs;
 use crate::report::{self, Prompt};

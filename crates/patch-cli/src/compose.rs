@@ -16,7 +16,7 @@ use serde::Serialize;
 use tensor::Tensor;
 
 use crate::common::ModelArgs;
-use crate::export::{AxisLabels, Form, Grid, Study};
+use crate::export::{AxisLabels, Draw, Form, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{self, Prompt, pad};

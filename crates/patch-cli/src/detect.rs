@@ -8,7 +8,7 @@ use serde::Serialize;
 use tensor::Tensor;
 
 use crate::common::ModelArgs;
-use crate::export::{Grid, Study};
+use crate::export::{Draw, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::ProcessArgs;
 use crate::report::{self, Prompt, highest_heads, pad};

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::common::terminal_style;
-use crate::export::{ExportArgs, Grid, Provenance, Study, read_study};
+use crate::export::{
+    Draw, ExportArgs, Grid, MadeHere, Provenance, Study, place_in_words, read_study,
+};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::output::Output;
@@ -214,7 +216,9 @@ impl Difference {
             grid: a.name.clone(),
             values: a.values.len(),
             largest: worst.map_or(0.0, distance),
-            at: worst.map(|place| a.place(place)).unwrap_or_default(),
+            at: worst
+                .map(|place| place_in_words(a, place))
+                .unwrap_or_default(),
             a: value(a),
             b: value(b),
             mean: finite.iter().sum::<f64>() / finite.len().max(1) as f64,

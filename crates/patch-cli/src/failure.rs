@@ -73,6 +73,15 @@ impl From<gpt2::Error> for Failure {
     }
 }
 
+impl From<grids::Error> for Failure {
+    fn from(error: grids::Error) -> Self {
+        match error {
+            grids::Error::Unwritable { .. } => Self::Other(error.to_string()),
+            _ => Self::Input(error.to_string()),
+        }
+    }
+}
+
 impl From<lens::Error> for Failure {
     fn from(error: lens::Error) -> Self {
         Self::Input(error.to_string())

@@ -1,39 +1,17 @@
 //! Files that the user gives, read whole: any file may be named, so it is looked at before it is read.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::failure::Failure;
 
-/// The longest file that is read whole: many times what a sweep of GPT-2 xl exports.
-pub const MAX_BYTES: u64 = 1 << 30;
+pub use grids::MAX_BYTES;
 
-/// The bytes of an ordinary file of at most `most` bytes. To open a pipe would wait for ever, and a
-/// device has no end.
+/// [`grids::read_file`]: the bytes of an ordinary file of at most `most` bytes.
 ///
 /// # Errors
 /// [`Failure::Input`] with the path and the reason.
 pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
-    let fail = |reason: String| Failure::Input(format!("cannot read {}: {reason}", path.display()));
-    let unreadable = |error: io::Error| fail(error.to_string());
-    let found = fs::metadata(path).map_err(unreadable)?;
-    if found.is_dir() {
-        return Err(fail("it is a folder".to_owned()));
-    }
-    if !found.is_file() {
-        return Err(fail("it is no ordinary file".to_owned()));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
-    match bytes.len() as u64 > most {
-        true => Err(fail(format!(
-            "it has more than {most} bytes, the most that are read"
-        ))),
-        false => Ok(bytes),
-    }
+    Ok(grids::read_file(path, most)?)
 }
 
 /// As [`read_file`], of text.
@@ -52,6 +30,8 @@ pub fn read_text(path: &Path, most: u64) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

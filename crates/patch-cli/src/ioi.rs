@@ -12,7 +12,7 @@ use tensor::Tensor;
 use unicode_width::UnicodeWidthStr;
 
 use crate::common::ModelArgs;
-use crate::export::{AxisLabels, Form, Grid, NamedText, Study};
+use crate::export::{AxisLabels, Draw, Form, Grid, NamedText, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{self, largest_heads, pad, quoted};

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tensor::Tensor;
 
 use crate::common::{ModelArgs, terminal_width};
-use crate::export::{AxisLabels, Form, Grid, Highlight, Study};
+use crate::export::{AxisLabels, Draw, Form, Grid, Highlight, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{self, Prompt, largest_heads, quoted};

@@ -11,7 +11,7 @@ use patching::{Axis, Direction, Experiment};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_width};
-use crate::export::{AxisLabels, Grid, Provenance, Study};
+use crate::export::{AxisLabels, Grid, MadeHere, Provenance, Study};
 use crate::failure::Failure;
 use crate::metric::{MetricArgs, MetricReport, NamedMetric};
 use crate::names;

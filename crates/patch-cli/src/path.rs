@@ -11,7 +11,7 @@ use patching::{Direction, Head, Watch};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
-use crate::export::{AxisLabels, ExportArgs, Grid, Provenance, Study};
+use crate::export::{AxisLabels, Draw, ExportArgs, Grid, Provenance, Study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::metric::{MetricArgs, MetricKind};

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::common::terminal_style;
-use crate::export::{Grid, Provenance, Study, read_study};
+use crate::export::{Draw, Grid, MadeHere, Provenance, Study, read_study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::names::nearest;
@@ -93,7 +93,7 @@ impl Part {
         }
         for (axis, index) in &self.select {
             let parts = study.grids.iter().map(|grid| grid.select(axis, *index));
-            study.grids = parts.collect::<Result<Vec<Grid>, Failure>>()?;
+            study.grids = parts.collect::<Result<Vec<Grid>, grids::Error>>()?;
             study.subtitle.push(format!("{axis} {index}"));
         }
         Ok(study)

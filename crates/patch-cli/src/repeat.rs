@@ -9,7 +9,7 @@ use serde::Serialize;
 use tensor::Tensor;
 
 use crate::common::ModelArgs;
-use crate::export::{AxisLabels, Form, Grid, Highlight, Study};
+use crate::export::{AxisLabels, Draw, Form, Grid, Highlight, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{self, highest_heads, pad};

@@ -11,7 +11,7 @@ use patching::Head;
 use tensor::Tensor;
 
 use crate::common::terminal_style;
-use crate::export::{AxisLabels, ExportArgs, Exports, Grid, Provenance, Study};
+use crate::export::{AxisLabels, ExportArgs, Exports, Grid, MadeHere, Provenance, Study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::output::Output;
@@ -189,17 +189,5 @@ pub fn grid_of_heads(name: &str, title: &str, numbers: &Tensor) -> Grid {
         ],
         values: numbers.data().to_vec(),
         ..Grid::default()
-    }
-}
-
-impl Study {
-    /// The same study with only some of its grids, by their place.
-    pub fn part(&self, grids: std::ops::Range<usize>) -> Self {
-        Self {
-            grids: self.grids[grids].to_vec(),
-            provenance: self.provenance.clone(),
-            title: self.title.clone(),
-            subtitle: self.subtitle.clone(),
-        }
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
 use crate::explore::{self, Exploration, PageArgs};
-use crate::export::{ExportArgs, Exports, Grid, Highlight, Provenance, Study, read_study};
+use crate::export::{Draw, ExportArgs, Exports, Grid, Highlight, Provenance, Study, read_study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::html;

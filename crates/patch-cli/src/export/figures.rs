@@ -15,13 +15,22 @@ const MOST_PANELS: usize = 1_296;
 /// More panels than this are tiny ones.
 const MOST_LARGE_PANELS: usize = 12;
 
-impl Study {
+/// What can be drawn.
+pub trait Draw {
+    /// The figure.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] if it cannot be drawn, with what to do instead.
+    fn figure(&self) -> Result<Figure, Failure>;
+}
+
+impl Draw for Study {
     /// The figure of all grids: of one grid its own, of several a sheet with a panel for each.
     ///
     /// # Errors
     /// [`Failure::Input`] if a grid cannot be drawn, or several cannot be drawn side by side, with
     /// what to do instead.
-    pub fn figure(&self) -> Result<Figure, Failure> {
+    fn figure(&self) -> Result<Figure, Failure> {
         if let [grid] = self.grids.as_slice() {
             let mut figure = grid.figure()?;
             let (title, subtitle) = match &mut figure {
@@ -73,15 +82,9 @@ impl Study {
         }
         .into())
     }
-
-    /// The names of all grids.
-    pub fn names(&self) -> String {
-        let names: Vec<&str> = self.grids.iter().map(|grid| grid.name.as_str()).collect();
-        names.join(", ")
-    }
 }
 
-impl Grid {
+impl Draw for Grid {
     /// The figure of this grid alone, by the number of its axes:
     ///
     /// - one: a line;
@@ -94,7 +97,7 @@ impl Grid {
     /// # Errors
     /// [`Failure::Input`] if there are no values for all cells, if there are too many or too few axes,
     /// or too much of anything to be seen, with what to do instead.
-    pub fn figure(&self) -> Result<Figure, Failure> {
+    fn figure(&self) -> Result<Figure, Failure> {
         self.check()?;
         let shape = self.shape();
         let cannot = |why: String| {
@@ -118,11 +121,15 @@ impl Grid {
         }
         match self.axes.as_slice() {
             [] => Err(cannot("it is a single number".to_owned())),
-            [_] => Ok(self.lines(&AxisLabels::new("", [String::new()]), &self.axes[0])),
-            [series, columns] if self.form == Form::Lines => Ok(self.lines(series, columns)),
-            [rows, columns] => Ok(self.heatmap(rows, columns, self.values.clone()).into()),
+            [_] => Ok(lines(
+                self,
+                &AxisLabels::new("", [String::new()]),
+                &self.axes[0],
+            )),
+            [series, columns] if self.form == Form::Lines => Ok(lines(self, series, columns)),
+            [rows, columns] => Ok(heatmap(self, rows, columns, self.values.clone()).into()),
             [layer, head, columns] if (&*layer.name, &*head.name) == ("layer", "head") => {
-                let heatmap = self.heatmap(&heads(layer, head), columns, self.values.clone());
+                let heatmap = heatmap(self, &heads(layer, head), columns, self.values.clone());
                 Ok(heatmap.into())
             }
             [layer, columns, head] if (&*layer.name, &*head.name) == ("layer", "head") => {
@@ -134,7 +141,7 @@ impl Grid {
                     self.values[(layer * width + column) * heads_per_layer + head]
                 };
                 let values = (0..self.values.len()).map(value).collect();
-                Ok(self.heatmap(&heads(layer, head), columns, values).into())
+                Ok(heatmap(self, &heads(layer, head), columns, values).into())
             }
             [panels, rows, columns] => {
                 let titles = panels
@@ -145,7 +152,7 @@ impl Grid {
                         false => label.clone(),
                     })
                     .collect();
-                self.sheet(titles, 0, rows, columns).map_err(cannot)
+                sheet(self, titles, 0, rows, columns).map_err(cannot)
             }
             [first, second, rows, columns] => {
                 let titles = first.labels.iter().flat_map(|first| {
@@ -154,7 +161,7 @@ impl Grid {
                 });
                 let per_row = second.labels.len();
                 let titles = titles.collect();
-                self.sheet(titles, per_row, rows, columns).map_err(cannot)
+                sheet(self, titles, per_row, rows, columns).map_err(cannot)
             }
             axes => Err(cannot(format!(
                 "a figure has at most 4 axes; take a part of it, for example --select {}=0",
@@ -162,129 +169,127 @@ impl Grid {
             ))),
         }
     }
+}
 
-    fn heatmap(&self, rows: &AxisLabels, columns: &AxisLabels, values: Vec<f32>) -> Heatmap {
-        let marked = self
-            .highlight
-            .as_ref()
-            .filter(|marked| marked.axis == columns.name);
-        Heatmap {
-            title: self.title.clone(),
-            values,
-            rows: (0..rows.labels.len()).map(|i| rows.full_label(i)).collect(),
-            columns: (0..columns.labels.len())
-                .map(|i| columns.full_label(i))
-                .collect(),
-            row_axis: rows.description(),
-            column_axis: columns.description(),
-            value_label: self.value_label.clone(),
-            color_map: match self.center {
-                Some(_) => ColorMap::RdBu,
-                None => ColorMap::Viridis,
-            },
-            center: self.center,
-            highlight_columns: marked
-                .map(|marked| marked.indices.clone())
-                .unwrap_or_default(),
-            highlight_label: marked
-                .map(|marked| marked.label.clone())
-                .unwrap_or_default(),
-            legend: self.legend.clone(),
-            column_numbers: !columns.is_numbered() && columns.places.is_empty(),
-            rows_are_tokens: rows.has_tokens(),
-            ..Heatmap::default()
-        }
-    }
-
-    fn lines(&self, series_axis: &AxisLabels, columns: &AxisLabels) -> Figure {
-        let Heatmap {
-            title,
-            values,
-            columns,
-            column_axis,
-            row_axis,
-            value_label,
-            center,
-            highlight_columns,
-            highlight_label,
-            legend,
-            column_numbers,
-            ..
-        } = self.heatmap(series_axis, columns, self.values.clone());
-        let rows = values.chunks(columns.len().max(1));
-        let tokens = series_axis.has_tokens();
-        let series = series_axis.labels.iter().zip(rows);
-        LineChart {
-            title,
-            series: series
-                .map(|(name, values)| Series {
-                    name: if tokens { visible(name) } else { name.clone() },
-                    values: values.to_vec(),
-                })
-                .collect(),
-            columns,
-            column_axis,
-            series_axis: row_axis,
-            value_label,
-            center,
-            highlight_columns,
-            highlight_label,
-            legend,
-            column_numbers,
-            ..LineChart::default()
-        }
-        .into()
-    }
-
-    /// A panel for each title, over the last two axes; `per_row` is 0 for as many as look well.
-    fn sheet(
-        &self,
-        titles: Vec<String>,
-        per_row: usize,
-        rows: &AxisLabels,
-        columns: &AxisLabels,
-    ) -> Result<Figure, String> {
-        let count = titles.len();
-        if count > MOST_PANELS {
-            return Err(format!(
-                "{count} panels cannot be told apart ({MOST_PANELS} at most); take a part of it, for \
-                 example --select {}=0",
-                self.axes[0].name
-            ));
-        }
-        let cells = (rows.labels.len() * columns.labels.len()).max(1);
-        let panels = titles.into_iter().zip(self.values.chunks(cells));
-        let panels = panels.map(|(title, values)| Heatmap {
-            title,
-            legend: Vec::new(),
-            ..self.heatmap(rows, columns, values.to_vec())
-        });
-        let compact = per_row > 0 || count > MOST_LARGE_PANELS;
-        Ok(Sheet {
-            title: self.title.clone(),
-            panels: panels.collect(),
-            columns: per_row,
-            shared_range: true,
-            compact,
-            legend: self.legend.clone(),
-            ..Sheet::default()
-        }
-        .into())
+fn heatmap(grid: &Grid, rows: &AxisLabels, columns: &AxisLabels, values: Vec<f32>) -> Heatmap {
+    let marked = grid
+        .highlight
+        .as_ref()
+        .filter(|marked| marked.axis == columns.name);
+    Heatmap {
+        title: grid.title.clone(),
+        values,
+        rows: (0..rows.labels.len()).map(|i| rows.full_label(i)).collect(),
+        columns: (0..columns.labels.len())
+            .map(|i| columns.full_label(i))
+            .collect(),
+        row_axis: description(rows),
+        column_axis: description(columns),
+        value_label: grid.value_label.clone(),
+        color_map: match grid.center {
+            Some(_) => ColorMap::RdBu,
+            None => ColorMap::Viridis,
+        },
+        center: grid.center,
+        highlight_columns: marked
+            .map(|marked| marked.indices.clone())
+            .unwrap_or_default(),
+        highlight_label: marked
+            .map(|marked| marked.label.clone())
+            .unwrap_or_default(),
+        legend: grid.legend.clone(),
+        column_numbers: !columns.is_numbered() && columns.places.is_empty(),
+        rows_are_tokens: rows.has_tokens(),
+        ..Heatmap::default()
     }
 }
 
-impl AxisLabels {
-    /// The words at an axis of a figure.
-    fn description(&self) -> String {
-        let words = match (self.name.as_str(), self.has_tokens()) {
-            ("pos", true) => "position and token",
-            ("pos", false) => "position",
-            ("dest", _) => "dest, which attends",
-            ("src", _) => "src, which is attended to",
-            (name, _) => name,
-        };
-        words.to_owned()
+fn lines(grid: &Grid, series_axis: &AxisLabels, columns: &AxisLabels) -> Figure {
+    let Heatmap {
+        title,
+        values,
+        columns,
+        column_axis,
+        row_axis,
+        value_label,
+        center,
+        highlight_columns,
+        highlight_label,
+        legend,
+        column_numbers,
+        ..
+    } = heatmap(grid, series_axis, columns, grid.values.clone());
+    let rows = values.chunks(columns.len().max(1));
+    let tokens = series_axis.has_tokens();
+    let series = series_axis.labels.iter().zip(rows);
+    LineChart {
+        title,
+        series: series
+            .map(|(name, values)| Series {
+                name: if tokens { visible(name) } else { name.clone() },
+                values: values.to_vec(),
+            })
+            .collect(),
+        columns,
+        column_axis,
+        series_axis: row_axis,
+        value_label,
+        center,
+        highlight_columns,
+        highlight_label,
+        legend,
+        column_numbers,
+        ..LineChart::default()
     }
+    .into()
+}
+
+/// A panel for each title, over the last two axes; `per_row` is 0 for as many as look well.
+fn sheet(
+    grid: &Grid,
+    titles: Vec<String>,
+    per_row: usize,
+    rows: &AxisLabels,
+    columns: &AxisLabels,
+) -> Result<Figure, String> {
+    let count = titles.len();
+    if count > MOST_PANELS {
+        return Err(format!(
+            "{count} panels cannot be told apart ({MOST_PANELS} at most); take a part of it, for \
+             example --select {}=0",
+            grid.axes[0].name
+        ));
+    }
+    let cells = (rows.labels.len() * columns.labels.len()).max(1);
+    let panels = titles.into_iter().zip(grid.values.chunks(cells));
+    let panels = panels.map(|(title, values)| Heatmap {
+        title,
+        legend: Vec::new(),
+        ..heatmap(grid, rows, columns, values.to_vec())
+    });
+    let compact = per_row > 0 || count > MOST_LARGE_PANELS;
+    Ok(Sheet {
+        title: grid.title.clone(),
+        panels: panels.collect(),
+        columns: per_row,
+        shared_range: true,
+        compact,
+        legend: grid.legend.clone(),
+        ..Sheet::default()
+    }
+    .into())
+}
+
+/// The words at an axis of a figure.
+fn description(axis: &AxisLabels) -> String {
+    let words = match (axis.name.as_str(), axis.has_tokens()) {
+        ("pos", true) => "position and token",
+        ("pos", false) => "position",
+        ("dest", _) => "dest, which attends",
+        ("src", _) => "src, which is attended to",
+        (name, _) => name,
+    };
+    words.to_owned()
 }
 
 /// A row for each head of each layer, `L0H1`.

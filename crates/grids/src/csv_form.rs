@@ -1,26 +1,35 @@
 //! Grids as CSV in long form: a row for each number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
 use csv::{ReaderBuilder, Writer};
 
-use super::{AxisLabels, Grid, Study};
-use crate::failure::Failure;
+use crate::{AxisLabels, Error, Grid, MAX_AXES, Study};
 
 /// What the column of an axis's labels has after the axis's name.
 const LABEL: &str = "_label";
 
 /// The table of all grids. Axes that a grid does not have are left empty in its rows.
-pub fn table(study: &Study) -> Result<Vec<u8>, Failure> {
+///
+/// # Errors
+/// As [`Study::check`].
+pub fn write_csv(study: &Study) -> Result<Vec<u8>, Error> {
+    study.check()?;
     // The axes of all grids in the order in which they come, and whether one needs its labels.
     let mut axes: Vec<(&str, bool)> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
     for axis in study.grids.iter().flat_map(|grid| &grid.axes) {
         let labelled = !axis.is_numbered() || !axis.places.is_empty();
-        match axes.iter_mut().find(|(name, _)| *name == axis.name) {
+        let at = *known.entry(&axis.name).or_insert(axes.len());
+        match axes.get_mut(at) {
             Some((_, any)) => *any |= labelled,
             None => axes.push((&axis.name, labelled)),
         }
+    }
+    // An axis `pos_label` behind `pos` would be taken for its labels, if those did not come between.
+    for at in 1..axes.len() {
+        axes[at - 1].1 |= axes[at].0.strip_suffix(LABEL) == Some(axes[at - 1].0);
     }
     let mut header = vec!["grid".to_owned()];
     for (name, labelled) in &axes {
@@ -28,15 +37,22 @@ pub fn table(study: &Study) -> Result<Vec<u8>, Failure> {
         header.extend(labelled.then(|| format!("{name}{LABEL}")));
     }
     header.push("value".to_owned());
-    let fail = |e: csv::Error| Failure::Other(format!("cannot write the grids as CSV: {e}"));
+    let fail = |error: csv::Error| Error::Unwritable {
+        format: "CSV",
+        reason: error.to_string(),
+    };
     let mut writer = Writer::from_writer(Vec::new());
     writer.write_record(&header).map_err(fail)?;
     for grid in &study.grids {
+        let own = |name: &str| grid.axes.iter().position(|axis| axis.name == name);
+        let columns: Vec<(Option<usize>, bool)> = axes
+            .iter()
+            .map(|&(name, labelled)| (own(name), labelled))
+            .collect();
         for (place, value) in grid.values.iter().enumerate() {
             let index = grid.index_of(place);
             let mut record = vec![grid.name.clone()];
-            for (name, labelled) in &axes {
-                let at = grid.axes.iter().position(|axis| axis.name == *name);
+            for &(at, labelled) in &columns {
                 record.push(at.map(|at| index[at].to_string()).unwrap_or_default());
                 let label = || at.map(|at| grid.axes[at].full_label(index[at]));
                 record.extend(labelled.then(|| label().unwrap_or_default()));
@@ -50,12 +66,12 @@ pub fn table(study: &Study) -> Result<Vec<u8>, Failure> {
     bytes.map_err(|e| fail(io::Error::from(e.into_error().kind()).into()))
 }
 
-/// The grids of a table as [`table`] writes it; the rows of a grid may stand in any order. Words that
-/// are not in the table stay empty.
+/// The grids of a table as [`write_csv`] writes it; the rows of a grid may stand in any order. Words
+/// that are not in the table stay empty.
 ///
 /// # Errors
 /// The row, and what is wrong there.
-pub fn read(bytes: &[u8]) -> Result<Vec<Grid>, String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Grid>, String> {
     let mut reader = ReaderBuilder::new().from_reader(bytes);
     let header = reader.headers().map_err(|e| e.to_string())?.clone();
     let columns: Vec<&str> = header.iter().collect();
@@ -69,29 +85,34 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Grid>, String> {
     let mut axes: Vec<(&str, usize, Option<usize>)> = Vec::new();
     for (at, &name) in axis_columns.iter().enumerate() {
         match axes.last_mut() {
-            Some((axis, _, labels @ None)) if name == format!("{axis}{LABEL}") => {
+            Some((axis, _, labels @ None)) if name.strip_suffix(LABEL) == Some(axis) => {
                 *labels = Some(at + 1);
             }
             _ => axes.push((name, at + 1, None)),
         }
     }
     let mut scattered: Vec<Scattered<'_>> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
     for (row, record) in reader.records().enumerate() {
         let record = record.map_err(|e| e.to_string())?;
         let row = row + 1;
         let name = &record[0];
-        let index = |at: usize| {
-            let text = &record[at];
-            let broken = || format!("row {row}: {text:?} is no index");
-            text.parse::<usize>().map_err(|_| broken())
-        };
         let used = axes.iter().filter(|(_, at, _)| !record[*at].is_empty());
         let used: Vec<_> = used.copied().collect();
-        let known = scattered.iter().position(|grid| grid.name == name);
-        let at = known.unwrap_or_else(|| {
-            scattered.push(Scattered::new(name, &used));
-            scattered.len() - 1
-        });
+        if used.len() > MAX_AXES {
+            return Err(format!(
+                "row {row}: {} axes; a grid has {MAX_AXES} at most",
+                used.len()
+            ));
+        }
+        let at = match known.get(name) {
+            Some(&at) => at,
+            None => {
+                known.insert(name.to_owned(), scattered.len());
+                scattered.push(Scattered::new(name, &used));
+                scattered.len() - 1
+            }
+        };
         let grid = &mut scattered[at];
         if !grid
             .labels
@@ -101,12 +122,17 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Grid>, String> {
         {
             return Err(format!("row {row}: other axes than the first of {name:?}"));
         }
-        let mut place = Vec::new();
         for ((_, at, label), (_, labels)) in used.iter().zip(&mut grid.labels) {
-            let index = index(*at)?;
-            let label = label.map_or_else(|| index.to_string(), |at| record[at].to_owned());
-            labels.insert(index, label);
-            place.push(index);
+            let text = &record[*at];
+            let broken = |_| format!("row {row}: {text:?} is no index");
+            let index: usize = text.parse().map_err(broken)?;
+            let label = label.map_or(text, |at| &record[at]);
+            match labels.get_mut(&index) {
+                Some(known) if known == label => {}
+                Some(known) => label.clone_into(known),
+                None => drop(labels.insert(index, label.to_owned())),
+            }
+            grid.indices.push(index);
         }
         let value = &record[record.len() - 1];
         // pandas writes nothing for NaN.
@@ -114,8 +140,7 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Grid>, String> {
         let value: f32 = value
             .parse()
             .map_err(|_| format!("row {row}: {value:?} is no number"))?;
-        grid.values.insert(place, value);
-        grid.rows += 1;
+        grid.values.push(value);
     }
     scattered.into_iter().map(Scattered::gathered).collect()
 }
@@ -125,9 +150,10 @@ struct Scattered<'a> {
     name: String,
     /// The name of each axis, and the label of each index.
     labels: Vec<(&'a str, BTreeMap<usize, String>)>,
-    /// The numbers by their indices, which sorts them.
-    values: BTreeMap<Vec<usize>, f32>,
-    rows: usize,
+    /// The indices of all rows, one for each axis and row.
+    indices: Vec<usize>,
+    /// The number of each row.
+    values: Vec<f32>,
 }
 
 impl<'a> Scattered<'a> {
@@ -138,8 +164,8 @@ impl<'a> Scattered<'a> {
                 .iter()
                 .map(|(name, ..)| (*name, BTreeMap::new()))
                 .collect(),
-            values: BTreeMap::new(),
-            rows: 0,
+            indices: Vec::new(),
+            values: Vec::new(),
         }
     }
 
@@ -156,20 +182,33 @@ impl<'a> Scattered<'a> {
         let cells = shape
             .iter()
             .try_fold(1_usize, |product, &length| product.checked_mul(length));
-        if cells != Some(self.values.len()) || self.rows != self.values.len() {
-            return Err(format!(
-                "the grid {name:?} has {} rows for a shape of {shape:?}: a row for each cell is \
-                 expected",
-                self.rows
-            ));
+        let rows = self.values.len();
+        let uneven = || {
+            format!(
+                "the grid {name:?} has {rows} rows for a shape of {shape:?}: a row for each cell is                  expected"
+            )
+        };
+        if cells != Some(rows) {
+            return Err(uneven());
+        }
+        let mut values: Vec<Option<f32>> = vec![None; rows];
+        for (row, value) in self.values.into_iter().enumerate() {
+            let index = &self.indices[row * shape.len()..(row + 1) * shape.len()];
+            // Every index is one along its axis, because there are no gaps.
+            let place = index.iter().zip(&shape).fold(0, |at, (i, n)| at * n + i);
+            values[place] = Some(value);
         }
         let axes = self.labels.into_iter();
         Ok(Grid {
-            name,
+            // As many rows as cells: where one cell has two, another has none.
+            values: values
+                .into_iter()
+                .collect::<Option<_>>()
+                .ok_or_else(uneven)?,
             axes: axes
                 .map(|(axis, labels)| AxisLabels::new(axis, labels.into_values()))
                 .collect(),
-            values: self.values.into_values().collect(),
+            name,
             ..Grid::default()
         })
     }

@@ -3,14 +3,25 @@
 //! Own code, because the format is a magic string, a length and a line of Python, and the libraries for
 //! it bring parsers of Python or arrays of their own.
 
+use crate::{Error, Grid};
+
 /// What every file begins with, and the version of those that we write.
 const MAGIC: &[u8] = b"\x93NUMPY";
 const VERSION: [u8; 2] = [1, 0];
 /// Data begin at a multiple of this.
 const ALIGNMENT: usize = 64;
 
-/// An array of `f32` in C order as the bytes of a file.
-pub fn encode(shape: &[usize], values: &[f32]) -> Vec<u8> {
+/// The numbers of a grid as the bytes of a file.
+///
+/// # Errors
+/// As [`Grid::check`].
+pub fn write_npy(grid: &Grid) -> Result<Vec<u8>, Error> {
+    grid.check()?;
+    Ok(encode(&grid.shape(), &grid.values))
+}
+
+/// An array of `f32` in C order, of at most [`MAX_AXES`](crate::MAX_AXES) axes, as the bytes of a file.
+pub(crate) fn encode(shape: &[usize], values: &[f32]) -> Vec<u8> {
     let mut lengths: String = shape.iter().map(|length| format!("{length}, ")).collect();
     if shape.len() > 1 {
         lengths.truncate(lengths.len() - 2);
@@ -21,7 +32,7 @@ pub fn encode(shape: &[usize], values: &[f32]) -> Vec<u8> {
         (before + header.len() + 1).next_multiple_of(ALIGNMENT) - before - header.len() - 1;
     header.push_str(&" ".repeat(padding));
     header.push('\n');
-    // Sixty axes would not fill the 65,535 bytes that a header may have.
+    // So few axes cannot fill the 65,535 bytes that a header may have.
     let length = header.len() as u16;
     let mut bytes = [MAGIC, &VERSION, &length.to_le_bytes(), header.as_bytes()].concat();
     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
@@ -32,7 +43,7 @@ pub fn encode(shape: &[usize], values: &[f32]) -> Vec<u8> {
 ///
 /// # Errors
 /// What is wrong with the file, or what of it is not supported.
-pub fn decode(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), String> {
     let cut_off = || "the file is cut off".to_owned();
     let rest = bytes
         .strip_prefix(MAGIC)

@@ -1,0 +1,212 @@
+//! Everything that can go wrong with numbers that come from somewhere else.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// What is wrong with a grid, a study or a file of them, in words for the person who gave it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file that cannot be read, is no ordinary file or is too long.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        reason: String,
+    },
+
+    /// A file whose name ends as no format's does.
+    Ending {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// A file that holds no study.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with what it holds.
+        error: Box<Error>,
+    },
+
+    /// Bytes that are not of their format, or use a part of it that is not supported.
+    Format(String),
+
+    /// A study without grids.
+    NoGrid,
+
+    /// Two grids of one name in a study.
+    GridTwice {
+        /// The name.
+        grid: String,
+    },
+
+    /// A grid of which its description speaks, but not the numbers.
+    GridMissing {
+        /// The name of the grid.
+        grid: String,
+    },
+
+    /// Numbers beside a description of others.
+    OtherShape {
+        /// The name of the grid.
+        grid: String,
+        /// The shape of the numbers.
+        found: Vec<usize>,
+        /// The shape in the description.
+        described: Vec<usize>,
+    },
+
+    /// A grid without numbers.
+    Empty {
+        /// The name of the grid.
+        grid: String,
+        /// Its shape, with a length of 0 in it.
+        shape: Vec<usize>,
+    },
+
+    /// More or fewer numbers than a grid's shape has places.
+    OtherCount {
+        /// The name of the grid.
+        grid: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// How many numbers it has.
+        values: usize,
+    },
+
+    /// More axes than [`MAX_AXES`](crate::MAX_AXES).
+    TooManyAxes {
+        /// The name of the grid.
+        grid: String,
+        /// How many axes it has.
+        axes: usize,
+    },
+
+    /// Two axes of one name in a grid.
+    AxisTwice {
+        /// The name of the grid.
+        grid: String,
+        /// The name of the axes.
+        axis: String,
+    },
+
+    /// A middle of the colours that is no finite number.
+    Center {
+        /// The name of the grid.
+        grid: String,
+        /// The value.
+        center: f32,
+    },
+
+    /// An axis that a grid does not have.
+    NoSuchAxis {
+        /// The name of the grid.
+        grid: String,
+        /// The axis that was asked for.
+        axis: String,
+        /// The names of those that there are.
+        axes: Vec<String>,
+    },
+
+    /// An index beyond an axis's end.
+    NoSuchIndex {
+        /// The name of the grid.
+        grid: String,
+        /// The name of the axis.
+        axis: String,
+        /// The index that was asked for.
+        index: usize,
+        /// How many there are.
+        length: usize,
+    },
+
+    /// A study that cannot be written, though nothing is wrong with it.
+    Unwritable {
+        /// The format.
+        format: &'static str,
+        /// Why it cannot be written.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { path, reason } => {
+                write!(f, "cannot read {}: {reason}", path.display())
+            }
+            Self::Ending { path } => write!(
+                f,
+                "{}: the name of an export ends in .json, .csv, .npy or .safetensors",
+                path.display()
+            ),
+            Self::File { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Format(reason) => f.write_str(reason),
+            Self::NoGrid => f.write_str("it holds no grid"),
+            Self::GridTwice { grid } => write!(f, "two grids have the name {grid:?}"),
+            Self::GridMissing { grid } => write!(f, "the grid {grid:?} is missing"),
+            Self::OtherShape {
+                grid,
+                found,
+                described,
+            } => write!(
+                f,
+                "the grid {grid:?} has the shape {found:?}, and its description {described:?}: the two \
+                 do not belong together"
+            ),
+            Self::Empty { grid, shape } => write!(
+                f,
+                "the grid {grid:?} of the shape {shape:?} holds no number"
+            ),
+            Self::OtherCount {
+                grid,
+                shape,
+                values,
+            } => write!(
+                f,
+                "the grid {grid:?} has the shape {shape:?} and {values} values: the product of the \
+                 lengths is expected"
+            ),
+            Self::TooManyAxes { grid, axes } => write!(
+                f,
+                "the grid {grid:?} has {axes} axes; a grid has {} at most",
+                crate::MAX_AXES
+            ),
+            Self::AxisTwice { grid, axis } => {
+                write!(f, "two axes of the grid {grid:?} have the name {axis:?}")
+            }
+            Self::Center { grid, center } => write!(
+                f,
+                "the center of the grid {grid:?} is {center}; a finite number is expected"
+            ),
+            Self::NoSuchAxis { grid, axis, axes } => write!(
+                f,
+                "the grid {grid:?} has no axis {axis:?}; it has {}",
+                axes.join(", ")
+            ),
+            Self::NoSuchIndex {
+                grid,
+                axis,
+                index,
+                length,
+            } => write!(
+                f,
+                "{axis} {index} is not in the grid {grid:?}: give one from 0 to {}",
+                length.saturating_sub(1)
+            ),
+            Self::Unwritable { format, reason } => {
+                write!(f, "cannot write the grids as {format}: {reason}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::File { error, .. } => error.source(),
+            _ => None,
+        }
+    }
+}

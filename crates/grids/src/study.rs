@@ -1,0 +1,121 @@
+//! Grids that belong together, and what made them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Grid};
+
+/// What made a file: enough to make it again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// `patch-cli`. It comes first: by it we know our own files again.
+    pub software: String,
+    /// The version of the program.
+    pub version: String,
+    /// The model as the user called it.
+    pub model: String,
+    /// The SHA-256 of each file of weights, by the file's name: those that are on record, and, if
+    /// files are exported, all.
+    pub model_checksum: BTreeMap<String, String>,
+    /// The arguments as they were typed.
+    pub command: Vec<String>,
+    /// The prompts by what they are: `clean`, `corrupted`, `prompt`…
+    pub prompts: Vec<NamedText>,
+}
+
+/// A prompt with its role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedText {
+    /// What it is, for example `clean`.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+/// What a subcommand computed, and what made it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Study {
+    /// What made it.
+    #[serde(default)]
+    pub provenance: Provenance,
+    /// The heading.
+    #[serde(default)]
+    pub title: String,
+    /// Short lines under the heading: the prompts, the model.
+    #[serde(default)]
+    pub subtitle: Vec<String>,
+    /// The numbers. Their names differ.
+    pub grids: Vec<Grid>,
+}
+
+impl Study {
+    /// Everything but the numbers, as JSON: what stands beside or inside a file of numbers.
+    ///
+    /// # Errors
+    /// If JSON cannot hold it, which no study is known to bring about.
+    pub fn words(&self) -> Result<String, Error> {
+        let blank = |grid: &Grid| Grid {
+            name: grid.name.clone(),
+            title: grid.title.clone(),
+            form: grid.form,
+            axes: grid.axes.clone(),
+            values: Vec::new(),
+            value_label: grid.value_label.clone(),
+            center: grid.center,
+            highlight: grid.highlight.clone(),
+            legend: grid.legend.clone(),
+        };
+        let words = Self {
+            provenance: self.provenance.clone(),
+            title: self.title.clone(),
+            subtitle: self.subtitle.clone(),
+            grids: self.grids.iter().map(blank).collect(),
+        };
+        serde_json::to_string(&words).map_err(|error| Error::Unwritable {
+            format: "JSON",
+            reason: error.to_string(),
+        })
+    }
+
+    /// The names of all grids, with commas.
+    pub fn names(&self) -> String {
+        let names: Vec<&str> = self.grids.iter().map(|grid| grid.name.as_str()).collect();
+        names.join(", ")
+    }
+
+    /// The same study with only some of its grids, by their place.
+    pub fn part(&self, grids: std::ops::Range<usize>) -> Self {
+        Self {
+            grids: self.grids[grids].to_vec(),
+            provenance: self.provenance.clone(),
+            title: self.title.clone(),
+            subtitle: self.subtitle.clone(),
+        }
+    }
+
+    /// Every grid must be whole, and its name its own.
+    ///
+    /// # Errors
+    /// As [`Grid::check`], and if two grids have one name.
+    pub fn check(&self) -> Result<(), Error> {
+        self.grids.iter().try_for_each(Grid::check)?;
+        self.check_names()
+    }
+
+    /// [`check`](Self::check) without the numbers, which may be elsewhere.
+    pub(crate) fn check_words(&self) -> Result<(), Error> {
+        self.grids.iter().try_for_each(Grid::check_words)?;
+        self.check_names()
+    }
+
+    fn check_names(&self) -> Result<(), Error> {
+        let mut names = HashSet::new();
+        match self.grids.iter().find(|grid| !names.insert(&grid.name)) {
+            Some(grid) => Err(Error::GridTwice {
+                grid: grid.name.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use patching::path::{HeadInput, PathPatching, Receivers};
-use patching::{Direction, Head, Watch};
+use patching::{Direction, Head, Watch, normalized_unit};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
@@ -312,10 +312,7 @@ impl Args {
                 unpatched: [clean, corrupted],
             });
         }
-        let unit = clean - corrupted;
-        if !unit.is_finite() || unit.abs() <= 1e-4 * clean.abs().max(corrupted.abs()) {
-            return Err(patching::Error::NothingToNormalize { clean, corrupted }.into());
-        }
+        let unit = normalized_unit(clean, corrupted)?;
         for value in &mut changes.values {
             *value /= unit;
         }

@@ -76,4 +76,7 @@ pub use ablation::Ablation;
 pub use experiment::{Direction, Error, Experiment};
 pub use metric::{Metric, Which};
 pub use patch::{Head, Patch, SiteKind};
-pub use sweep::{Axis, Engine, Grid, Measured, Outcome, Progress, Subset, Sweep, Unpatched, Watch};
+pub use sweep::{
+    Axis, Engine, Grid, Measured, Outcome, Progress, Subset, Sweep, Unpatched, Watch,
+    normalized_unit,
+};

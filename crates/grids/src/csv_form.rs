@@ -13,9 +13,10 @@ const LABEL: &str = "_label";
 /// The table of all grids. Axes that a grid does not have are left empty in its rows.
 ///
 /// # Errors
-/// As [`Study::check`].
+/// As [`Study::check`], and if two axes of a grid have one name.
 pub fn write_csv(study: &Study) -> Result<Vec<u8>, Error> {
     study.check()?;
+    study.grids.iter().try_for_each(Grid::check_axes)?;
     // The axes of all grids in the order in which they come, and whether one needs its labels.
     let mut axes: Vec<(&str, bool)> = Vec::new();
     let mut known: HashMap<&str, usize> = HashMap::new();

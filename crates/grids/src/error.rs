@@ -83,20 +83,12 @@ pub enum Error {
         axes: usize,
     },
 
-    /// Two axes of one name in a grid.
+    /// Two axes of one name in a grid that is to be written as CSV.
     AxisTwice {
         /// The name of the grid.
         grid: String,
         /// The name of the axes.
         axis: String,
-    },
-
-    /// A middle of the colours that is no finite number.
-    Center {
-        /// The name of the grid.
-        grid: String,
-        /// The value.
-        center: f32,
     },
 
     /// An axis that a grid does not have.
@@ -174,12 +166,11 @@ impl fmt::Display for Error {
                 crate::MAX_AXES
             ),
             Self::AxisTwice { grid, axis } => {
-                write!(f, "two axes of the grid {grid:?} have the name {axis:?}")
+                write!(
+                    f,
+                    "cannot write the grids as CSV: two axes of {grid:?} have the name {axis:?}"
+                )
             }
-            Self::Center { grid, center } => write!(
-                f,
-                "the center of the grid {grid:?} is {center}; a finite number is expected"
-            ),
             Self::NoSuchAxis { grid, axis, axes } => write!(
                 f,
                 "the grid {grid:?} has no axis {axis:?}; it has {}",

@@ -28,8 +28,9 @@ pub struct Grid {
     /// What a value is, for example `logit(" Smith") − logit(" Jones")`.
     #[serde(default)]
     pub value_label: String,
-    /// The value that has the middle colour, for example 0 for differences.
-    #[serde(default)]
+    /// The value that has the middle colour, for example 0 for differences. A file cannot keep one that
+    /// is not finite.
+    #[serde(default, deserialize_with = "finite")]
     pub center: Option<f32>,
     /// What is marked along one axis.
     #[serde(default)]
@@ -127,11 +128,11 @@ impl Grid {
         self.axes.iter().map(|axis| axis.labels.len()).collect()
     }
 
-    /// Whether there is one value for each index of every axis, any at all, and the words are right: at
-    /// most [`MAX_AXES`] axes, each with a name of its own, and a finite center.
+    /// Whether there is one value for each index of every axis, any at all, and at most [`MAX_AXES`]
+    /// axes.
     ///
     /// # Errors
-    /// With the shape and the number of values, or the word that is wrong: a file may say anything.
+    /// With the shape and the number of values: a file may say anything.
     pub fn check(&self) -> Result<(), Error> {
         self.check_words()?;
         let shape = self.shape();
@@ -154,26 +155,24 @@ impl Grid {
 
     /// [`check`](Self::check) without the numbers, which may be elsewhere.
     pub(crate) fn check_words(&self) -> Result<(), Error> {
-        let grid = || self.name.clone();
-        if self.axes.len() > MAX_AXES {
-            return Err(Error::TooManyAxes {
-                grid: grid(),
+        match self.axes.len() > MAX_AXES {
+            true => Err(Error::TooManyAxes {
+                grid: self.name.clone(),
                 axes: self.axes.len(),
-            });
-        }
-        let mut names = HashSet::new();
-        if let Some(axis) = self.axes.iter().find(|axis| !names.insert(&axis.name)) {
-            return Err(Error::AxisTwice {
-                grid: grid(),
-                axis: axis.name.clone(),
-            });
-        }
-        match self.center {
-            Some(center) if !center.is_finite() => Err(Error::Center {
-                grid: grid(),
-                center,
             }),
-            _ => Ok(()),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether each axis has a name of its own, without which a table cannot tell them apart.
+    pub(crate) fn check_axes(&self) -> Result<(), Error> {
+        let mut names = HashSet::new();
+        match self.axes.iter().find(|axis| !names.insert(&axis.name)) {
+            Some(axis) => Err(Error::AxisTwice {
+                grid: self.name.clone(),
+                axis: axis.name.clone(),
+            }),
+            None => Ok(()),
         }
     }
 
@@ -220,12 +219,12 @@ impl Grid {
     }
 
     /// This grid with its axes in the order in which `axes` names them; as it is if they are not the
-    /// same ones.
+    /// same ones, or two of them have one name.
     pub(crate) fn in_order_of(self, axes: &[AxisLabels]) -> Self {
         let own = |axis: &AxisLabels| self.axes.iter().position(|own| own.name == axis.name);
         let order: Option<Vec<usize>> = axes.iter().map(own).collect();
         let order = match order {
-            Some(order) if order.len() == self.axes.len() && !order.is_sorted() => order,
+            Some(order) if is_permutation(&order, self.axes.len()) && !order.is_sorted() => order,
             _ => return self,
         };
         let shape = self.shape();
@@ -257,4 +256,17 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D
         .into_iter()
         .map(|value| value.unwrap_or(f32::NAN))
         .collect())
+}
+
+/// A number that does not fit into an `f32` is infinite there, and would be `null` when it is written.
+fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
+    let value = Option::<f32>::deserialize(deserializer)?;
+    Ok(value.filter(|value| value.is_finite()))
+}
+
+/// Whether `order` holds each of `0..length` once.
+fn is_permutation(order: &[usize], length: usize) -> bool {
+    let places: HashSet<usize> = order.iter().copied().collect();
+    // Every place is below `length`, being that of an axis.
+    order.len() == length && places.len() == length
 }

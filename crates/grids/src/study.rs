@@ -61,6 +61,7 @@ impl Study {
             form: grid.form,
             axes: grid.axes.clone(),
             values: Vec::new(),
+            texts: grid.texts.clone(),
             value_label: grid.value_label.clone(),
             center: grid.center,
             highlight: grid.highlight.clone(),

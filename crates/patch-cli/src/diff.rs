@@ -97,6 +97,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         grids.push(Grid {
             title: String::new(),
             values: a.values.iter().zip(&b.values).map(|(a, b)| b - a).collect(),
+            texts: Vec::new(),
             value_label: format!("B − A of {}", a.value_label),
             center: Some(0.0),
             legend: vec!["Blue: larger in B; red: larger in A.".to_owned()],

@@ -147,7 +147,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .map(|row| model.tokenizer.tokens(row))
         .collect();
 
-    let study = args.study(&studied, &prompt, &lens, compared.as_ref())?;
+    let study = args.study(&studied, &prompt, &lens, &top_tokens, compared.as_ref())?;
     let points = || study.part(args.main_grid()).figure();
     let heads = || study.part(HEADS..HEADS + 1).figure();
     let components = || study.part(COMPONENTS..COMPONENTS + 1).figure();
@@ -228,6 +228,7 @@ impl Args {
         studied: &Studied,
         prompt: &Prompt,
         lens: &LogitLens,
+        top_tokens: &[Vec<String>],
         compared: Option<&Compared<'_>>,
     ) -> Result<Study, Failure> {
         let points = || AxisLabels::new("point", lens.labels.iter().cloned());
@@ -241,8 +242,13 @@ impl Args {
             values,
             ..Grid::default()
         };
+        let texts: Vec<String> = top_tokens.concat();
         let mut grids = vec![Grid {
             value_label: "probability of the most likely token".to_owned(),
+            legend: vec![
+                "In each cell: the token that is most likely to come next there.".to_owned(),
+            ],
+            texts: texts.clone(),
             ..everywhere(
                 "top_prob",
                 "Logit lens: how sure the residual stream is of its next token".to_owned(),
@@ -266,7 +272,10 @@ impl Args {
                     indices: vec![*pos],
                     label: "the position of the attribution".to_owned(),
                 }),
-                legend: vec![format!("Blue: the stream favours {a}; red: {b}.")],
+                legend: vec![format!(
+                    "Blue: the stream favours {a}; red: {b}. In each cell: the most likely next token."
+                )],
+                texts,
                 ..everywhere(
                     "logit_diff",
                     format!("Logit lens: {label}"),

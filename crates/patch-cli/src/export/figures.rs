@@ -88,7 +88,7 @@ impl Draw for Grid {
     /// The figure of this grid alone, by the number of its axes:
     ///
     /// - one: a line;
-    /// - two: a heatmap, or lines, as its form says;
+    /// - two: a heatmap, with the texts if it has any, or lines, as its form says;
     /// - three: with `layer`, `head` and another axis, a heatmap with a row `L0H1` for each head, as
     ///   TransformerLens draws it; else a sheet with a panel for each index of the first axis, tiny
     ///   ones if they are more than twelve;
@@ -127,7 +127,11 @@ impl Draw for Grid {
                 &self.axes[0],
             )),
             [series, columns] if self.form == Form::Lines => Ok(lines(self, series, columns)),
-            [rows, columns] => Ok(heatmap(self, rows, columns, self.values.clone()).into()),
+            [rows, columns] => Ok(Heatmap {
+                cell_texts: self.texts.clone(),
+                ..heatmap(self, rows, columns, self.values.clone())
+            }
+            .into()),
             [layer, head, columns] if (&*layer.name, &*head.name) == ("layer", "head") => {
                 let heatmap = heatmap(self, &heads(layer, head), columns, self.values.clone());
                 Ok(heatmap.into())

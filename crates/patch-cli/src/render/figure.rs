@@ -275,8 +275,11 @@ pub struct Heatmap {
     pub legend: Vec<String>,
     /// Whether the position number of each column is shown, counting from 0.
     pub column_numbers: bool,
-    /// Whether the rounded values are written in the cells.
+    /// Whether the rounded values, or `cell_texts`, are written in the cells.
     pub cell_values: CellValues,
+    /// Tokens to write in the cells of a picture in the place of the values, `rows.len() * columns.len()` of
+    /// them; empty for the values. What is too long for its cell is cut.
+    pub cell_texts: Vec<String>,
     /// Whether the rows are tokens as the columns are, as in an attention pattern: their spaces are
     /// then visible, and cells are square.
     pub rows_are_tokens: bool,
@@ -314,6 +317,7 @@ impl Default for Heatmap {
             vmax: None,
             column_numbers: true,
             cell_values: CellValues::Auto,
+            cell_texts: Vec::new(),
             rows_are_tokens: false,
         }
     }

@@ -27,6 +27,10 @@ const TICK_SIZE: f32 = 10.0;
 const LEAST_TICK_SIZE: f32 = 6.5;
 const TOKEN_SIZE: f32 = 10.5;
 const CELL_SIZES: [f32; 5] = [11.0, 10.0, 9.0, 8.0, 7.5];
+/// Cells become as wide as their tokens, but no wider than this, and all columns together no wider than
+/// that: longer tokens are cut.
+const LONGEST_CELL_TEXT: f32 = 64.0;
+const MOST_TEXT_WIDTH: f32 = 2200.0;
 
 /// From one baseline to the next, in ems.
 const LINE_HEIGHT: f32 = 1.32;
@@ -275,18 +279,33 @@ fn cell_size(
         width = width.min(height);
         height = width;
     }
-    if figure.cell_values == CellValues::Always {
+    // Tokens are wanted where there is room for them, numbers only where they are asked for.
+    let most = match figure.cell_values {
+        CellValues::Always => f32::INFINITY,
+        CellValues::Auto if !figure.cell_texts.is_empty() => {
+            (MOST_TEXT_WIDTH / columns.max(1) as f32).min(LONGEST_CELL_TEXT)
+        }
+        _ => 0.0,
+    };
+    if most > 0.0 {
         let size = CELL_SIZES[CELL_SIZES.len() - 1];
-        let numbers = setting.numbers_like.unwrap_or(figure);
-        let style = NumberStyle::for_largest(largest_magnitude(numbers));
-        let numbers = numbers.values.iter().map(|&value| {
-            let text = style.typeset(value.into());
-            setter.width(&text, size, Weight::Regular)
-        });
-        width = width.max((widest(numbers) + 5.0).ceil());
+        let strings = cell_strings(setting.numbers_like.unwrap_or(figure));
+        let widths = strings.map(|string| setter.width(&string, size, Weight::Regular));
+        width = width.max((widest(widths) + 5.0).ceil().min(most));
         height = height.max((size * 1.25).ceil());
     }
     (width, height)
+}
+
+/// What is written in the cells: the tokens that are given, or the rounded values.
+fn cell_strings(figure: &Heatmap) -> impl Iterator<Item = String> {
+    let style = NumberStyle::for_largest(largest_magnitude(figure));
+    let string = move |(i, &value): (usize, &f32)| match figure.cell_texts.get(i) {
+        Some(text) => visible(text),
+        None if value.is_finite() => style.typeset(value.into()),
+        None => String::new(),
+    };
+    figure.values.iter().enumerate().map(string)
 }
 
 /// The width of a cell: the more columns, the narrower. A short row of tokens gets cells that are
@@ -619,8 +638,7 @@ impl Drawing {
     fn cells(&mut self, figure: &Heatmap, grid: &Grid, numbers_like: &Heatmap) {
         let range = figure.range();
         let number_style = NumberStyle::for_largest(largest_magnitude(numbers_like));
-        let number_size =
-            self.cell_number_size(figure.cell_values, numbers_like, grid, number_style);
+        let string_size = self.cell_string_size(figure.cell_values, numbers_like, grid);
         for row in 0..grid.rows {
             for column in 0..grid.columns {
                 let value = figure.value(row, column);
@@ -629,10 +647,17 @@ impl Drawing {
                 self.scene.items.push(Item::Rect(rect));
                 if !value.is_finite() {
                     self.hatch(&rect);
-                } else if let Some(size) = number_size {
+                } else if let Some(size) = string_size {
                     let center = [rect.x + rect.w / 2.0, rect.y + rect.h / 2.0];
                     let place = [center[0], center[1] + size * CAP_HEIGHT / 2.0];
-                    let string = number_style.typeset(value.into());
+                    let string = match figure.cell_texts.get(row * grid.columns + column) {
+                        Some(text) => {
+                            let room = rect.w - 2.0;
+                            let text = visible(text);
+                            self.setter.shorten(&text, size, Weight::Regular, room)
+                        }
+                        None => number_style.typeset(value.into()),
+                    };
                     self.text(
                         string,
                         place,
@@ -663,28 +688,26 @@ impl Drawing {
         }
     }
 
-    /// The largest font size at which all the numbers fit into their cells, if there is one.
-    fn cell_number_size(
+    /// The largest font size at which all that is written in cells fits into them, if there is one. Tokens
+    /// that are too long for the smallest size are cut, so they need the height only.
+    fn cell_string_size(
         &mut self,
         wanted: CellValues,
         numbers: &Heatmap,
         grid: &Grid,
-        style: NumberStyle,
     ) -> Option<f32> {
-        let finite = numbers.values.iter().filter(|value| value.is_finite());
         match wanted {
             CellValues::Never => return None,
             CellValues::Auto if grid.cell_width < 14.0 => return None,
             _ => {}
         }
-        let widths = finite.map(|&value| {
-            self.setter
-                .width(&style.typeset(value.into()), 1.0, Weight::Regular)
-        });
+        let widths = cell_strings(numbers).map(|s| self.setter.width(&s, 1.0, Weight::Regular));
         let widest = widest(widths);
-        CELL_SIZES
-            .into_iter()
-            .find(|size| widest * size + 4.0 <= grid.cell_width && size * 1.25 <= grid.cell_height)
+        let [.., least] = CELL_SIZES;
+        CELL_SIZES.into_iter().find(|&size| {
+            let cut = !numbers.cell_texts.is_empty() && size == least;
+            (cut || widest * size + 4.0 <= grid.cell_width) && size * 1.25 <= grid.cell_height
+        })
     }
 
     /// Diagonal lines over a cell without a number.
@@ -1382,6 +1405,49 @@ mod tests {
                 .fold(f32::MAX, f32::min)
         };
         assert!(top(axis, &mut setter) > subtitle.y);
+    }
+
+    #[test]
+    fn tokens_in_cells_widen_them_up_to_a_point_and_are_cut_beyond_it() {
+        let cells = |tokens: [&str; 4], values| {
+            let figure = Heatmap {
+                cell_texts: tokens.map(str::to_owned).to_vec(),
+                cell_values: values,
+                ..figure(2, 2)
+            };
+            let scene = layout(&figure);
+            let is_cell = |text: &&Text| text.anchor == Anchor::Middle && text.size <= 11.0;
+            let written: Vec<String> = texts(&scene)
+                .into_iter()
+                .filter(is_cell)
+                .map(|text| text.string.clone())
+                .collect();
+            (scene.width, written)
+        };
+        let short = [" the", "a", " of", "\n"];
+        let (_, written) = cells(short, CellValues::Auto);
+        for shown in ["␣the", "a", "␣of", "⏎"] {
+            assert!(
+                written.iter().any(|text| text == shown),
+                "{shown}: {written:?}"
+            );
+        }
+        let long = [" incomprehensibilities", "a", " of", "b"];
+        let (width, written) = cells(long, CellValues::Auto);
+        assert!(
+            written
+                .iter()
+                .any(|text| text.starts_with("␣inc") && text.ends_with('…')),
+            "{written:?}"
+        );
+        let (whole, written) = cells(long, CellValues::Always);
+        assert!(
+            written.iter().any(|text| text == "␣incomprehensibilities"),
+            "{written:?}"
+        );
+        assert!(whole >= width);
+        let (_, written) = cells(short, CellValues::Never);
+        assert!(!written.iter().any(|text| text == "␣of"), "{written:?}");
     }
 
     #[test]

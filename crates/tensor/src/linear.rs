@@ -104,11 +104,7 @@ mod avx512 {
             data: y.as_mut_ptr(),
             row_stride: n,
         };
-        // Equally many chunks of equal width for every thread.
-        let share = n.div_ceil(rayon::current_num_threads());
-        let width = share
-            .div_ceil(share.div_ceil(CHUNK_COLUMNS))
-            .next_multiple_of(PANEL_COLUMNS);
+        let width = chunk_width(n, rayon::current_num_threads());
         (0..n)
             .into_par_iter()
             .step_by(width)
@@ -121,6 +117,16 @@ mod avx512 {
         // SAFETY: the chunks cover all columns, and of each they write all rows.
         unsafe { y.set_len(m * n) };
         Tensor::new(&[m, n], y)
+    }
+
+    /// How many of `n` columns a thread takes at a time: whole panels, [`CHUNK_COLUMNS`] at the most and half
+    /// as many at the least, and such that every thread has the same to do, as nearly as that goes.
+    pub(super) fn chunk_width(n: usize, threads: usize) -> usize {
+        const MOST: usize = CHUNK_COLUMNS / PANEL_COLUMNS;
+        let share = n.div_ceil(threads).div_ceil(PANEL_COLUMNS);
+        let widths = (MOST / 2..=MOST).rev().map(|panels| panels.min(share));
+        let beyond = |panels: &usize| share.next_multiple_of(*panels) - share;
+        widths.min_by_key(beyond).unwrap_or(MOST) * PANEL_COLUMNS
     }
 
     /// Tiles of [`TILE_ROWS`] rows, each column by column: `(tiles, K, TILE_ROWS)`, the rows that are
@@ -501,6 +507,31 @@ mod tests {
                 "{threads} threads"
             );
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn every_thread_has_the_same_to_do() {
+        // The widths of GPT-2's layers, and its vocabulary.
+        for n in [768, 2304, 3072, 1024, 4096, 1600, 6400, 50257] {
+            for threads in [1, 2, 3, 4] {
+                let width = avx512::chunk_width(n, threads);
+                let most = n.div_ceil(width).div_ceil(threads) * width;
+                assert!(width <= CHUNK_COLUMNS && width.is_multiple_of(PANEL_COLUMNS));
+                assert!(
+                    most * threads <= n * 5 / 4,
+                    "{n} columns, {threads} threads: {width}"
+                );
+            }
+        }
+        assert_eq!(
+            [1, 32, 40, 256].map(|n| avx512::chunk_width(n, 1)),
+            [32, 32, 64, 256]
+        );
+        assert_eq!(
+            [768, 2304, 3072].map(|n| avx512::chunk_width(n, 2)),
+            [192, 192, 256]
+        );
     }
 
     #[test]

@@ -186,7 +186,8 @@ impl<'a> Scattered<'a> {
         let rows = self.values.len();
         let uneven = || {
             format!(
-                "the grid {name:?} has {rows} rows for a shape of {shape:?}: a row for each cell is                  expected"
+                "the grid {name:?} has {rows} rows for a shape of {shape:?}: a row for each cell \
+                 is expected"
             )
         };
         if cells != Some(rows) {

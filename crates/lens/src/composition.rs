@@ -287,7 +287,8 @@ pub fn top1_accuracy(matrix: &FactoredMatrix) -> f32 {
             matmul_into(a.rows(rows.clone()), b.columns(columns), block.view_mut());
             for (i, best) in best.iter_mut().enumerate() {
                 let row = block.row(i);
-                let max = max(row);
+                // Among billions of numbers it is only asked of a few where they stand.
+                let max = widest(|| tensor::max(row));
                 if max > best.0
                     && let Some(at) = row.iter().position(|x| *x == max)
                 {
@@ -301,22 +302,6 @@ pub fn top1_accuracy(matrix: &FactoredMatrix) -> f32 {
     let starts = (0..n).into_par_iter().step_by(ROWS);
     let hits: usize = starts.map_init(|| Tensor::zeros(&[0, 0]), hits_in).sum();
     hits as f32 / n.max(1) as f32
-}
-
-/// The largest number of a row, in sixteen running maxima that the compiler can keep in a vector: among
-/// billions of numbers it is only asked of a few where they stand.
-fn max(row: &[f32]) -> f32 {
-    widest(|| {
-        let mut maxima = [f32::NEG_INFINITY; 16];
-        let (chunks, rest) = row.as_chunks::<16>();
-        for chunk in chunks {
-            for (max, x) in maxima.iter_mut().zip(chunk) {
-                *max = if *x > *max { *x } else { *max };
-            }
-        }
-        let all = maxima.iter().chain(rest).copied();
-        all.fold(f32::NEG_INFINITY, f32::max)
-    })
 }
 
 /// How much an OV circuit between tokens copies: `Σ λ / Σ |λ|` of its eigenvalues, 1 if all are

@@ -44,7 +44,7 @@ mod wide;
 pub use crate::linear::linear;
 pub use crate::matmul::{matmul, matmul_into, matmul_reference};
 pub use crate::ops::{
-    argmax, dot, exp, gelu, layer_norm, layer_norm_scale, log_sum_exp, matmul_transposed,
+    argmax, dot, exp, gelu, layer_norm, layer_norm_scale, log_sum_exp, matmul_transposed, max,
     scale_and_shift, softmax, softmax_row,
 };
 pub use crate::tensor::Tensor;

@@ -225,9 +225,9 @@ fn rows_worth_a_thread(n: usize) -> usize {
     NUMBERS_WORTH_A_THREAD.div_ceil(n.max(1))
 }
 
-/// The largest number of a row, −∞ for an empty one, in sixteen running maxima.
+/// The largest number of a row, −∞ for an empty one, in sixteen running maxima. NaN is passed over.
 #[inline(always)]
-fn max(row: &[f32]) -> f32 {
+pub fn max(row: &[f32]) -> f32 {
     let mut maxima = [f32::NEG_INFINITY; 16];
     let (chunks, rest) = row.as_chunks::<16>();
     for chunk in chunks {

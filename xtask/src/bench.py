@@ -1,10 +1,11 @@
 """The same sweep in PyTorch, for `cargo xtask bench --against-python`.
 
 Usage: bench.py MODEL_DIR CLEAN_IDS CORRUPTED_IDS A B THREADS, the ids as JSON arrays. Then, for each
-line on standard input, one sweep, answered by one line of JSON with the seconds it took and its values:
+line on standard input, one answer of JSON with the seconds it took and its values:
 
-  hooks    one hooked forward pass for every patch, as transformers' users write it
-  batched  as an expert writes it: all patched runs of the sweep in one batch, one hook a layer that
+  hooks 0, hooks 1, …  one layer of the sweep, one hooked forward pass for every patch, as transformers'
+           users write it (layer 0 runs the clean prompt, for all layers)
+  batched  the sweep as an expert writes it: all patched runs in one batch, one hook a layer that
            patches each row of the batch at its own position, and only the last position's logits
 """
 
@@ -42,20 +43,23 @@ def keep_clean():
     return cache
 
 
-def hooks():
-    cache = keep_clean()
+kept = {}
+
+
+def hooks(layer):
+    if layer == 0:
+        kept.update(keep_clean())
     values = []
-    for layer, block in enumerate(blocks):
-        for pos in range(t):
+    for pos in range(t):
 
-            def patch(_module, _input, output):
-                hidden(output)[:, pos] = cache[layer][:, pos]
-                return output
+        def patch(_module, _input, output):
+            hidden(output)[:, pos] = kept[layer][:, pos]
+            return output
 
-            handle = block.register_forward_hook(patch)
-            logits = model(corrupted, use_cache=False).logits[0, -1]
-            handle.remove()
-            values.append((logits[a] - logits[b]).item())
+        handle = blocks[layer].register_forward_hook(patch)
+        logits = model(corrupted, use_cache=False).logits[0, -1]
+        handle.remove()
+        values.append((logits[a] - logits[b]).item())
     return values
 
 
@@ -78,6 +82,7 @@ def batched():
 
 
 for line in sys.stdin:
+    what, *layer = line.split()
     start = time.perf_counter()
-    values = {"hooks": hooks, "batched": batched}[line.strip()]()
+    values = {"hooks": hooks, "batched": batched}[what](*map(int, layer))
     print(json.dumps({"seconds": time.perf_counter() - start, "values": values}), flush=True)

@@ -27,10 +27,6 @@ const METRIC: Metric<'static> = Metric::LogitDiff { a: 4176, b: 5437 };
 /// The plain engine is timed on this many of a sweep's patches: every one takes as long.
 const PLAIN_SAMPLE: usize = 8;
 
-/// How often our own sweep is timed for each time of Python's: it takes a fraction of a second, and then the
-/// median of five would be the mood of a shared machine in two seconds.
-const OURS_A_ROUND: usize = 5;
-
 /// The options of `bench`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -424,6 +420,8 @@ impl Drop for Python {
     }
 }
 
+/// Our sweep is timed before every layer of the hooked one: it takes a fraction of a second, the other half a
+/// minute, and so both meet the same moods of a shared machine.
 fn against_python(
     python: &Path,
     folder: &Path,
@@ -445,16 +443,22 @@ fn against_python(
             let start = Instant::now();
             let outcome = pool.install(sweep);
             ours.push(start.elapsed().as_secs_f64());
-            outcome
+            outcome.grid.values
         };
-        for _ in 1..OURS_A_ROUND {
+        let mut hooked = Answer {
+            seconds: 0.0,
+            values: Vec::new(),
+        };
+        for layer in 0..model.config.n_layer {
             timed();
+            let Answer { seconds, values } = python.ask(&format!("hooks {layer}"))?;
+            hooked.seconds += seconds;
+            hooked.values.extend(values);
         }
-        let outcome = timed();
-        for (kind, seconds) in [("batched", &mut batched), ("hooks", &mut hooks)] {
-            let answer = python.ask(kind)?;
+        let values = timed();
+        for (seconds, answer) in [(&mut batched, python.ask("batched")?), (&mut hooks, hooked)] {
             seconds.push(answer.seconds);
-            for (x, y) in outcome.grid.values.iter().zip(&answer.values) {
+            for (x, y) in values.iter().zip(&answer.values) {
                 largest_difference = largest_difference.max((x - y).abs());
             }
         }

@@ -13,6 +13,7 @@
 //!    has packed.
 //! 3. K is cut into blocks of [`BLOCK_K`]: a block of the chunk's W is packed into panels of
 //!    [`PANEL_COLUMNS`] columns, small enough for the second-level cache.
+//!    While they are multiplied, the next block is fetched.
 //! 4. [`TILES_TOGETHER`] tiles, which fit into the second-level cache too, meet the panels.
 //! 5. Every panel (which stays in the first-level cache) meets each of these tiles.
 //! 6. A tile of Y stays in 28 vector registers while k runs through the block.
@@ -72,6 +73,9 @@ const BLOCK_K: usize = 256;
 /// Tiles whose part of a block is 170 KiB.
 #[cfg(target_arch = "x86_64")]
 const TILES_TOGETHER: usize = 12;
+/// Rows of a panel between one look ahead and the next.
+#[cfg(target_arch = "x86_64")]
+const STRETCH: usize = 32;
 /// Columns that a thread takes at a time, at the most: a block of them is 256 KiB, and there is room for the
 /// next one, which is fetched meanwhile.
 #[cfg(target_arch = "x86_64")]
@@ -80,11 +84,13 @@ const CHUNK_COLUMNS: usize = 256;
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::*;
+    use std::cell::{Cell, RefCell};
+    use std::hint::black_box;
     use std::ops::Range;
 
     use rayon::prelude::*;
 
-    use super::{BLOCK_K, CHUNK_COLUMNS, PANEL_COLUMNS, TILE_ROWS, TILES_TOGETHER};
+    use super::{BLOCK_K, CHUNK_COLUMNS, PANEL_COLUMNS, STRETCH, TILE_ROWS, TILES_TOGETHER};
     use crate::matmul::Output;
     use crate::{Tensor, View};
 
@@ -94,26 +100,41 @@ mod avx512 {
     #[repr(align(128))]
     struct PanelRow([f32; PANEL_COLUMNS]);
 
+    /// A packed X of more numbers than this (32 MiB) is not kept.
+    const KEPT: usize = 1 << 23;
+
+    thread_local! {
+        /// Where a thread packs X: memory that is new each time costs as much as the packing.
+        static PACKED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+        /// Where a thread packs its block of W.
+        static PANELS: RefCell<Vec<PanelRow>> = const { RefCell::new(Vec::new()) };
+    }
+
     /// The shapes fit, no axis is empty, the rows of X and either the rows or the columns of the weight
     /// are contiguous, and the machine has AVX-512.
     pub fn linear(x: View<'_>, weight: View<'_>, bias: &[f32]) -> Tensor {
         let (m, n) = (x.rows, weight.cols);
-        let packed = pack_rows(x);
+        let mut packed = PACKED.take();
+        pack_rows(x, &mut packed);
         let mut y = Vec::with_capacity(m * n);
         let output = Output {
             data: y.as_mut_ptr(),
             row_stride: n,
         };
         let width = chunk_width(n, rayon::current_num_threads());
-        (0..n)
-            .into_par_iter()
-            .step_by(width)
-            .for_each_init(Vec::new, |buffer, start| {
-                let columns = start..n.min(start + width);
+        // One chunk at a time: a thread that is ready takes any that another has not begun.
+        let starts = (0..n).into_par_iter().step_by(width).with_max_len(1);
+        starts.for_each(|start| {
+            let columns = start..n.min(start + width);
+            PANELS.with_borrow_mut(|buffer| {
                 // SAFETY: `y` has `m` rows of `n` numbers and lives until all chunks are done, and no two
                 // chunks share a column. The caller has made sure of AVX-512.
                 unsafe { columns_of_product(&packed, weight, bias, columns, m, output, buffer) };
             });
+        });
+        if packed.len() <= KEPT {
+            PACKED.set(packed);
+        }
         // SAFETY: the chunks cover all columns, and of each they write all rows.
         unsafe { y.set_len(m * n) };
         Tensor::new(&[m, n], y)
@@ -129,35 +150,28 @@ mod avx512 {
         widths.min_by_key(beyond).unwrap_or(MOST) * PANEL_COLUMNS
     }
 
-    /// Tiles of [`TILE_ROWS`] rows, each column by column: `(tiles, K, TILE_ROWS)`, the rows that are
-    /// missing in the last tile filled up with zeros.
-    fn pack_rows(x: View<'_>) -> Vec<f32> {
+    /// Tiles of [`TILE_ROWS`] rows, each column by column: `(tiles, K, TILE_ROWS)`. In the last tile, anything
+    /// may stand for the rows that are missing, and behind it.
+    fn pack_rows(x: View<'_>, packed: &mut Vec<f32>) {
         const COLUMNS_TOGETHER: usize = 64;
-        let k = x.cols;
-        let len = x.rows.div_ceil(TILE_ROWS) * k * TILE_ROWS;
-        let mut packed = Vec::with_capacity(len);
-        let tiles = packed.spare_capacity_mut()[..len].par_chunks_exact_mut(k * TILE_ROWS);
+        let of_tile = x.cols * TILE_ROWS;
+        let tiles = x.rows.div_ceil(TILE_ROWS);
+        if packed.len() < tiles * of_tile {
+            packed.resize(tiles * of_tile, 0.0);
+        }
+        let tiles = packed.par_chunks_exact_mut(of_tile).take(tiles);
         tiles.enumerate().for_each(|(tile, packed)| {
-            let first = tile * TILE_ROWS;
+            let rows = tile * TILE_ROWS..x.rows.min((tile + 1) * TILE_ROWS);
             // A few columns of all rows at a time, so that what is written stays in the cache.
             for (piece, packed) in packed.chunks_mut(COLUMNS_TOGETHER * TILE_ROWS).enumerate() {
-                for i in 0..TILE_ROWS {
-                    if first + i < x.rows {
-                        let row = &x.data[(first + i) * x.row_stride + piece * COLUMNS_TOGETHER..];
-                        for (column, x) in packed.chunks_exact_mut(TILE_ROWS).zip(row) {
-                            column[i].write(*x);
-                        }
-                    } else {
-                        for column in packed.chunks_exact_mut(TILE_ROWS) {
-                            column[i].write(0.0);
-                        }
+                for (i, row) in rows.clone().enumerate() {
+                    let row = &x.data[row * x.row_stride + piece * COLUMNS_TOGETHER..];
+                    for (column, x) in packed.chunks_exact_mut(TILE_ROWS).zip(row) {
+                        column[i] = *x;
                     }
                 }
             }
         });
-        // SAFETY: every row of every tile has been written, with numbers of X or with zeros.
-        unsafe { packed.set_len(len) };
-        packed
     }
 
     /// Some columns of Y. `packed` is X as [`pack_rows`] makes it; `buffer` is scratch memory.
@@ -180,13 +194,13 @@ mod avx512 {
             pack_panels(weight, block.clone(), columns.clone(), buffer);
             let tiles = m.div_ceil(TILE_ROWS);
             let panels = columns.len().div_ceil(PANEL_COLUMNS);
-            let mut ahead = Ahead::new(weight, block.end, columns.clone(), tiles * panels);
+            let stretches = tiles * panels * block.len().div_ceil(STRETCH);
+            let mut ahead = Ahead::new(weight, block.end, columns.clone(), stretches);
             for some in (0..tiles).step_by(TILES_TOGETHER) {
                 for (i, panel) in buffer.chunks_exact(block.len()).enumerate() {
                     let first = columns.start + i * PANEL_COLUMNS;
                     let width = PANEL_COLUMNS.min(columns.end - first);
                     for tile in some..tiles.min(some + TILES_TOGETHER) {
-                        ahead.fetch();
                         let rows = TILE_ROWS.min(m - tile * TILE_ROWS);
                         let tile_start = tile * k * TILE_ROWS;
                         let x = &packed[tile_start + block.start * TILE_ROWS..]
@@ -203,7 +217,14 @@ mod avx512 {
                                 _ => (y.cast_const(), output.row_stride),
                             };
                             let add_tile = ADD_TILE[rows - 1];
-                            add_tile(x, panel, start, start_stride, y, output.row_stride, width);
+                            let place = Place {
+                                start,
+                                start_stride,
+                                y,
+                                y_stride: output.row_stride,
+                                width,
+                            };
+                            add_tile(x, panel, place, &mut ahead);
                         }
                     }
                 }
@@ -211,8 +232,9 @@ mod avx512 {
         }
     }
 
-    /// Fetches the block of W that comes next into the second-level cache, a little with every tile:
-    /// packing it would wait for memory, and the multiplication does not need memory.
+    /// Fetches the block of W that comes next into the second-level cache, a few lines with every stretch of
+    /// the multiplication: packing it would wait for memory, which the multiplication does not need. (Many
+    /// lines at a time would make the multiplication wait: only some can be under way.)
     struct Ahead<'a> {
         weight: View<'a>,
         columns: Range<usize>,
@@ -220,7 +242,7 @@ mod avx512 {
         row: usize,
         column: usize,
         end: usize,
-        /// How many cache lines to fetch with a tile.
+        /// How many cache lines to fetch with a stretch.
         lines: usize,
     }
 
@@ -228,9 +250,9 @@ mod avx512 {
         /// Numbers in a cache line.
         const LINE: usize = 16;
 
-        /// The block from row `start` on, within the time of `tiles` tiles. After the last block of these
+        /// The block from row `start` on, within the time of so many stretches. After the last block of these
         /// columns comes the first one of the columns that follow, which this thread takes next as a rule.
-        fn new(weight: View<'a>, start: usize, columns: Range<usize>, tiles: usize) -> Self {
+        fn new(weight: View<'a>, start: usize, columns: Range<usize>, stretches: usize) -> Self {
             // Of a transpose, the processor fetches ahead by itself: columns lie in one piece.
             let columns = match weight.col_stride {
                 1 => columns,
@@ -254,7 +276,7 @@ mod avx512 {
                 column: columns.start,
                 columns,
                 end,
-                lines: lines.div_ceil(tiles),
+                lines: lines.div_ceil(stretches),
             }
         }
 
@@ -344,7 +366,17 @@ mod avx512 {
         }
     }
 
-    type AddTile = unsafe fn(&[f32], &[PanelRow], *const f32, usize, *mut f32, usize, usize);
+    type AddTile = unsafe fn(&[f32], &[PanelRow], Place, &mut Ahead<'_>);
+
+    /// Where a tile of Y is written, what it starts from, how far apart its rows are, and how many of
+    /// the [`PANEL_COLUMNS`] columns it has.
+    struct Place {
+        start: *const f32,
+        start_stride: usize,
+        y: *mut f32,
+        y_stride: usize,
+        width: usize,
+    }
 
     /// [`add_tile`] for 1 to [`TILE_ROWS`] rows.
     const ADD_TILE: [AddTile; TILE_ROWS] = [
@@ -374,29 +406,39 @@ mod avx512 {
     unsafe fn add_tile<const ROWS: usize>(
         x: &[f32],
         panel: &[PanelRow],
-        start: *const f32,
-        start_stride: usize,
-        y: *mut f32,
-        y_stride: usize,
-        width: usize,
+        place: Place,
+        ahead: &mut Ahead<'_>,
     ) {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
         let (x, _) = x.as_chunks::<TILE_ROWS>();
-        for (x, PanelRow(w)) in x.iter().zip(panel) {
-            // SAFETY: both loads stay within the 32 numbers of `w`.
-            let w = unsafe {
-                [
-                    _mm512_loadu_ps(w.as_ptr()),
-                    _mm512_loadu_ps(w.as_ptr().add(16)),
-                ]
-            };
-            for (sums, x) in sums.iter_mut().zip(x) {
-                let x = _mm512_set1_ps(*x);
-                sums[0] = _mm512_fmadd_ps(x, w[0], sums[0]);
-                sums[1] = _mm512_fmadd_ps(x, w[1], sums[1]);
+        for (x, panel) in x.chunks(STRETCH).zip(panel.chunks(STRETCH)) {
+            ahead.fetch();
+            for (x, PanelRow(w)) in x.iter().zip(panel) {
+                // SAFETY: both loads stay within the 32 numbers of `w`.
+                let w = unsafe {
+                    [
+                        _mm512_loadu_ps(w.as_ptr()),
+                        _mm512_loadu_ps(w.as_ptr().add(16)),
+                    ]
+                };
+                // The same numbers, but the compiler does not know it: so it lets each multiplication
+                // load its own, which costs nothing, instead of loading them into registers before, which
+                // costs an instruction. It shows where another program runs on the same core.
+                let again = black_box(x);
+                for ((sums, x), again) in sums.iter_mut().zip(x).zip(again) {
+                    sums[0] = _mm512_fmadd_ps(_mm512_set1_ps(*x), w[0], sums[0]);
+                    sums[1] = _mm512_fmadd_ps(_mm512_set1_ps(*again), w[1], sums[1]);
+                }
             }
         }
         // The lanes of each vector that are columns of Y.
+        let Place {
+            start,
+            start_stride,
+            y,
+            y_stride,
+            width,
+        } = place;
         let lanes =
             [0, 16].map(|first| ((1_u32 << width.saturating_sub(first).min(16)) - 1) as __mmask16);
         for (i, sums) in sums.iter().enumerate() {

@@ -41,7 +41,7 @@ pub mod locate;
 pub mod model;
 pub mod pretrained;
 mod random;
-mod rows;
+pub mod rows;
 pub mod site;
 pub mod tokenizer;
 pub mod visible;

@@ -1,9 +1,13 @@
-//! The layers that work on each row by itself, for the rows of many runs at once and without hooks.
+//! The model for the rows of many runs at once, and without hooks: the layers that work on each row by
+//! itself, and attention for one row, which may see rows that lie anywhere.
 //!
-//! They compute what [`crate::model`]'s forward passes compute, to within rounding, on
+//! They compute what [`crate::model`]'s forward passes compute, to within rounding; the layers on
 //! [`tensor::linear`]: the more rows, the faster each. A row has the same bits whatever rows are beside it.
 
-use tensor::{Tensor, View, gelu, layer_norm, linear};
+use std::ops::Range;
+
+use multiversion::multiversion;
+use tensor::{Tensor, View, dot, gelu, layer_norm, linear, softmax_row};
 
 use crate::model::{LayerNorm, Linear, Mlp};
 
@@ -43,6 +47,56 @@ impl Mlp {
     }
 }
 
+/// What all heads gather for one position, `z` `(C)`, from its query `q` `(C)` and the keys and values,
+/// `(C)` each, of all positions that it sees.
+#[multiversion(targets = "simd")]
+pub fn attend(n_head: usize, q: &[f32], keys: &[&[f32]], values: &[&[f32]], z: &mut [f32]) {
+    let head_size = z.len() / n_head;
+    let mut pattern = Vec::with_capacity(keys.len());
+    for (head, z) in z.chunks_exact_mut(head_size).enumerate() {
+        let columns = head * head_size..(head + 1) * head_size;
+        pattern_of_head(columns.clone(), q, keys, &mut pattern);
+        gather_of_head(columns, values, &pattern, z);
+    }
+}
+
+/// How much a position attends to each that it sees, in the head that has these columns: softmax of
+/// q·k / √head_size. `q` is its query and `keys` are theirs, of all heads, `(C)` each.
+#[multiversion(targets = "simd")]
+pub fn pattern(columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
+    let mut pattern = Vec::with_capacity(keys.len());
+    pattern_of_head(columns, q, keys, &mut pattern);
+    pattern
+}
+
+/// What the head that has these columns gathers, `z` `(head_size)`: the values in the proportions of its
+/// pattern. `values` are those of all heads, `(C)` each.
+#[multiversion(targets = "simd")]
+pub fn gather(columns: Range<usize>, values: &[&[f32]], pattern: &[f32], z: &mut [f32]) {
+    gather_of_head(columns, values, pattern, z);
+}
+
+#[inline(always)]
+fn pattern_of_head(columns: Range<usize>, q: &[f32], keys: &[&[f32]], pattern: &mut Vec<f32>) {
+    let factor = 1.0 / (columns.len() as f32).sqrt();
+    let q = &q[columns.clone()];
+    pattern.clear();
+    for key in keys {
+        pattern.push(dot(q, &key[columns.clone()]) * factor);
+    }
+    softmax_row(pattern);
+}
+
+#[inline(always)]
+fn gather_of_head(columns: Range<usize>, values: &[&[f32]], pattern: &[f32], z: &mut [f32]) {
+    z.fill(0.0);
+    for (weight, value) in pattern.iter().zip(values) {
+        for (z, v) in z.iter_mut().zip(&value[columns.clone()]) {
+            *z += weight * v;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +132,36 @@ mod tests {
         assert_eq!(block.mlp.forward_rows(&last).row(0), out.row(n - 1));
         let none = Tensor::zeros(&[0, 6]);
         assert_eq!(block.mlp.forward_rows(&none), none);
+    }
+
+    #[test]
+    fn a_row_of_attention_comes_out_as_in_the_model() {
+        let sizes = Config {
+            vocab_size: 7,
+            block_size: 30,
+            n_layer: 1,
+            n_head: 2,
+            n_embd: 2 * 37,
+            layer_norm_epsilon: 1e-5,
+        };
+        let model = Gpt2::random(sizes, 4);
+        let ids: Vec<u32> = (0..30).map(|i| i * i % 7).collect();
+        let mut kept = std::collections::HashMap::new();
+        let mut keep = |site: Site, x: &mut Tensor| drop(kept.insert(site, x.clone()));
+        model.forward(&ids, &mut keep);
+        let rows = |site: Site| -> Vec<&[f32]> { kept[&site].data().chunks(74).collect() };
+        let [q, k, v, z] = [Site::Q(0), Site::K(0), Site::V(0), Site::Z(0)].map(rows);
+        for pos in 0..30 {
+            let (keys, values) = (&k[..=pos], &v[..=pos]);
+            let mut row = [0.0; 74];
+            attend(2, q[pos], keys, values, &mut row);
+            for (got, expected) in row.iter().zip(z[pos]) {
+                assert!((got - expected).abs() < 1e-6, "{got}, not {expected}");
+            }
+            // One head alone has the same bits.
+            let mut second = [0.0; 37];
+            gather(37..74, values, &pattern(37..74, q[pos], keys), &mut second);
+            assert_eq!(second, row[37..]);
+        }
     }
 }

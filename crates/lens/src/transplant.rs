@@ -24,8 +24,9 @@ use std::ops::Range;
 
 use gpt2::Site;
 use gpt2::model::Block;
+use gpt2::rows::attend;
 use rayon::prelude::*;
-use tensor::{Tensor, dot, log_sum_exp, matmul_into, softmax_row, widest};
+use tensor::{Tensor, log_sum_exp, matmul_into};
 
 use crate::cache::run_with_cache_of;
 use crate::heads::RepeatedTokens;
@@ -173,36 +174,22 @@ impl Walk<'_> {
     fn attention(&self, layer: usize, qkv: &Tensor) -> Tensor {
         let c = qkv.row_len() / 3;
         let (base_k, base_v) = (&self.base[Site::K(layer)], &self.base[Site::V(layer)]); // (T, n_head, head_size)
-        let head_size = base_k.row_len();
-        let factor = 1.0 / (head_size as f32).sqrt();
+        let n_head = c / base_k.row_len();
         let index: Vec<(&Run, usize)> = (self.runs.iter())
             .flat_map(|run| run.rows.clone().map(move |dest| (run, dest)))
             .collect();
         let mut z = Tensor::zeros(&[index.len(), c]);
         let rows = z.data_mut().par_chunks_exact_mut(c).zip(index).enumerate();
-        rows.for_each_init(Vec::new, |pattern, (at, (z, (run, dest)))| {
+        rows.for_each(|(at, (z, (run, dest)))| {
             // Keys and values: the unchanged run's to the left of the transplant, then the run's own.
-            let left = (0..run.rows.start)
-                .map(|src| [base_k, base_v].map(|base| &base.data()[src * c..][..c]));
-            let own = (run.at..=run.at + dest - run.rows.start)
-                .map(|row| [c, 2 * c].map(|part| &qkv.row(row)[part..][..c]));
-            let context: Vec<[&[f32]; 2]> = left.chain(own).collect();
-            let q = &qkv.row(at)[..c];
-            widest(|| {
-                for (head, z) in z.chunks_exact_mut(head_size).enumerate() {
-                    let slice = head * head_size..(head + 1) * head_size;
-                    let q = &q[slice.clone()];
-                    pattern.clear();
-                    let scores = context.iter().map(|[k, _]| dot(q, &k[slice.clone()]));
-                    pattern.extend(scores.map(|score| score * factor));
-                    softmax_row(pattern);
-                    for (weight, [_, v]) in pattern.iter().zip(&context) {
-                        for (z, v) in z.iter_mut().zip(&v[slice.clone()]) {
-                            *z += weight * v;
-                        }
-                    }
-                }
+            let left = (0..run.rows.start).map(|src| {
+                let row = src * c..(src + 1) * c;
+                (&base_k.data()[row.clone()], &base_v.data()[row])
             });
+            let own =
+                (run.at..=run.at + dest - run.rows.start).map(|row| qkv.row(row)[c..].split_at(c));
+            let (keys, values): (Vec<_>, Vec<_>) = left.chain(own).unzip();
+            attend(n_head, &qkv.row(at)[..c], &keys, &values, z);
         });
         z
     }

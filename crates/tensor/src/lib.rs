@@ -39,7 +39,6 @@ mod matmul;
 mod ops;
 mod tensor;
 mod view;
-mod wide;
 
 pub use crate::linear::linear;
 pub use crate::matmul::{matmul, matmul_into, matmul_reference};
@@ -49,4 +48,3 @@ pub use crate::ops::{
 };
 pub use crate::tensor::Tensor;
 pub use crate::view::{View, ViewMut};
-pub use crate::wide::widest;

@@ -1,8 +1,17 @@
 //! Operations on the rows of a tensor.
+//!
+//! Programs are compiled for the oldest processor of their kind, whose vectors are short. So the loops here
+//! are compiled several times (`#[multiversion]`), each time for wider vectors, and the best version that the
+//! processor can run is chosen when they are called. All versions compute the same bits: wider vectors only
+//! do more of the same operations at a time (Rust never fuses or reorders them by itself). What such a loop
+//! calls is compiled for its vectors only where it is inlined into it: hence `#[inline(always)]`.
 
+use std::array::from_fn;
+
+use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::{Tensor, View, linear, widest};
+use crate::{Tensor, View, linear};
 
 /// Layer norm of every row: (x − mean) / √(var + ε) · weight + bias (Ba et al. 2016,
 /// arXiv 1607.06450). `x` is `(…, C)`, `weight` and `bias` are `(C)`.
@@ -18,23 +27,23 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f32) -> T
 /// that of the row as a whole population (divided by C, not by C − 1).
 pub fn layer_norm_scale(x: &Tensor, epsilon: f32) -> Tensor {
     let n = x.row_len();
-    let scale_of = |row: &[f32]| {
-        widest(|| {
-            let mean = mean(row);
-            let variance = sum(row, |x| (x - mean) * (x - mean)) / n as f32;
-            (variance + epsilon).sqrt()
-        })
-    };
     let scales = x
         .data()
         .par_chunks_exact(n.max(1))
         .with_min_len(rows_worth_a_thread(n))
-        .map(scale_of);
+        .map(|row| row_scale(row, epsilon));
     let mut shape = x.shape().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = 1;
     }
     Tensor::new(&shape, scales.collect())
+}
+
+#[multiversion(targets = "simd")]
+fn row_scale(row: &[f32], epsilon: f32) -> f32 {
+    let mean = mean(row);
+    let variance = sum(row, |x| (x - mean) * (x - mean)) / row.len() as f32;
+    (variance + epsilon).sqrt()
 }
 
 /// The rest of layer norm, with the scale given: (x − mean) / scale · weight + bias. `x` is
@@ -66,23 +75,27 @@ pub fn scale_and_shift(x: &Tensor, scale: &Tensor, weight: &Tensor, bias: &Tenso
         .zip(scale.data());
     rows.with_min_len(rows_worth_a_thread(n))
         .for_each(|((out, row), scale)| {
-            widest(|| {
-                let mean = mean(row);
-                let parameters = weight.data().iter().zip(bias.data());
-                for ((out, x), (w, b)) in out.iter_mut().zip(row).zip(parameters) {
-                    *out = (x - mean) / scale * w + b;
-                }
-            });
+            scale_and_shift_row(row, *scale, weight.data(), bias.data(), out);
         });
     out
 }
 
+#[multiversion(targets = "simd")]
+fn scale_and_shift_row(row: &[f32], scale: f32, weight: &[f32], bias: &[f32], out: &mut [f32]) {
+    let mean = mean(row);
+    let parameters = weight.iter().zip(bias);
+    for ((out, x), (w, b)) in out.iter_mut().zip(row).zip(parameters) {
+        *out = (x - mean) / scale * w + b;
+    }
+}
+
 /// Softmax of every row, in place: e^(x − max) / Σ e^(x − max). An entry of −∞ becomes 0. A row of
 /// nothing but −∞ has no softmax: it becomes NaN.
+#[multiversion(targets = "simd")]
 pub fn softmax(x: &mut Tensor) {
     let n = x.row_len();
     for row in x.data_mut().chunks_exact_mut(n.max(1)) {
-        widest(|| softmax_row(row));
+        softmax_row(row);
     }
 }
 
@@ -100,11 +113,10 @@ pub fn softmax_row(row: &mut [f32]) {
 }
 
 /// log Σ e^x of one row, without overflow. A logit minus this is the token's log probability.
+#[multiversion(targets = "simd")]
 pub fn log_sum_exp(row: &[f32]) -> f32 {
-    widest(|| {
-        let max = max(row);
-        max + sum(row, |x| exp(x - max)).ln()
-    })
+    let max = max(row);
+    max + sum(row, |x| exp(x - max)).ln()
 }
 
 /// The index of the largest number of a row, the first of equal ones; 0 for an empty row.
@@ -201,20 +213,17 @@ pub fn exp(x: f32) -> f32 {
 pub fn gelu(x: &mut Tensor) {
     x.data_mut()
         .par_chunks_mut(NUMBERS_WORTH_A_THREAD)
-        .for_each(|numbers| {
-            widest(|| {
-                for x in numbers {
-                    *x = gelu_of(*x);
-                }
-            });
-        });
+        .for_each(gelu_of);
 }
 
-#[inline(always)]
-fn gelu_of(x: f32) -> f32 {
+#[multiversion(targets = "simd")]
+fn gelu_of(numbers: &mut [f32]) {
     /// 2 √(2/π)
     const TWICE_ROOT: f32 = 1.595_769;
-    x / (1.0 + exp(-TWICE_ROOT * (x + 0.044715 * x * x * x)))
+    for number in numbers {
+        let x = *number;
+        *number = x / (1.0 + exp(-TWICE_ROOT * (x + 0.044715 * x * x * x)));
+    }
 }
 
 /// Fewer numbers than this are not worth a second thread.
@@ -244,13 +253,11 @@ pub fn max(row: &[f32]) -> f32 {
 
 /// The sum of the running sums, halving them again and again: four steps instead of sixteen.
 #[inline(always)]
-fn total(mut sums: [f32; 16]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            sums[i] += sums[i + half];
-        }
-    }
-    sums[0]
+fn total(sums: [f32; 16]) -> f32 {
+    let eight: [f32; 8] = from_fn(|i| sums[i] + sums[i + 8]);
+    let four: [f32; 4] = from_fn(|i| eight[i] + eight[i + 4]);
+    let two: [f32; 2] = from_fn(|i| four[i] + four[i + 2]);
+    two[0] + two[1]
 }
 
 #[inline(always)]

@@ -1,7 +1,8 @@
 //! The heads, for rows of many runs at once.
 
+use gpt2::rows::{attend, gather, pattern};
 use rayon::prelude::*;
-use tensor::{Tensor, dot, softmax_row, widest};
+use tensor::Tensor;
 
 use super::rows::{BASE, Rows, Run, SOURCE, find};
 use crate::{Patch, SiteKind};
@@ -41,25 +42,12 @@ impl Attention<'_> {
             data: vec![0.0; at * c],
             c,
         };
-        let head_size = c / self.n_head;
         let index = z.index();
         let rows = z.data.par_chunks_exact_mut(c).zip(index);
-        rows.for_each_init(Default::default, |scratch, (row, (run, dest))| {
-            let (keys, values, pattern): &mut (Vec<&[f32]>, Vec<&[f32]>, Vec<f32>) = scratch;
-            keys.clear();
-            values.clear();
-            for src in 0..=dest {
-                let (key, value) = self.kv(run, src);
-                keys.push(key);
-                values.push(value);
-            }
-            let q = self.q(run, dest);
-            widest(|| {
-                for (head, z) in row.chunks_exact_mut(head_size).enumerate() {
-                    self.pattern(head, q, keys, pattern);
-                    gather(head, values, pattern, z);
-                }
-            });
+        rows.for_each(|(row, (run, dest))| {
+            let seen = (0..=dest).map(|src| self.kv(run, src));
+            let (keys, values): (Vec<_>, Vec<_>) = seen.unzip();
+            attend(self.n_head, self.q(run, dest), &keys, &values, row);
         });
         z
     }
@@ -96,50 +84,27 @@ impl Attention<'_> {
         let keys: Vec<&[f32]> = (0..=dest).map(key).collect();
         let values: Vec<&[f32]> = (0..=dest).map(value).collect();
         let source_keys: Vec<&[f32]> = (0..=dest).map(|src| self.kv(SOURCE, src).0).collect();
-        let (mut pattern, mut source_pattern) = (Vec::new(), Vec::new());
-        widest(|| {
-            for head in patch.heads(self.n_head) {
-                let piece = head * head_size..(head + 1) * head_size;
-                if patch.site == SiteKind::Z {
-                    let source = given_row(dest).unwrap_or_else(|| z.row(SOURCE, dest));
-                    row[piece.clone()].copy_from_slice(&source[piece]);
-                    continue;
-                }
-                self.pattern(head, q, &keys, &mut pattern);
-                if patch.site == SiteKind::Pattern {
-                    match given {
-                        // (n_head, T, T): head, dest, src
-                        Some(given) => {
-                            source_pattern.clear();
-                            let of_head = head * given.shape()[1];
-                            source_pattern.extend_from_slice(given.row(of_head + dest));
-                        }
-                        None => {
-                            let q = self.q(SOURCE, dest);
-                            self.pattern(head, q, &source_keys, &mut source_pattern);
-                        }
-                    }
-                    let is_patched = |src: &usize| patch.src.is_none_or(|patched| patched == *src);
-                    for src in (0..=dest).filter(is_patched) {
-                        pattern[src] = source_pattern[src];
-                    }
-                }
-                gather(head, &values, &pattern, &mut row[piece]);
+        for head in patch.heads(self.n_head) {
+            let piece = head * head_size..(head + 1) * head_size;
+            if patch.site == SiteKind::Z {
+                let source = given_row(dest).unwrap_or_else(|| z.row(SOURCE, dest));
+                row[piece.clone()].copy_from_slice(&source[piece]);
+                continue;
             }
-        });
-    }
-
-    /// How much a position attends to each position up to its own: softmax of q·k / √head_size.
-    /// `q` is its query and `keys` are theirs, of all heads, each `(C)`.
-    #[inline(always)]
-    fn pattern(&self, head: usize, q: &[f32], keys: &[&[f32]], pattern: &mut Vec<f32>) {
-        let head_size = q.len() / self.n_head;
-        let slice = head * head_size..(head + 1) * head_size;
-        let q = &q[slice.clone()];
-        let factor = 1.0 / (head_size as f32).sqrt();
-        pattern.clear();
-        pattern.extend(keys.iter().map(|key| dot(q, &key[slice.clone()]) * factor));
-        softmax_row(pattern);
+            let mut weights = pattern(piece.clone(), q, &keys);
+            if patch.site == SiteKind::Pattern {
+                let source_weights = match given {
+                    // (n_head, T, T): head, dest, src
+                    Some(given) => given.row(head * given.shape()[1] + dest).to_vec(),
+                    None => pattern(piece.clone(), self.q(SOURCE, dest), &source_keys),
+                };
+                let is_patched = |src: &usize| patch.src.is_none_or(|patched| patched == *src);
+                for src in (0..=dest).filter(is_patched) {
+                    weights[src] = source_weights[src];
+                }
+            }
+            gather(piece.clone(), &values, &weights, &mut row[piece]);
+        }
     }
 
     /// The queries of a run at a position, `(C)`.
@@ -155,17 +120,5 @@ impl Attention<'_> {
     /// Keys and values of a run at a position, `(C)` each.
     fn kv(&self, run: usize, pos: usize) -> (&[f32], &[f32]) {
         self.kv.row(find(self.runs, run, pos))[self.keys..].split_at(self.width())
-    }
-}
-
-/// The values of a head in the proportions of a pattern. `values` are those of all heads, each `(C)`.
-#[inline(always)]
-fn gather(head: usize, values: &[&[f32]], pattern: &[f32], z: &mut [f32]) {
-    let slice = head * z.len()..(head + 1) * z.len();
-    z.fill(0.0);
-    for (weight, value) in pattern.iter().zip(values) {
-        for (z, v) in z.iter_mut().zip(&value[slice.clone()]) {
-            *z += weight * v;
-        }
     }
 }

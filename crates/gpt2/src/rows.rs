@@ -49,51 +49,73 @@ impl Mlp {
 
 /// What all heads gather for one position, `z` `(C)`, from its query `q` `(C)` and the keys and values,
 /// `(C)` each, of all positions that it sees.
+///
+/// # Panics
+/// If it sees none.
 #[multiversion(targets = "simd")]
 pub fn attend(n_head: usize, q: &[f32], keys: &[&[f32]], values: &[&[f32]], z: &mut [f32]) {
-    let head_size = z.len() / n_head;
-    let mut pattern = Vec::with_capacity(keys.len());
-    for (head, z) in z.chunks_exact_mut(head_size).enumerate() {
-        let columns = head * head_size..(head + 1) * head_size;
-        pattern_of_head(columns.clone(), q, keys, &mut pattern);
-        gather_of_head(columns, values, &pattern, z);
+    let (n, head_size) = (keys.len(), z.len() / n_head);
+    let factor = score_factor(head_size);
+    // All heads of a key, and of a value, together: their numbers lie in one piece.
+    let mut patterns = vec![0.0; n_head * n]; // (n_head, n)
+    for (src, key) in keys.iter().enumerate() {
+        let heads = q.chunks_exact(head_size).zip(key.chunks_exact(head_size));
+        for (pattern, (q, key)) in patterns.chunks_exact_mut(n).zip(heads) {
+            pattern[src] = dot(q, key) * factor;
+        }
+    }
+    patterns.chunks_exact_mut(n).for_each(softmax_row);
+    z.fill(0.0);
+    for (src, value) in values.iter().enumerate() {
+        let heads = z
+            .chunks_exact_mut(head_size)
+            .zip(value.chunks_exact(head_size));
+        for (pattern, (z, value)) in patterns.chunks_exact(n).zip(heads) {
+            add_times(z, pattern[src], value);
+        }
     }
 }
 
-/// How much a position attends to each that it sees, in the head that has these columns: softmax of
-/// q·k / √head_size. `q` is its query and `keys` are theirs, of all heads, `(C)` each.
+/// How much a position attends to each that it sees, in the head that has these columns. `q` is its query and
+/// `keys` are theirs, of all heads, `(C)` each.
+///
+/// # Panics
+/// If a row does not have these columns.
 #[multiversion(targets = "simd")]
 pub fn pattern(columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
     let mut pattern = Vec::with_capacity(keys.len());
-    pattern_of_head(columns, q, keys, &mut pattern);
+    for key in keys {
+        let score = dot(&q[columns.clone()], &key[columns.clone()]);
+        pattern.push(score * score_factor(columns.len()));
+    }
+    softmax_row(&mut pattern);
     pattern
 }
 
 /// What the head that has these columns gathers, `z` `(head_size)`: the values in the proportions of its
 /// pattern. `values` are those of all heads, `(C)` each.
+///
+/// # Panics
+/// If a row does not have these columns.
 #[multiversion(targets = "simd")]
 pub fn gather(columns: Range<usize>, values: &[&[f32]], pattern: &[f32], z: &mut [f32]) {
-    gather_of_head(columns, values, pattern, z);
-}
-
-#[inline(always)]
-fn pattern_of_head(columns: Range<usize>, q: &[f32], keys: &[&[f32]], pattern: &mut Vec<f32>) {
-    let factor = 1.0 / (columns.len() as f32).sqrt();
-    let q = &q[columns.clone()];
-    pattern.clear();
-    for key in keys {
-        pattern.push(dot(q, &key[columns.clone()]) * factor);
-    }
-    softmax_row(pattern);
-}
-
-#[inline(always)]
-fn gather_of_head(columns: Range<usize>, values: &[&[f32]], pattern: &[f32], z: &mut [f32]) {
     z.fill(0.0);
     for (weight, value) in pattern.iter().zip(values) {
-        for (z, v) in z.iter_mut().zip(&value[columns.clone()]) {
-            *z += weight * v;
-        }
+        add_times(z, *weight, &value[columns.clone()]);
+    }
+}
+
+/// What q·k is multiplied by: 1 / √head_size.
+#[inline(always)]
+fn score_factor(head_size: usize) -> f32 {
+    1.0 / (head_size as f32).sqrt()
+}
+
+/// z + weight · value
+#[inline(always)]
+fn add_times(z: &mut [f32], weight: f32, value: &[f32]) {
+    for (z, v) in z.iter_mut().zip(value) {
+        *z += weight * v;
     }
 }
 

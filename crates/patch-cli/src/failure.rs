@@ -5,8 +5,6 @@ use std::process::ExitCode;
 
 use gpt2::visible::visible_line;
 
-use crate::running::Interrupt;
-
 /// Why the program stops.
 #[derive(Debug)]
 pub enum Failure {
@@ -14,13 +12,16 @@ pub enum Failure {
     Input(String),
     /// Anything else, such as a full disk. Exit code 1.
     Other(String),
-    /// Ctrl-C. Exit code 130, as of any program that it ends.
+    /// Ctrl-C. Exit code [`Failure::STOPPED`].
     Stopped(String),
     /// Nobody reads our output any more (`patch-cli | head`): that is no error.
     NobodyListens,
 }
 
 impl Failure {
+    /// The exit code of a program that Ctrl-C ended, as shells have it.
+    pub const STOPPED: u8 = 130;
+
     /// The same, with the place of what the user gave in front.
     pub fn at(self, place: &str) -> Self {
         match self {
@@ -36,7 +37,7 @@ impl Failure {
             Self::Other(message) => (message, 1),
             Self::Stopped(message) => {
                 anstream::eprintln!("{}", readable(&message));
-                return ExitCode::from(Interrupt::EXIT_CODE);
+                return ExitCode::from(Self::STOPPED);
             }
             Self::NobodyListens => return ExitCode::SUCCESS,
         };

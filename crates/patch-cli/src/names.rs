@@ -3,27 +3,15 @@
 use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use patching::{Direction, SiteKind};
+use patching::Direction;
 
-use crate::selection::Sites;
-
-/// Reads the name of a site, also as TransformerLens spells it (`hook_z`), or of several. Unlike a plain
-/// [`FromStr`], it lets clap suggest the nearest name, and complete it.
-pub fn sites() -> impl TypedValueParser<Value = Sites> {
-    let kinds = SiteKind::ALL.map(|site| {
-        let name = site.to_string();
-        PossibleValue::new(name.clone()).alias(format!("hook_{name}"))
-    });
-    let several = ["heads", "blocks"].map(PossibleValue::new);
-    parsed(kinds.into_iter().chain(several))
-}
-
-/// Reads the name of a direction, as [`sites`] does.
+/// Reads the name of a direction.
 pub fn direction() -> impl TypedValueParser<Value = Direction> {
     parsed([Direction::Denoising, Direction::Noising].map(|it| it.to_string().into()))
 }
 
-fn parsed<T>(names: impl IntoIterator<Item = PossibleValue>) -> impl TypedValueParser<Value = T>
+/// Reads one of these names. Unlike a plain [`FromStr`], it lets clap suggest the nearest one, and complete it.
+pub fn parsed<T>(names: impl IntoIterator<Item = PossibleValue>) -> impl TypedValueParser<Value = T>
 where
     T: FromStr<Err = String> + Clone + Send + Sync + 'static,
 {
@@ -54,16 +42,5 @@ mod tests {
         assert_eq!(nearest("gtp2", names), Some("gpt2"));
         assert_eq!(nearest("llama", names), None);
         assert_eq!(nearest("x", []), None);
-    }
-
-    #[test]
-    fn every_site_is_read_in_both_spellings() {
-        let command = clap::Command::new("x").arg(clap::Arg::new("site").value_parser(sites()));
-        for expected in SiteKind::ALL {
-            for name in [expected.to_string(), format!("hook_{expected}")] {
-                let matches = command.clone().get_matches_from(["x", &name]);
-                assert_eq!(matches.get_one("site"), Some(&Sites::One(expected)));
-            }
-        }
     }
 }

@@ -52,16 +52,13 @@ impl EngineArgs {
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// The exit code of a program that Ctrl-C ended, as shells have it.
-    pub const EXIT_CODE: u8 = 130;
-
     /// Listens for Ctrl-C.
     ///
     /// # Errors
     /// [`Failure::Other`] if the system does not allow that.
     pub fn listen() -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
-        let exit_code = i32::from(Self::EXIT_CODE);
+        let exit_code = i32::from(Failure::STOPPED);
         // In this order: the first signal finds the flag unset, and sets it.
         flag::register_conditional_shutdown(SIGINT, exit_code, stop.clone())
             .and_then(|_| flag::register(SIGINT, stop.clone()))

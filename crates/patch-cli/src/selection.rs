@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::str::FromStr;
 
+use clap::builder::{PossibleValue, TypedValueParser};
 use gpt2::Tokenizer;
 use gpt2::visible::visible_line;
 use patching::{Axis, Error, Experiment, Head, SiteKind, Subset, Sweep};
@@ -10,7 +11,7 @@ use patching::{Axis, Error, Experiment, Head, SiteKind, Subset, Sweep};
 use crate::export::AxisLabels;
 use crate::failure::Failure;
 use crate::metric::parse_range;
-use crate::names;
+use crate::names::parsed;
 
 /// Arguments of every subcommand that sweeps over activations.
 #[derive(Clone, clap::Args)]
@@ -18,7 +19,7 @@ pub struct SelectionArgs {
     /// The activation: resid_pre, resid_mid, resid_post, attn_out or mlp_out over layer × position; z,
     /// q, k, v or pattern over layer × head; heads: all five of these; blocks: resid_pre, attn_out and
     /// mlp_out [default: resid_post; of ablate: z]
-    #[arg(long, value_name = "SITE", value_parser = names::sites(), hide_possible_values = true)]
+    #[arg(long, value_name = "SITE", value_parser = sites(), hide_possible_values = true)]
     pub site: Option<Sites>,
 
     /// Heads position by position: layer × position × head (of pattern: layer × head × destination)
@@ -78,6 +79,16 @@ impl FromStr for Sites {
                 .map_err(|error: String| format!("{error}; or heads or blocks for several")),
         }
     }
+}
+
+/// Reads the name of a site, also as TransformerLens spells it (`hook_z`), or of several.
+fn sites() -> impl TypedValueParser<Value = Sites> {
+    let kinds = SiteKind::ALL.map(|site| {
+        let name = site.to_string();
+        PossibleValue::new(name.clone()).alias(format!("hook_{name}"))
+    });
+    let several = ["heads", "blocks"].map(PossibleValue::new);
+    parsed(kinds.into_iter().chain(several))
 }
 
 impl SelectionArgs {
@@ -252,5 +263,16 @@ mod tests {
         );
         assert_eq!(Sites::Heads.kinds().len(), 5);
         assert_eq!(Sites::Blocks.kinds().len(), 3);
+    }
+
+    #[test]
+    fn every_site_is_read_in_both_spellings() {
+        let command = clap::Command::new("x").arg(clap::Arg::new("site").value_parser(sites()));
+        for expected in SiteKind::ALL {
+            for name in [expected.to_string(), format!("hook_{expected}")] {
+                let matches = command.clone().get_matches_from(["x", &name]);
+                assert_eq!(matches.get_one("site"), Some(&Sites::One(expected)));
+            }
+        }
     }
 }

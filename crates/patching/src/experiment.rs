@@ -20,6 +20,14 @@ pub enum Direction {
 impl Direction {
     /// Both directions.
     pub const ALL: [Self; 2] = [Self::Denoising, Self::Noising];
+
+    /// The clean and the corrupted one of what belongs to source and base.
+    pub(crate) fn clean_and_corrupted<T>(self, source: T, base: T) -> [T; 2] {
+        match self {
+            Self::Denoising => [source, base],
+            Self::Noising => [base, source],
+        }
+    }
 }
 
 impl fmt::Display for Direction {

@@ -51,7 +51,6 @@ use gpt2::model::Mlp;
 use self::walk::Walk;
 use crate::ablation::given;
 use crate::metric::{LOGIT_ROWS, Which};
-use crate::sweep::clean_and_corrupted;
 use crate::{Experiment, Measured, Metric, Patch, Unpatched, Watch};
 
 /// How many rows of width C are held for each row of the walk, at the most: the residual stream before
@@ -123,7 +122,7 @@ pub fn run(
                 (metric.read(model, &rows, experiment.base()), rows)
             });
             let [clean, corrupted] =
-                clean_and_corrupted(experiment.direction(), source, base.clone());
+                (experiment.direction()).clean_and_corrupted(source, base.clone());
             [base, clean, corrupted]
         });
         // A run that has not come to differ from the base is the base.

@@ -63,6 +63,7 @@
 //! ```
 
 mod ablation;
+mod engine;
 mod experiment;
 pub mod incremental;
 mod metric;
@@ -73,10 +74,8 @@ pub mod prompts;
 mod sweep;
 
 pub use ablation::Ablation;
+pub use engine::{Measured, Progress, Unpatched, Watch};
 pub use experiment::{Direction, Error, Experiment};
 pub use metric::{Metric, Which};
 pub use patch::{Head, Patch, SiteKind};
-pub use sweep::{
-    Axis, Engine, Grid, Measured, Outcome, Progress, Subset, Sweep, Unpatched, Watch,
-    normalized_unit,
-};
+pub use sweep::{Axis, Engine, Grid, Outcome, Subset, Sweep, normalized_unit};

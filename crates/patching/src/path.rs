@@ -85,7 +85,6 @@ use gpt2::{Gpt2, Site};
 use tensor::Tensor;
 
 use crate::metric::Which;
-use crate::sweep::clean_and_corrupted;
 use crate::{Axis, Engine, Experiment, Grid, Head, Metric, Watch};
 
 /// What of a head reads the residual stream.
@@ -242,8 +241,9 @@ impl PathPatching {
             Engine::Incremental { memory } => incremental::run(&task, memory),
         };
         let read = |rows: &Tensor| metric.read(model, rows, experiment.base());
-        let [clean, corrupted] =
-            clean_and_corrupted(experiment.direction(), &source, &base).map(read);
+        let [clean, corrupted] = (experiment.direction())
+            .clean_and_corrupted(&source, &base)
+            .map(read);
         let reached = patched.iter().enumerate();
         let reached = reached.filter_map(|(i, rows)| Some((i, rows.as_ref()?)));
         let mut values = vec![f32::NAN; patched.len()];

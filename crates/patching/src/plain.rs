@@ -16,7 +16,6 @@ use tensor::Tensor;
 
 use crate::ablation::given;
 use crate::metric::Which;
-use crate::sweep::clean_and_corrupted;
 use crate::{Experiment, Measured, Metric, Patch, Unpatched, Watch};
 
 /// The metric of each patched run, in the order of `patches`, and of the two unpatched runs.
@@ -44,7 +43,7 @@ pub fn run(
 
     // 2. The base run as it is.
     let base = end(model, experiment.base(), from, &mut no_hook);
-    let [clean, corrupted] = clean_and_corrupted(experiment.direction(), source, base);
+    let [clean, corrupted] = experiment.direction().clean_and_corrupted(source, base);
     let read = |rows: &Tensor| metric.read(model, rows, experiment.base());
     let clean_end = read(&clean);
 

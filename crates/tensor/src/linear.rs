@@ -431,7 +431,6 @@ mod avx512 {
                 }
             }
         }
-        // The lanes of each vector that are columns of Y.
         let Place {
             start,
             start_stride,
@@ -439,6 +438,7 @@ mod avx512 {
             y_stride,
             width,
         } = place;
+        // The lanes of each vector that are columns of Y.
         let lanes =
             [0, 16].map(|first| ((1_u32 << width.saturating_sub(first).min(16)) - 1) as __mmask16);
         for (i, sums) in sums.iter().enumerate() {

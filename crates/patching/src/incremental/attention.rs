@@ -83,7 +83,6 @@ impl Attention<'_> {
         };
         let keys: Vec<&[f32]> = (0..=dest).map(key).collect();
         let values: Vec<&[f32]> = (0..=dest).map(value).collect();
-        let source_keys: Vec<&[f32]> = (0..=dest).map(|src| self.kv(SOURCE, src).0).collect();
         for head in patch.heads(self.n_head) {
             let piece = head * head_size..(head + 1) * head_size;
             if patch.site == SiteKind::Z {
@@ -96,7 +95,14 @@ impl Attention<'_> {
                 let source_weights = match given {
                     // (n_head, T, T): head, dest, src
                     Some(given) => given.row(head * given.shape()[1] + dest).to_vec(),
-                    None => pattern(piece.clone(), self.q(SOURCE, dest), &source_keys),
+                    None => {
+                        let keys = (0..=dest).map(|src| self.kv(SOURCE, src).0);
+                        pattern(
+                            piece.clone(),
+                            self.q(SOURCE, dest),
+                            &keys.collect::<Vec<_>>(),
+                        )
+                    }
                 };
                 let is_patched = |src: &usize| patch.src.is_none_or(|patched| patched == *src);
                 for src in (0..=dest).filter(is_patched) {

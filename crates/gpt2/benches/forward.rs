@@ -11,7 +11,7 @@ fn forward(c: &mut Criterion) {
         n_layer: 1,
         n_head: 12,
         n_embd: 768,
-        layer_norm_epsilon: 1e-5,
+        ..Config::default()
     };
     let model = Gpt2::random(sizes, 1);
     let x = Tensor::new(

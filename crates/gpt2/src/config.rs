@@ -24,6 +24,20 @@ pub struct Config {
     pub layer_norm_epsilon: f32,
 }
 
+impl Default for Config {
+    /// GPT-2 small's.
+    fn default() -> Self {
+        Self {
+            vocab_size: 50257,
+            block_size: 1024,
+            n_layer: 12,
+            n_head: 12,
+            n_embd: 768,
+            layer_norm_epsilon: 1e-5,
+        }
+    }
+}
+
 impl Config {
     /// The width of one head: `n_embd / n_head`.
     pub fn head_size(&self) -> usize {

@@ -133,7 +133,7 @@ mod tests {
             n_layer: 1,
             n_head: 2,
             n_embd: 6,
-            layer_norm_epsilon: 1e-5,
+            ..Config::default()
         };
         let model = Gpt2::random(sizes, 3);
         let block = &model.h[0];
@@ -164,7 +164,7 @@ mod tests {
             n_layer: 1,
             n_head: 2,
             n_embd: 2 * 37,
-            layer_norm_epsilon: 1e-5,
+            ..Config::default()
         };
         let model = Gpt2::random(sizes, 4);
         let ids: Vec<u32> = (0..30).map(|i| i * i % 7).collect();

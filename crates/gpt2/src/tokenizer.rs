@@ -7,6 +7,7 @@
 use tiktoken_rs::CoreBPE;
 
 use crate::Error;
+use crate::visible::visible_line;
 
 /// The id of `<|endoftext|>`, which separates documents in GPT-2's training data.
 pub const END_OF_TEXT: u32 = 50256;
@@ -144,6 +145,26 @@ impl Tokenizer {
     }
 }
 
+/// Token ids as text: numbers with blanks or commas between them, such as `464 3290` or `464,3290`.
+///
+/// # Errors
+/// If something between the separators is not a number below 2³².
+pub fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
+    let is_separator = |c: char| c.is_whitespace() || c == ',';
+    let pieces = text.split(is_separator).filter(|piece| !piece.is_empty());
+    let id = |piece: &str| {
+        // `u32::from_str` would take a plus sign.
+        let digits = piece.bytes().all(|byte| byte.is_ascii_digit());
+        piece.parse().ok().filter(|_| digits).ok_or_else(|| {
+            format!(
+                "\"{}\" is not a token id: give whole numbers, such as \"464 3290\"",
+                visible_line(piece)
+            )
+        })
+    };
+    pieces.map(id).collect()
+}
+
 /// Which of several equal tokens is meant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Occurrence {
@@ -209,6 +230,16 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.starts_with("the answer is empty"), "{error}");
+    }
+
+    #[test]
+    fn ids_are_read_with_blanks_and_commas_between_them() {
+        assert_eq!(parse_ids(" 464 3290,\t7 "), Ok(vec![464, 3290, 7]));
+        assert_eq!(parse_ids(""), Ok(vec![]));
+        for wrong in ["1 x", "-1", "+1", "4294967296", "1.0", "１"] {
+            let error = parse_ids(wrong).unwrap_err();
+            assert!(error.contains("is not a token id"), "{error}");
+        }
     }
 
     #[test]

@@ -285,7 +285,7 @@ mod tests {
                 n_layer,
                 n_head,
                 n_embd: n_head * head_size,
-                layer_norm_epsilon: 1e-5,
+                ..Config::default()
             };
             let model = Gpt2::random(sizes, seed);
             assert_adds_up(&model, &ids, at.index(ids.len()), a, b);

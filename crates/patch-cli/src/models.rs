@@ -102,7 +102,7 @@ impl Sizes {
             n_layer: known.n_layer,
             n_head: known.n_head,
             n_embd: known.n_embd,
-            layer_norm_epsilon: 1e-5,
+            ..Config::default()
         };
         Self {
             parameters: config.n_parameters(),

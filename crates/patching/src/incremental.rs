@@ -207,7 +207,7 @@ mod tests {
                 n_layer,
                 n_head,
                 n_embd,
-                layer_norm_epsilon: 1e-5,
+                ..Config::default()
             };
             Gpt2::random(sizes, seed)
         });
@@ -444,7 +444,7 @@ mod tests {
             n_layer: 3,
             n_head: 2,
             n_embd: 8,
-            layer_norm_epsilon: 1e-5,
+            ..Config::default()
         };
         let model = Gpt2::random(sizes, 1);
         let experiment = Experiment::new(
@@ -488,7 +488,7 @@ mod tests {
             n_layer: 3,
             n_head: 2,
             n_embd: 8,
-            layer_norm_epsilon: 1e-5,
+            ..Config::default()
         };
         let model = Gpt2::random(sizes, 2);
         let experiment =

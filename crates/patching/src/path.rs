@@ -393,7 +393,7 @@ mod tests {
                 n_layer: N_LAYER,
                 n_head: N_HEAD,
                 n_embd: N_HEAD * head_size,
-                layer_norm_epsilon: 1e-5,
+                ..Config::default()
             };
             let model = Gpt2::random(config, seed);
             let token = 0..13_u32;
@@ -487,7 +487,7 @@ mod tests {
             n_layer: N_LAYER,
             n_head: N_HEAD,
             n_embd: 12,
-            layer_norm_epsilon: 1e-5,
+            ..Config::default()
         };
         let model = Gpt2::random(config, 5);
         let [clean, corrupted] = [vec![1, 2, 3, 4, 5], vec![1, 6, 3, 4, 5]];

@@ -428,7 +428,7 @@ mod tests {
             n_layer: 3,
             n_head: 2,
             n_embd: 8,
-            layer_norm_epsilon: 1e-5,
+            ..Config::default()
         };
         Gpt2::random(sizes, 3)
     }

@@ -429,7 +429,7 @@ mod tests {
             n_layer: 1,
             n_head: 1,
             n_embd: 1,
-            layer_norm_epsilon: 1e-5,
+            ..Config::default()
         };
         let model = Gpt2::random(config, 1);
         let mut corrupted = vec![0; t];

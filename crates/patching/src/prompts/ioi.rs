@@ -274,7 +274,7 @@ mod tests {
             n_layer: 1,
             n_head: 1,
             n_embd: 1,
-            layer_norm_epsilon: 1e-5,
+            ..Config::default()
         };
         Pretrained {
             name: "toy".to_owned(),

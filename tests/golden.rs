@@ -62,7 +62,11 @@ fn logits_and_what_is_written_on_are_those_of_transformers() {
             (0..prompt.len() - 1).map(log_prob).sum::<f32>() / (prompt.len() - 1) as f32;
         assert!((mean - case["mean_log_prob"].as_f64().unwrap() as f32).abs() < 1e-4);
 
-        let written = tiny.model.generate(&prompt, 8, Sampling::GREEDY).unwrap();
+        let end = Some(END_OF_TEXT);
+        let written = tiny
+            .model
+            .generate(&prompt, 8, Sampling::GREEDY, end)
+            .unwrap();
         assert_eq!(written, ids(&case["greedy_8"]));
     }
     println!("logits: largest difference {largest:e}");

@@ -92,6 +92,26 @@ pub enum Error {
         vocab_size: usize,
     },
 
+    /// A setting of sampling with which no token can be drawn.
+    Sampling {
+        /// `temperature`, `top-k` or `top-p`.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// The values that it can have.
+        expected: &'static str,
+    },
+
+    /// A logit that is infinite or not a number.
+    NotFinite {
+        /// How many tokens stand before it.
+        count: usize,
+        /// The token that has this logit.
+        id: u32,
+        /// The logit.
+        logit: f32,
+    },
+
     /// A text that had to be exactly one token, and is none or several.
     NotOneToken {
         /// The text as it was given.
@@ -161,6 +181,19 @@ impl fmt::Display for Error {
                 "there is no token {id}: this model knows the ids 0 to {}",
                 vocab_size.saturating_sub(1)
             ),
+            Self::Sampling {
+                setting,
+                value,
+                expected,
+            } => write!(f, "the {setting} cannot be {value}: give {expected}"),
+            Self::NotFinite { count, id, logit } => {
+                let s = if *count == 1 { "" } else { "s" };
+                write!(
+                    f,
+                    "after {count} token{s} the logit of token {id} is {logit}, not a finite number: the \
+                     weights are too large for f32, so no probability can be computed"
+                )
+            }
             Self::TokenNotInPrompt { token, tokens } => {
                 const SHOWN: usize = 12;
                 let quoted = |text: &str| format!("\"{}\"", visible_line(text));

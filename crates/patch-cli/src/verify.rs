@@ -545,7 +545,8 @@ impl<'a> Next<'a> {
 
 /// What greedy sampling writes after the ids.
 fn write_on(model: &Pretrained, ids: &[u32], count: usize) -> Result<Vec<u32>, Failure> {
-    let mut all = model.model.generate(ids, count, Sampling::GREEDY)?;
+    let end = Some(END_OF_TEXT);
+    let mut all = model.model.generate(ids, count, Sampling::GREEDY, end)?;
     Ok(all.split_off(ids.len()))
 }
 

@@ -29,10 +29,10 @@ use gpt2::tokenizer::END_OF_TEXT;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
-use tensor::{Tensor, View, argmax};
+use tensor::{Tensor, View};
 
 use crate::cache::run_with_cache_of;
-use crate::model::log_prob;
+use crate::text::score_rows;
 use crate::{Error, Model};
 
 /// A sequence of tokens that stands there twice.
@@ -137,7 +137,8 @@ impl HeadScores {
 /// Runs prompts of repeated tokens, all equally long.
 ///
 /// # Errors
-/// If there is no prompt, they are of different lengths, or the model cannot read one.
+/// If there is no prompt, they are of different lengths, the model cannot read one, or its logits are not
+/// finite numbers.
 pub fn repeat_study<'m>(
     model: impl Into<Model<'m>>,
     prompts: &[RepeatedTokens],
@@ -157,7 +158,7 @@ pub fn repeat_study<'m>(
     let runs: Vec<Run> = prompts
         .par_iter()
         .map(|prompt| run(model, prompt))
-        .collect();
+        .collect::<Result<_, _>>()?;
 
     let n = runs.len() as f32;
     let mean_of = |row: fn(&Run) -> &[f32]| -> Vec<f32> {
@@ -205,10 +206,10 @@ struct Run {
     stripes: Vec<f32>,
 }
 
-fn run(model: Model<'_>, prompt: &RepeatedTokens) -> Run {
+fn run(model: Model<'_>, prompt: &RepeatedTokens) -> Result<Run, Error> {
     let RepeatedTokens { ids, seq_len } = prompt;
     let mut stripes = Vec::new();
-    let logits = model.forward(ids, &mut |site, x| {
+    let normalized = model.gpt2.transformer(ids, &mut |site, x| {
         if let Site::Pattern(_) = site {
             for head in 0..x.shape()[0] {
                 let pattern = x.at(head); // (T, T)
@@ -220,31 +221,14 @@ fn run(model: Model<'_>, prompt: &RepeatedTokens) -> Run {
             }
         }
     });
-    let positions = 0..ids.len() - 1;
-    let next = |pos: usize| ids[pos + 1];
-    Run {
-        log_probs: (positions.clone().into_par_iter())
-            .map(|pos| log_prob(logits.row(pos), next(pos)))
-            .collect(),
-        hits: positions
-            .map(|pos| f32::from(u8::from(argmax(logits.row(pos)) as u32 == next(pos))))
+    let scores = score_rows(model, &normalized, ids)?;
+    Ok(Run {
+        log_probs: scores.iter().map(|score| score.log_prob as f32).collect(),
+        hits: (scores.iter().zip(&ids[1..]))
+            .map(|(score, id)| f32::from(u8::from(score.likeliest == *id)))
             .collect(),
         stripes,
-    }
-}
-
-/// The log probability of each token but the first, given those before it: T − 1.
-///
-/// # Errors
-/// If the model cannot read the prompt.
-pub fn token_log_probs<'m>(model: impl Into<Model<'m>>, ids: &[u32]) -> Result<Vec<f32>, Error> {
-    let model = model.into();
-    model.gpt2.check_prompt(ids)?;
-    let logits = model.forward(ids, &mut gpt2::no_hook);
-    let positions = (0..ids.len() - 1).into_par_iter();
-    Ok(positions
-        .map(|pos| log_prob(logits.row(pos), ids[pos + 1]))
-        .collect())
+    })
 }
 
 /// The mean of `pattern[dest, dest + offset]` over every dest for which that is there, of a pattern
@@ -445,6 +429,7 @@ mod tests {
     use gpt2::Pretrained;
 
     use super::*;
+    use crate::text::score_text;
 
     #[test]
     fn detection_patterns_are_those_of_transformer_lens() {
@@ -577,7 +562,8 @@ mod tests {
                 );
             }
         }
-        let log_probs = token_log_probs(&tiny, &prompts[0].ids).unwrap();
+        let scores = score_text(&tiny, &prompts[0].ids).unwrap();
+        let log_probs: Vec<f32> = scores.iter().map(|score| score.log_prob as f32).collect();
         assert_eq!(log_probs, one.log_probs);
     }
 

@@ -7,6 +7,7 @@
 //! | module | the question |
 //! |---|---|
 //! | [`cache`] | what are all the activations of a run? |
+//! | [`text`] | how well is each token of a text predicted? |
 //! | [`logit_lens`](mod@logit_lens) | what would the model say if it stopped here? |
 //! | [`attribution`] | which component wrote the answer into the residual stream? |
 //! | [`heads`] | which heads look at the previous token, at a duplicate, at what came after one? |
@@ -46,6 +47,7 @@ pub mod linalg;
 pub mod logit_lens;
 mod model;
 pub mod processing;
+pub mod text;
 pub mod transplant;
 pub mod weights;
 

@@ -75,8 +75,3 @@ impl Model<'_> {
         }
     }
 }
-
-/// The log probability of one token, given its row of logits.
-pub(crate) fn log_prob(logits: &[f32], id: u32) -> f32 {
-    logits[id as usize] - tensor::log_sum_exp(logits)
-}

@@ -273,11 +273,11 @@ fn log_probs(model: Model<'_>, x: &Tensor, next: &[u32]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use gpt2::Pretrained;
+    use gpt2::generate::log_prob;
 
     use super::*;
-    use crate::heads::token_log_probs;
-    use crate::model::log_prob;
     use crate::processing::{Flags, process};
+    use crate::text::score_text;
 
     #[test]
     fn each_change_is_that_of_a_whole_run_with_a_hook() {
@@ -287,7 +287,7 @@ mod tests {
             let (ids, seq_len) = (&prompt.ids, prompt.seq_len);
             let grid = mlp_transplant(&tiny, &prompt, &|_| {}).unwrap();
             assert_eq!(grid.shape(), [12, 5]);
-            let base = token_log_probs(&tiny, ids).unwrap();
+            let base = score_text(&tiny, ids).unwrap();
             for layer in 0..12 {
                 for i in 0..seq_len {
                     let p = ids.len() - seq_len + i;
@@ -298,8 +298,8 @@ mod tests {
                         }
                     });
                     let lost = (prompt.first_half()..ids.len() - 1)
-                        .map(|pos| base[pos] - log_prob(logits.row(pos), ids[pos + 1]));
-                    let expected = lost.sum::<f32>() / seq_len as f32;
+                        .map(|pos| base[pos].log_prob - log_prob(logits.row(pos), ids[pos + 1]));
+                    let expected = (lost.sum::<f64>() / seq_len as f64) as f32;
                     let got = grid.row(layer)[i];
                     assert!(
                         (got - expected).abs() < 1e-4,

@@ -270,15 +270,15 @@ fn the_listing_of_activations_has_the_sums_of_transformer_lens() {
     let summaries = run_with_cache(&tiny.model, &prompt).unwrap().summaries();
     assert_eq!(summaries.len(), golden["hooks"].as_object().unwrap().len());
     for row in summaries {
-        let expected = &golden["hooks"][row.site.to_string()];
+        let expected = &golden["hooks"][&row.name];
         let shape = row.shape.iter().map(|&n| n as u32).collect::<Vec<_>>();
-        assert_eq!(shape, ids(&expected["shape"]), "{}", row.site);
+        assert_eq!(shape, ids(&expected["shape"]), "{}", row.name);
         let [sum, abs_sum] = ["sum", "abs_sum"].map(|key| expected[key].as_f64().unwrap());
         let tolerance = 1e-5 * abs_sum + 1e-4;
         assert!(
             (row.sum - sum).abs() < tolerance,
             "{}: {}",
-            row.site,
+            row.name,
             row.sum
         );
     }

@@ -30,7 +30,8 @@ pub struct Args {
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
 
-    /// Write the numbers of these activations: FILE.safetensors, or FILE.npy of one
+    /// Write the numbers of these activations: FILE.safetensors, or FILE.npy of one. (The logits, the
+    /// largest of all, are written only if a pattern of --only matches them)
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 
@@ -44,11 +45,17 @@ pub struct Args {
 const HELP: &str = "\
 Norm is √ Σ x². Shapes are positions × width, positions × heads × width of a head, or, of scores and
 patterns, heads × attending × attended positions; the −∞ of masked scores are left out of the numbers.
+Last come the logits of the token after each position, positions × vocabulary, under the name logits.
 
 Examples:
   patch-cli activations 'Michelle Jones was'
   patch-cli activations 'Michelle Jones was' --only 'blocks.*.hook_resid_post' --save stream.safetensors
-  patch-cli activations 'Michelle Jones was' --only blocks.5.attn.hook_pattern --save pattern.npy";
+  patch-cli activations 'Michelle Jones was' --only blocks.5.attn.hook_pattern --save pattern.npy
+  patch-cli activations 'Michelle Jones was' --only logits --save logits.npy";
+
+/// The name of the logits, which are no site of the forward pass: TransformerLens returns them beside
+/// its cache.
+const LOGITS: &str = "logits";
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -75,7 +82,7 @@ struct Row {
 impl From<Summary> for Row {
     fn from(summary: Summary) -> Self {
         let Summary {
-            site,
+            name,
             shape,
             sum,
             mean,
@@ -84,7 +91,7 @@ impl From<Summary> for Row {
             max,
         } = summary;
         Self {
-            name: site.to_string(),
+            name,
             shape,
             sum,
             mean,
@@ -103,12 +110,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let chosen = args.chosen(model.model.config.n_layer)?;
     args.model.warn_of_unknown_tokens(model, &prompt.ids);
 
+    let with_logits = args.only.is_empty() || args.saves_logits();
     // Before the run, which may be long: whether the file can be written.
-    let exports = args.exports()?.prepare(chosen.len())?;
-    let cache = run_with_cache_of(studied.model(), &prompt.ids, |site| chosen.contains(&site))?;
-    let rows: Vec<Row> = cache.summaries().into_iter().map(Row::from).collect();
+    let grids = chosen.len() + usize::from(args.saves_logits());
+    let exports = args.exports()?.prepare(grids)?;
+    let mut cache = run_with_cache_of(studied.model(), &prompt.ids, |site| {
+        chosen.contains(&site) || (with_logits && site == Site::LnFinalNormalized)
+    })?;
+    let logits = with_logits.then(|| studied.model().unembed(&cache[Site::LnFinalNormalized]));
+    cache.retain(|site| chosen.contains(&site));
+    let summaries = cache.summaries().into_iter();
+    let of_logits = logits.iter().map(|x| Summary::of(LOGITS, x));
+    let rows: Vec<Row> = summaries.chain(of_logits).map(Row::from).collect();
     if args.save.is_some() {
-        exports.write(&args.study(&studied, &prompt, &cache)?)?;
+        let logits = logits.filter(|_| args.saves_logits());
+        exports.write(&args.study(&studied, &prompt, &cache, logits)?)?;
     }
     if args.model.json {
         let report = Report {
@@ -125,6 +141,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     write_table(&mut out, &rows)?;
     for path in exports.paths() {
         writeln!(out, "\nwrote {}", path.display())?;
+    }
+    if args.save.is_some() && args.only.is_empty() {
+        writeln!(out, "(without the logits, which --only logits saves)")?;
     }
     Ok(())
 }
@@ -163,12 +182,26 @@ impl Args {
         studied: &Studied,
         prompt: &Prompt,
         cache: &ActivationCache,
+        logits: Option<Tensor>,
     ) -> Result<Study, Failure> {
         let grids = cache.iter().map(|(site, x)| Grid {
             name: site.to_string(),
             axes: axes(site, x, prompt),
             values: x.data().to_vec(),
             ..Grid::default()
+        });
+        let logits = logits.map(|x| {
+            let vocabulary = 0..x.row_len() as u32;
+            let token = |id: u32| studied.pretrained.tokenizer.token(id);
+            Grid {
+                name: LOGITS.to_owned(),
+                axes: vec![
+                    AxisLabels::new("pos", prompt.tokens.iter().cloned()),
+                    AxisLabels::new("token", vocabulary.map(token)),
+                ],
+                values: x.into_data(),
+                ..Grid::default()
+            }
         });
         let prompts = [("prompt", prompt.text.as_str())];
         Ok(Study {
@@ -178,19 +211,25 @@ impl Args {
                 format!("prompt: {}", prompt.text),
                 format!("model: {}", studied.label()),
             ],
-            grids: grids.collect(),
+            grids: grids.chain(logits).collect(),
         })
+    }
+
+    /// Whether the logits were asked for by name.
+    fn saves_logits(&self) -> bool {
+        (self.only.iter()).any(|pattern| WildMatch::new(pattern).matches(LOGITS))
     }
 
     /// The sites whose names were asked for: all, if none were.
     fn chosen(&self, n_layer: usize) -> Result<Vec<Site>, Failure> {
         let patterns: Vec<WildMatch> = self.only.iter().map(|text| WildMatch::new(text)).collect();
         for (pattern, text) in patterns.iter().zip(&self.only) {
-            if !Site::all(n_layer).any(|site| pattern.matches(&site.to_string())) {
+            let mut sites = Site::all(n_layer).map(|site| site.to_string());
+            if !pattern.matches(LOGITS) && !sites.any(|name| pattern.matches(&name)) {
                 return Err(Failure::Input(format!(
                     "no activation is called \"{text}\": their names are like hook_embed, \
-                     blocks.0.hook_resid_pre, blocks.0.attn.hook_z and ln_final.hook_scale, with the \
-                     layers 0 to {}; `patch-cli activations TEXT` lists all of them",
+                     blocks.0.hook_resid_pre, blocks.0.attn.hook_z, ln_final.hook_scale and logits, with \
+                     the layers 0 to {}; `patch-cli activations TEXT` lists all of them",
                     n_layer.saturating_sub(1)
                 )));
             }

@@ -647,7 +647,7 @@ fn on_a_full_disk_nothing_is_left() {
 
 /// One run of every subcommand that prints.
 #[cfg(unix)]
-const PRINTING: [&[&str]; 15] = [
+const PRINTING: [&[&str]; 17] = [
     &["--model", "tiny"],
     &["--model", "tiny", "--json"],
     &["ablate", "--model", "tiny", "--layers", "0"],
@@ -655,6 +655,8 @@ const PRINTING: [&[&str]; 15] = [
     &["tokens", "a b c"],
     &["tokens", "a b c", "--json"],
     &["predict", "a", "--model", "tiny"],
+    &["generate", "a", "--model", "tiny"],
+    &["generate", "a", "--model", "tiny", "--json"],
     &["activations", "a", "--model", "tiny", "--json"],
     &["attention", "a", "--head", "0.0", "--model", "tiny"],
     &["detect", "a b a b", "--model", "tiny"],

@@ -15,5 +15,6 @@ mod path;
 mod prompts;
 mod studies;
 mod sweeps;
+mod text;
 mod util;
 mod verify;

@@ -15,6 +15,7 @@ mod explore;
 mod export;
 mod failure;
 mod figure;
+mod generate;
 mod html;
 mod input;
 mod ioi;
@@ -74,6 +75,8 @@ enum Command {
     Tokens(tokens::Args),
     /// Show what the model expects next
     Predict(predict::Args),
+    /// Let the model write on after a text
+    Generate(generate::Args),
     /// List every activation of a run by name, and save them
     Activations(activations::Args),
     /// Repeat random tokens and find the heads that notice
@@ -161,6 +164,7 @@ fn main() -> ExitCode {
         Command::Path(args) => path::run(&args, start),
         Command::Tokens(args) => tokens::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Activations(args) => activations::run(&args),
         Command::Repeat(args) => repeat::run(&args),
         Command::Attention(args) => attention::run(&args),

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_of_a_stop_text_is_shown_when_it_goes_on_otherwise() {
+    fn a_beginning_of_a_stop_text_is_shown_if_nothing_comes_of_it() {
         let (pieces, rest, text) =
             shown(&["aab", "é!"], &[b"aa", b"a", b"c", b"\xc3", b"\xa9", b"a"]);
         assert_eq!(pieces, ["", "a", "aac", "", "", "é"]);

@@ -381,8 +381,8 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
             &["cannot read folder.json: it is a folder"],
         ),
         (
-            &["plot", "good.json", "--select", "layer=-1"],
-            &["layer=-1", "\"-1\" is no index"],
+            &["plot", "good.json", "--select", "layer=-99"],
+            &["there is no layer -99", "from -1 to -2"],
         ),
         (
             &["plot", "good.json", "--select", "="],

@@ -316,7 +316,7 @@ fn attention_patterns_are_shown_for_the_heads_that_are_named_or_for_all() {
             "12.0",
             "there is no head 12.0: this model has the layers 0 to 11",
         ),
-        ("5", "\"5\" is no head: write LAYER.HEAD"),
+        ("5", "invalid head \"5\": expected LAYER.HEAD"),
     ] {
         folder
             .tiny(&["attention", CLEAN, "--head", head])
@@ -622,7 +622,7 @@ fn the_indirect_objects_have_the_golden_table_attribution_and_sweep() {
     assert_eq!(json["bos"], false);
     folder.tiny(&["ioi", "--site", "resid_post"]).failure(
         2,
-        &["\"resid_post\" is no activation of a head; give z, q, k, v or pattern"],
+        &["\"resid_post\" is not an activation of a head; give z, q, k, v or pattern"],
     );
 }
 

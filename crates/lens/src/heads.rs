@@ -325,7 +325,8 @@ impl FromStr for HeadKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|kind| kind.to_string() == text);
+        let name = text.to_ascii_lowercase();
+        let found = Self::ALL.into_iter().find(|kind| kind.to_string() == name);
         found.ok_or_else(|| {
             let all = Self::ALL.map(|kind| kind.to_string()).join(", ");
             format!("there is no head kind \"{text}\"; give one of {all}")
@@ -359,7 +360,7 @@ impl FromStr for ErrorMeasure {
     fn from_str(text: &str) -> Result<Self, String> {
         let found = [Self::Mul, Self::Abs]
             .into_iter()
-            .find(|measure| measure.to_string() == text);
+            .find(|measure| measure.to_string() == text.to_ascii_lowercase());
         found.ok_or_else(|| format!("there is no error measure \"{text}\"; give mul or abs"))
     }
 }

@@ -17,6 +17,7 @@ use crate::input;
 use crate::metric::{MetricArgs, MetricReport};
 use crate::output::Output;
 use crate::pairs::{ANSWERS, CLEAN};
+use crate::place::Place;
 use crate::render::write_figure;
 use crate::report::{self, Prompt, signed};
 use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
@@ -38,9 +39,9 @@ pub struct Args {
     text: Option<String>,
 
     /// What is put in the activation's place: zero; mean (over the prompt's positions, or over all
-    /// positions of --others); other-position N (the prompt's own activation at position N); resample
-    /// (those of --others, one prompt after the other; the mean of what they do)
-    #[arg(long = "with", value_names = ["HOW", "N"], num_args = 1..=2, default_value = "zero")]
+    /// positions of --others); other-position N (the prompt's own activation at position N; -1 is the last);
+    /// resample (those of --others, one prompt after the other; the mean of what they do)
+    #[arg(long = "with", value_names = ["HOW", "N"], num_args = 1..=2, allow_negative_numbers = true, default_value = "zero")]
     with: Vec<String>,
 
     /// The other prompts: a file with one on each line, a file of pairs as for sweep --prompts (the
@@ -297,13 +298,12 @@ impl Args {
                     false => Ok(Replacement::Resampled(others)),
                 }
             }
-            Some(("other-position", position)) => match position.parse() {
-                Ok(position) => Ok(Replacement::By(Ablation::Position(position))),
-                Err(_) => Err(Failure::Input(format!(
-                    "--with other-position: \"{position}\" is no position; they run from 0 to {}",
-                    prompt.ids.len() - 1
-                ))),
-            },
+            Some(("other-position", position)) => {
+                let at = |failure: Failure| failure.at("--with other-position");
+                let place = position.parse::<Place>().map_err(Failure::Input);
+                let position = place.and_then(|place| place.of(prompt.ids.len(), "position"));
+                Ok(Replacement::By(Ablation::Position(position.map_err(at)?)))
+            }
             _ if how == "other-position" => Err(Failure::Input(
                 "--with other-position needs the position: --with other-position 0".to_owned(),
             )),
@@ -338,7 +338,7 @@ impl Args {
                     .lines()
                     .enumerate()
                     .map(|(i, line)| (i + 1, line.to_owned()));
-                lines.filter(|(_, line)| !line.is_empty()).collect()
+                lines.filter(|(_, line)| !line.trim().is_empty()).collect()
             }
         };
         if texts.is_empty() {

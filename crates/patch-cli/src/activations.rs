@@ -1,6 +1,7 @@
 //! `patch-cli activations`: every activation of a run in a few numbers (the listing of
 //! TransformerLens's `run_with_cache`).
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -26,7 +27,7 @@ pub struct Args {
     text: String,
 
     /// Only the activations whose names match, such as 'blocks.*.hook_resid_post' (* is anything, ?
-    /// one character); can be given several times
+    /// one character), or resid_post for those of all layers; can be given several times
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
 
@@ -182,24 +183,45 @@ impl Args {
         })
     }
 
-    /// The sites whose names were asked for: all, if none were.
+    /// The sites whose names were asked for, in the order of the run: all, if none were.
     fn chosen(&self, n_layer: usize) -> Result<Vec<Site>, Failure> {
-        let patterns: Vec<WildMatch> = self.only.iter().map(|text| WildMatch::new(text)).collect();
-        for (pattern, text) in patterns.iter().zip(&self.only) {
-            if !Site::all(n_layer).any(|site| pattern.matches(&site.to_string())) {
+        if self.only.is_empty() {
+            return Ok(Site::all(n_layer).collect());
+        }
+        let mut chosen = HashSet::new();
+        for text in &self.only {
+            let matching = matching(&WildMatch::new(text), n_layer);
+            if matching.is_empty() {
                 return Err(Failure::Input(format!(
                     "no activation is called \"{text}\": their names are like hook_embed, \
                      blocks.0.hook_resid_pre, blocks.0.attn.hook_z and ln_final.hook_scale, with the \
-                     layers 0 to {}; `patch-cli activations TEXT` lists all of them",
+                     layers 0 to {}, or resid_pre and z for those of all layers; `patch-cli activations \
+                     TEXT` lists all of them",
                     n_layer.saturating_sub(1)
                 )));
             }
+            chosen.extend(matching);
         }
-        let wanted = |site: &Site| {
-            let name = site.to_string();
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(&name))
-        };
-        Ok(Site::all(n_layer).filter(wanted).collect())
+        Ok(Site::all(n_layer)
+            .filter(|site| chosen.contains(site))
+            .collect())
+    }
+}
+
+/// The sites whose whole names match a pattern; if there are none, those whose names do so behind some dot,
+/// where `hook_` may be left out: `attn.hook_z`, `hook_z` and `z` are the z of every layer.
+fn matching(pattern: &WildMatch, n_layer: usize) -> Vec<Site> {
+    let whole = |site: &Site| pattern.matches(&site.to_string());
+    let end = |site: &Site| {
+        let name = site.to_string();
+        let dots = name.match_indices('.').map(|(dot, _)| dot + 1);
+        let mut ends = dots.chain([0]).map(|start| &name[start..]);
+        ends.any(|end| pattern.matches(end) || pattern.matches(&end.replacen("hook_", "", 1)))
+    };
+    let found: Vec<Site> = Site::all(n_layer).filter(whole).collect();
+    match found.is_empty() {
+        true => Site::all(n_layer).filter(end).collect(),
+        false => found,
     }
 }
 

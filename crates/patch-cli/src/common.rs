@@ -76,10 +76,8 @@ impl ModelArgs {
         } else {
             Vec::new()
         };
+        // Behind <|endoftext|> even an empty text is a prompt of one token.
         ids.extend(model.tokenizer.encode(text)?);
-        if text.is_empty() {
-            ids.clear(); // an empty prompt is a mistake even where <|endoftext|> would stand
-        }
         model.model.check_prompt(&ids)?;
         Ok(ids)
     }

@@ -49,7 +49,7 @@ pub struct Args {
     vocab: Option<Vocab>,
 
     /// Also show the circuits between the tokens of this text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     among: Option<String>,
 
     #[command(flatten)]

@@ -302,7 +302,8 @@ fn parse_site(text: &str) -> Result<SiteKind, String> {
         SiteKind::V,
         SiteKind::Pattern,
     ];
-    let found = by_head.into_iter().find(|site| site.to_string() == text);
-    found
-        .ok_or_else(|| format!("\"{text}\" is no activation of a head; give z, q, k, v or pattern"))
+    let found = text.parse().ok().filter(|site| by_head.contains(site));
+    found.ok_or_else(|| {
+        format!("\"{text}\" is not an activation of a head; give z, q, k, v or pattern")
+    })
 }

@@ -9,6 +9,7 @@ mod attention;
 mod common;
 mod completions;
 mod compose;
+mod dashes;
 mod detect;
 mod diff;
 mod explore;
@@ -26,6 +27,7 @@ mod names;
 mod output;
 mod pairs;
 mod path;
+mod place;
 mod plot;
 mod predict;
 mod processing;
@@ -154,7 +156,10 @@ fn command() -> clap::Command {
 
 fn main() -> ExitCode {
     let start = Instant::now();
-    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|e| e.exit());
+    let command = command();
+    let args = dashes::texts_behind_escape(&command, std::env::args_os().collect());
+    let matches = command.get_matches_from(args);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let result = match cli.command.unwrap_or(Command::Sweep(Box::new(cli.sweep))) {
         Command::Sweep(args) => sweep::run(&args, start),
         Command::Ablate(args) => ablate::run(&args, start),

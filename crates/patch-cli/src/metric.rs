@@ -14,7 +14,7 @@ use crate::report::quoted;
 #[derive(Clone, clap::Args)]
 pub struct MetricArgs {
     /// The two tokens to compare: logit(A) − logit(B) [default: ' Smith' ' Jones']
-    #[arg(long, value_names = ["A", "B"], num_args = 2)]
+    #[arg(long, value_names = ["A", "B"], num_args = 2, allow_hyphen_values = true)]
     pub logit_diff: Option<Vec<String>>,
 
     /// The number to read off the last logits
@@ -22,7 +22,7 @@ pub struct MetricArgs {
     pub metric: MetricKind,
 
     /// The token of the metrics about one token [default: B of --logit-diff]
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub token: Option<String>,
 
     /// The positions of --metric loss, such as 3..9 [default: all that have a next token]

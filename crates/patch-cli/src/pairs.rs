@@ -26,11 +26,21 @@ pub const ANSWERS: [&str; 2] = [" Smith", " Jones"];
 #[derive(Clone, clap::Args)]
 pub struct PairArgs {
     /// Prompt whose answer is the right one [default: the pair of Michelle Jones and Michelle Smith]
-    #[arg(long, value_name = "TEXT", requires = "corrupted")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "corrupted",
+        allow_hyphen_values = true
+    )]
     pub clean: Option<String>,
 
     /// The same prompt with the fact of interest changed; it must have as many tokens
-    #[arg(long, value_name = "TEXT", requires = "clean")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "clean",
+        allow_hyphen_values = true
+    )]
     pub corrupted: Option<String>,
 
     /// denoising: clean into corrupted; noising: corrupted into clean

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -17,6 +16,7 @@ use crate::figure::{FigureArgs, write_picture};
 use crate::metric::{MetricArgs, MetricKind};
 use crate::output::Output;
 use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, unpatched_in_words};
+use crate::place::Place;
 use crate::render::write_figure;
 use crate::report;
 use crate::running::{EngineArgs, Interrupt, progress_bar};
@@ -32,21 +32,21 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// What of each head is the other run's
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     from: Sent,
 
     /// Who hears it: the logits, or the queries, keys or values of --receivers
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     to: Reader,
 
     /// Heads that hear it, such as 8.6,8.10
     #[arg(long, value_name = "LAYER.HEAD,…", value_delimiter = ',')]
     receivers: Vec<Head>,
 
-    /// The one position at which each head's z is the other run's: a number, or end for the last
-    /// [default: all]
-    #[arg(long, value_name = "N|end")]
-    pos: Option<Position>,
+    /// The one position at which each head's z is the other run's: a number from 0, or from the end (-1,
+    /// or end, is the last) [default: all]
+    #[arg(long, value_name = "N|end", allow_hyphen_values = true)]
+    pos: Option<Place>,
 
     /// Let MLPs on the way hear it and pass it on, as the paper has it, instead of freezing them
     #[arg(long)]
@@ -105,25 +105,6 @@ enum Reader {
     V,
 }
 
-/// A position in prompts of any length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Position {
-    At(usize),
-    End,
-}
-
-impl FromStr for Position {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match (text, text.parse()) {
-            ("end", _) => Ok(Self::End),
-            (_, Ok(pos)) => Ok(Self::At(pos)),
-            _ => Err("give the number of a position, from 0, or end".to_owned()),
-        }
-    }
-}
-
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
@@ -132,7 +113,7 @@ struct Report<'a> {
     from: Sent,
     to: Reader,
     receivers: Vec<String>,
-    /// A number, "end", or null for all.
+    /// A number, "end", "-2" and so on from the end, or null for all.
     pos: Option<serde_json::Value>,
     through_mlps: bool,
     #[serde(flatten)]
@@ -170,16 +151,15 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         .ready(&args.set, &args.metric, &args.model, &model)?;
     let exports = args.export.prepare(pairs.n_grids(1))?;
     args.model.warn_of_unknown_tokens(&model, &pairs.ids());
-    let paths = |pair: &ReadyPair| PathPatching {
-        receivers: receivers.clone(),
-        pos: args.pos.map(|pos| match pos {
-            Position::At(pos) => pos,
-            Position::End => pair.experiment().n_tokens() - 1,
-        }),
-        through_mlps: args.through_mlps,
-    };
+    let mut paths = Vec::new();
     for pair in &pairs.list {
-        paths(pair).check(&model.model, pair.experiment())?;
+        let of_pair = PathPatching {
+            receivers: receivers.clone(),
+            pos: args.position(pair)?,
+            through_mlps: args.through_mlps,
+        };
+        of_pair.check(&model.model, pair.experiment())?;
+        paths.push(of_pair);
     }
     let provenance = pairs.provenance(&model, args.export.is_wanted())?;
     let load = start.elapsed().as_secs_f64();
@@ -194,9 +174,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         stop: interrupt.flag(),
     };
     let mut done = Vec::new();
-    for pair in &pairs.list {
+    for (pair, paths) in pairs.list.iter().zip(&paths) {
         let (metric, engine) = (pair.metric.metric, args.engine.engine());
-        let outcome = paths(pair).run(&model.model, pair.experiment(), metric, engine, watch)?;
+        let outcome = paths.run(&model.model, pair.experiment(), metric, engine, watch)?;
         if !outcome.complete {
             return Err(Failure::Stopped("stopped: nothing was written".to_owned()));
         }
@@ -221,8 +201,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             to: args.to,
             receivers: args.receivers.iter().map(Head::to_string).collect(),
             pos: args.pos.map(|pos| match pos {
-                Position::At(pos) => pos.into(),
-                Position::End => "end".into(),
+                Place::END => "end".into(),
+                Place::FromStart(pos) => pos.into(),
+                Place::FromEnd(_) => pos.to_string().into(),
             }),
             through_mlps: args.through_mlps,
             pairs: pairs_report,
@@ -294,6 +275,13 @@ impl Args {
         Ok(Receivers::Heads(input, self.receivers.clone()))
     }
 
+    /// The one position of the senders in the prompts of a pair.
+    fn position(&self, pair: &ReadyPair) -> Result<Option<usize>, Failure> {
+        let of_pair = |pos: Place| pos.of(pair.experiment().n_tokens(), "position");
+        let position = self.pos.map(of_pair).transpose();
+        position.map_err(|failure| failure.at("--pos"))
+    }
+
     /// How far each sender moves the metric of one pair; of the normalised metric, as a share of what
     /// lies between the clean and the corrupted run.
     fn changes(&self, pair: &ReadyPair, outcome: patching::path::Outcome) -> Result<Done, Failure> {
@@ -325,8 +313,8 @@ impl Args {
     /// From where to where, and how.
     fn path(&self) -> String {
         let at = match self.pos {
-            Some(Position::At(pos)) => format!(" at position {pos}"),
-            Some(Position::End) => " at the last position".to_owned(),
+            Some(Place::END) => " at the last position".to_owned(),
+            Some(pos) => format!(" at position {pos}"),
             None => String::new(),
         };
         let heads: Vec<String> = self.receivers.iter().map(Head::to_string).collect();

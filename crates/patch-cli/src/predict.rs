@@ -23,12 +23,12 @@ pub struct Args {
     text: String,
 
     /// A second text, to be laid beside the first
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     compare: Option<String>,
 
     /// A token to show the rank, logit and probability of (with its space: ' Jones'); can be given
     /// several times
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     answer: Vec<String>,
 
     /// Let an answer have several tokens, and show each of them given those before it

@@ -330,7 +330,7 @@ fn heads_of_a_kind_are_detected_as_transformer_lens_does() {
     let golden = golden("lens");
     let ids = ids(&golden["ids"]);
     assert_eq!(ids[0], 50256);
-    let text = gpt2::Tokenizer::new().decode(&ids[1..]);
+    let text = gpt2::Tokenizer::gpt2().decode(&ids[1..]);
     let folder = Folder::new();
     for case in golden["detect"].as_array().unwrap() {
         let kind = case["kind"].as_str().unwrap();

@@ -35,7 +35,7 @@ impl Pretrained {
             name: TINY.to_owned(),
             path: None,
             model: Gpt2::from_checkpoint(config, checkpoint)?,
-            tokenizer: Tokenizer::new(),
+            tokenizer: Tokenizer::gpt2(),
             known_tokens: Some(read_known_tokens(
                 gpt2_tiny::KNOWN_TOKENS,
                 &path("known_tokens.json"),
@@ -137,7 +137,7 @@ impl Pretrained {
             name: name.to_owned(),
             path: Some(weights),
             model,
-            tokenizer: Tokenizer::new(),
+            tokenizer: Tokenizer::gpt2(),
             known_tokens,
         })
     }

@@ -51,7 +51,7 @@ impl ModelArgs {
                 Some(model) => Pretrained::load(model),
                 None => Pretrained::default_model(),
             },
-            gpt2::Tokenizer::new,
+            gpt2::Tokenizer::gpt2,
         );
         let model = model.map_err(with_suggestion)?;
         if self.model.is_none() && model.name == locate::TINY {

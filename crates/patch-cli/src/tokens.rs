@@ -27,7 +27,7 @@ pub struct Args {
 
 /// Prints each text's tokens, ids and their number.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let tokenizer = Tokenizer::new();
+    let tokenizer = Tokenizer::gpt2();
     let mut prompts = Vec::new();
     for text in &args.text {
         prompts.push(Prompt::new(&tokenizer, text, &tokenizer.encode(text)?));

@@ -280,14 +280,14 @@ mod tests {
             name: "toy".to_owned(),
             path: None,
             model: Gpt2::random(config, 1),
-            tokenizer: Tokenizer::new(),
+            tokenizer: Tokenizer::gpt2(),
             known_tokens,
         }
     }
 
     #[test]
     fn every_name_place_and_object_is_one_token_and_no_name_is_there_twice() {
-        let tokenizer = Tokenizer::new();
+        let tokenizer = Tokenizer::gpt2();
         for word in NAMES.iter().chain(&PLACES).chain(&OBJECTS) {
             let ids = tokenizer.encode(&format!(" {word}")).unwrap();
             assert_eq!(ids.len(), 1, "{word}");
@@ -387,7 +387,7 @@ mod tests {
         }
         let words =
             "Friends John and Mary found a ring at the house. John gave it to Then, afterwards";
-        let some = Tokenizer::new()
+        let some = Tokenizer::gpt2()
             .encode(words)
             .unwrap()
             .into_iter()

@@ -301,15 +301,15 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
         (&["ablate", "--with", "other-position", "x"], &["x"]),
         (
             &["ablate", "--with", "mean", "--others", "folder"],
-            &["cannot read folder: it is a folder"],
+            &["folder: cannot read it: it is a folder"],
         ),
         (
             &["ablate", "--with", "mean", "--others", "latin1.txt"],
-            &["latin1.txt", "no text in UTF-8 (byte 3"],
+            &["latin1.txt, line 1: not UTF-8: the byte 0xe9"],
         ),
         (
             &["ablate", "--with", "mean", "--others", "blank.txt"],
-            &["blank.txt holds no prompts"],
+            &["blank.txt: it holds no prompts"],
         ),
         (
             &["path", "--pos", HUGE],

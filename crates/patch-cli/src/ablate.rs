@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use gpt2::Pretrained;
-use patching::prompts::{Format, Ioi, PromptSet};
+use gpt2::tokenizer::END_OF_TEXT;
+use patching::prompts::{Ioi, PromptPair, PromptSet, Prompts, Written};
 use patching::{Ablation, Direction, Experiment, SiteKind, Sweep};
 use serde::Serialize;
 
@@ -13,7 +14,6 @@ use crate::common::{ModelArgs, terminal_style};
 use crate::export::{Draw, ExportArgs, Grid, MadeHere, Provenance, Study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
-use crate::input;
 use crate::metric::{MetricArgs, MetricReport};
 use crate::output::Output;
 use crate::pairs::{ANSWERS, CLEAN};
@@ -44,7 +44,7 @@ pub struct Args {
     with: Vec<String>,
 
     /// The other prompts: a file with one on each line, a file of pairs as for sweep --prompts (the
-    /// clean ones are taken), or ioi for prompts of the indirect-object task
+    /// clean ones are taken; it needs no other column), or ioi for prompts of the indirect-object task
     #[arg(long, value_name = "FILE|ioi")]
     others: Option<PathBuf>,
 
@@ -323,36 +323,42 @@ impl Args {
             seed: self.seed,
             ..Ioi::default()
         };
-        let clean = |set: PromptSet| {
-            set.pairs
-                .into_iter()
-                .map(|pair| (pair.line, pair.clean))
-                .collect()
-        };
-        let texts: Vec<(usize, String)> = match path {
-            _ if path == Path::new("ioi") => clean(ioi.prompts(model)?),
-            _ if Format::of(path).is_some() => clean(PromptSet::open(path)?),
-            _ => {
-                let text = input::read_text(path, input::MAX_BYTES)?;
-                let lines = text
-                    .lines()
-                    .enumerate()
-                    .map(|(i, line)| (i + 1, line.to_owned()));
-                lines.filter(|(_, line)| !line.is_empty()).collect()
+        let others = match path {
+            _ if path == Path::new("ioi") => {
+                let PromptSet {
+                    name,
+                    pairs,
+                    numbering,
+                    notes,
+                } = ioi.prompts(model)?;
+                let clean = |pair: PromptPair| (pair.line, pair.clean);
+                Prompts {
+                    name,
+                    prompts: pairs.into_iter().map(clean).collect(),
+                    numbering,
+                    notes,
+                }
             }
+            _ => Prompts::open(path, false)?,
         };
-        if texts.is_empty() {
-            return Err(Failure::Input(format!(
-                "{} holds no prompts",
-                path.display()
-            )));
-        }
-        let encode = |(line, text): (usize, String)| {
-            let ids = self.model.encode(model, &text);
-            ids.map_err(|failure| failure.at(&format!("{}, line {line}", path.display())))
+        report::write_notes(&others.notes);
+        let encode = |(number, prompt): &(usize, Written)| {
+            let ids = match prompt {
+                Written::Text(text) => self.model.encode(model, text),
+                Written::Ids(ids) => {
+                    let bos = [END_OF_TEXT];
+                    let before = &bos[..usize::from(self.model.bos && !ids.is_empty())];
+                    let ids = [before, &ids[..]].concat();
+                    let checked = model.model.check_prompt(&ids);
+                    checked.map(|()| ids).map_err(Failure::from)
+                }
+            };
+            let place = others.numbering.place(*number);
+            ids.map_err(|failure| failure.at(&format!("{}, {place}", others.name)))
         };
-        texts
-            .into_iter()
+        others
+            .prompts
+            .iter()
             .map(encode)
             .collect::<Result<_, _>>()
             .map(Some)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use gpt2::Pretrained;
 use patching::prompts::{
-    Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, average,
+    Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, Written, average,
 };
 use patching::{Axis, Direction, Experiment};
 use serde::Serialize;
@@ -119,7 +119,9 @@ impl SetArgs {
     /// The pairs as text, if many are asked for.
     fn set(&self, model: &Pretrained) -> Result<Option<PromptSet>, Failure> {
         if let Some(path) = &self.prompts {
-            return Ok(Some(PromptSet::open(path)?));
+            let set = PromptSet::open(path, false)?;
+            report::write_notes(&set.notes);
+            return Ok(Some(set));
         }
         let ioi = Ioi {
             count: self.count,
@@ -359,6 +361,28 @@ pub fn unpatched_in_words(unpatched: [f32; 2]) -> String {
     format!("Unpatched: clean {clean}, corrupted {corrupted}.")
 }
 
+/// The two answers of a pair as texts, if it has any.
+fn one_answer_each(model: &Pretrained, pair: &Pair) -> Result<Option<[String; 2]>, Failure> {
+    let text = |id: u32| {
+        let text = model.tokenizer.token(id);
+        match model.tokenizer.to_single_token(&text) {
+            Ok(found) if found == id => Ok(text),
+            _ => Err(Failure::Input(format!(
+                "the answer {id} cannot be written as a text"
+            ))),
+        }
+    };
+    match (&pair.a[..], &pair.b[..]) {
+        ([], []) => Ok(None),
+        (&[a], &[b]) => Ok(Some([text(a)?, text(b)?])),
+        (a, b) => Err(Failure::Input(format!(
+            "there are {} answers in a and {} in b; the metrics take one on either side",
+            a.len(),
+            b.len()
+        ))),
+    }
+}
+
 impl PairArgs {
     /// All pairs, checked before any work is done.
     pub fn ready(
@@ -395,11 +419,17 @@ impl PairArgs {
     ) -> Result<Vec<ReadyPair>, Failure> {
         let pairs = set.tokenize(model, model_args.bos, self.direction)?;
         let ready = |(pair, texts): (Pair, &PromptPair)| {
-            let answers = Some([texts.a.as_str(), texts.b.as_str()]);
+            let in_line = |failure: Failure| {
+                let place = set.numbering.place(pair.line);
+                failure.at(&format!("{}, {place}", set.name))
+            };
+            let answers = one_answer_each(model, &pair).map_err(in_line)?;
+            let answers = answers
+                .as_ref()
+                .map(|pair| pair.each_ref().map(String::as_str));
             let named = metric.named(model, pair.experiment.n_tokens(), answers);
-            let in_line =
-                |failure: Failure| failure.at(&format!("{}, line {}", set.name, pair.line));
-            let prompt = |text: &str, ids: &[u32]| Prompt::new(&model.tokenizer, text, ids);
+            let prompt =
+                |text: &Written, ids: &[u32]| Prompt::new(&model.tokenizer, &text.words(), ids);
             Ok(ReadyPair {
                 clean: prompt(&texts.clean, pair.experiment.clean()),
                 corrupted: prompt(&texts.corrupted, pair.experiment.corrupted()),
@@ -421,19 +451,15 @@ impl PairArgs {
         let metric = metric.named(model, clean.ids.len(), answers)?;
         let [clean_ids, corrupted_ids] = [&clean, &corrupted].map(|prompt| prompt.ids.clone());
         let experiment = Experiment::new(&model.model, clean_ids, corrupted_ids, self.direction)?;
-        // The average only needs to know which pair it is.
-        let [a, b] = match metric.tokens()[..] {
-            [a, b] => [a, b],
-            _ => [0, 0],
-        };
         Ok(ReadyPair {
             clean,
             corrupted,
             pair: Pair {
+                // The average only needs to know which pair it is.
                 line: 1,
                 experiment,
-                a,
-                b,
+                a: vec![],
+                b: vec![],
             },
             metric,
         })

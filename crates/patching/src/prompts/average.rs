@@ -439,8 +439,8 @@ mod tests {
         Pair {
             line,
             experiment,
-            a: 0,
-            b: 1,
+            a: vec![0],
+            b: vec![1],
         }
     }
 

@@ -9,7 +9,7 @@ use gpt2::Pretrained;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use super::{Error, PromptPair, PromptSet};
+use super::{Error, Numbering, PromptPair, PromptSet};
 
 /// In BABA order: B is the subject, A the indirect object.
 const TEMPLATES: [&str; 15] = [
@@ -188,17 +188,16 @@ impl Ioi {
                 Corruption::SwappedSubject => [first, second, io],
                 Corruption::Abc => [names[2], names[3], names[4]],
             };
-            pairs.push(PromptPair {
-                line: number,
-                clean: fill(template, [first, second, s], place, object),
-                corrupted: fill(template, corrupted, place, object),
-                a: format!(" {io}"),
-                b: format!(" {s}"),
-            });
+            let clean = fill(template, [first, second, s], place, object);
+            let corrupted = fill(template, corrupted, place, object);
+            let texts = [clean, corrupted, format!(" {io}"), format!(" {s}")];
+            pairs.push(PromptPair::of_texts(number, texts));
         }
         Ok(PromptSet {
             name: "the indirect-object prompts".to_owned(),
             pairs,
+            numbering: Numbering::Pairs,
+            notes: vec![],
         })
     }
 }
@@ -228,19 +227,18 @@ impl PromptSet {
         let mut pairs = Vec::new();
         for (format, [one, other]) in FORMATS {
             for (correct, incorrect) in [(one, other), (other, one)] {
-                pairs.push(PromptPair {
-                    line: pairs.len() + 1,
-                    // Who gives is not who is given to.
-                    clean: format.replace("{}", incorrect),
-                    corrupted: format.replace("{}", correct),
-                    a: correct.to_owned(),
-                    b: incorrect.to_owned(),
-                });
+                // Who gives is not who is given to.
+                let [clean, corrupted] =
+                    [incorrect, correct].map(|name| format.replace("{}", name));
+                let texts = [clean, corrupted, correct.to_owned(), incorrect.to_owned()];
+                pairs.push(PromptPair::of_texts(pairs.len() + 1, texts));
             }
         }
         Self {
             name: "the tutorial's indirect-object prompts".to_owned(),
             pairs,
+            numbering: Numbering::Pairs,
+            notes: vec![],
         }
     }
 }
@@ -263,8 +261,24 @@ mod tests {
 
     use gpt2::{Config, Gpt2, Tokenizer};
 
+    use super::super::Answer;
     use super::*;
     use crate::Direction;
+
+    /// Clean, corrupted, a and b of a pair that is made of texts.
+    fn texts(pair: &PromptPair) -> [String; 4] {
+        let answer = |answers: &[Answer]| {
+            assert_eq!(answers.len(), 1);
+            answers[0].words()
+        };
+        let PromptPair { a, b, .. } = pair;
+        [
+            pair.clean.words(),
+            pair.corrupted.words(),
+            answer(a),
+            answer(b),
+        ]
+    }
 
     /// A model of no use but for what it says it knows.
     fn model_that_knows(known_tokens: Option<HashSet<u32>>) -> Pretrained {
@@ -334,13 +348,7 @@ mod tests {
             let mut subject_first = 0;
             let mut templates = HashSet::new();
             for pair in &set.pairs {
-                let PromptPair {
-                    clean,
-                    corrupted,
-                    a,
-                    b,
-                    ..
-                } = pair;
+                let [clean, corrupted, a, b] = &texts(pair);
                 let count = |text: &str, name: &str| text.matches(name).count();
                 assert_eq!((count(clean, a), count(clean, b)), (1, 2), "{pair:?}");
                 let in_corrupted = match corruption {
@@ -379,8 +387,8 @@ mod tests {
             .prompts(&tiny)
             .unwrap();
             for pair in set.pairs {
-                for text in [&pair.clean, &pair.corrupted, &pair.a, &pair.b] {
-                    let ids = tiny.tokenizer.encode(text).unwrap();
+                for text in texts(&pair) {
+                    let ids = tiny.tokenizer.encode(&text).unwrap();
                     assert!(tiny.unknown_tokens(&ids).is_empty(), "{text}");
                 }
             }
@@ -398,7 +406,7 @@ mod tests {
         assert!(
             set.pairs
                 .iter()
-                .all(|pair| pair.clean.starts_with("Friends "))
+                .all(|pair| pair.clean.words().starts_with("Friends "))
         );
         let error = Ioi::default().prompts(&model_that_knows(Some(HashSet::new())));
         let error = error.unwrap_err().to_string();

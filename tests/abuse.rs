@@ -301,15 +301,15 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
         (&["ablate", "--with", "other-position", "x"], &["x"]),
         (
             &["ablate", "--with", "mean", "--others", "folder"],
-            &["cannot read folder: it is a folder"],
+            &["folder: cannot read it: it is a folder"],
         ),
         (
             &["ablate", "--with", "mean", "--others", "latin1.txt"],
-            &["latin1.txt", "no text in UTF-8 (byte 3"],
+            &["latin1.txt, line 1: not UTF-8: the byte 0xe9"],
         ),
         (
             &["ablate", "--with", "mean", "--others", "blank.txt"],
-            &["blank.txt holds no prompts"],
+            &["blank.txt: it holds no prompts"],
         ),
         (
             &["path", "--pos", HUGE],
@@ -381,8 +381,8 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
             &["cannot read folder.json: it is a folder"],
         ),
         (
-            &["plot", "good.json", "--select", "layer=-1"],
-            &["layer=-1", "\"-1\" is no index"],
+            &["plot", "good.json", "--select", "layer=-99"],
+            &["there is no layer -99", "from -1 to -2"],
         ),
         (
             &["plot", "good.json", "--select", "="],
@@ -647,7 +647,7 @@ fn on_a_full_disk_nothing_is_left() {
 
 /// One run of every subcommand that prints.
 #[cfg(unix)]
-const PRINTING: [&[&str]; 15] = [
+const PRINTING: [&[&str]; 17] = [
     &["--model", "tiny"],
     &["--model", "tiny", "--json"],
     &["ablate", "--model", "tiny", "--layers", "0"],
@@ -655,6 +655,8 @@ const PRINTING: [&[&str]; 15] = [
     &["tokens", "a b c"],
     &["tokens", "a b c", "--json"],
     &["predict", "a", "--model", "tiny"],
+    &["generate", "a", "--model", "tiny"],
+    &["generate", "a", "--model", "tiny", "--json"],
     &["activations", "a", "--model", "tiny", "--json"],
     &["attention", "a", "--head", "0.0", "--model", "tiny"],
     &["detect", "a b a b", "--model", "tiny"],

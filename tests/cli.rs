@@ -387,7 +387,6 @@ fn what_cannot_be_used_is_named_with_what_to_do() {
             vec!["the clean prompt: the prompt is empty: give at least one token (from 1 to 128"],
         ),
         (vec!["predict", ""], vec!["the prompt is empty"]),
-        (vec!["predict", "", "--bos"], vec!["the prompt is empty"]),
         (
             vec!["predict", &long],
             vec!["the prompt has 201 tokens; this model reads at most 128"],

@@ -62,7 +62,11 @@ fn logits_and_what_is_written_on_are_those_of_transformers() {
             (0..prompt.len() - 1).map(log_prob).sum::<f32>() / (prompt.len() - 1) as f32;
         assert!((mean - case["mean_log_prob"].as_f64().unwrap() as f32).abs() < 1e-4);
 
-        let written = tiny.model.generate(&prompt, 8, Sampling::GREEDY).unwrap();
+        let end = Some(END_OF_TEXT);
+        let written = tiny
+            .model
+            .generate(&prompt, 8, Sampling::GREEDY, end)
+            .unwrap();
         assert_eq!(written, ids(&case["greedy_8"]));
     }
     println!("logits: largest difference {largest:e}");
@@ -160,8 +164,8 @@ fn sweeps_are_those_of_transformer_lens() {
         let experiment =
             Experiment::new(&tiny.model, encode("clean"), encode("corrupted"), direction).unwrap();
         let metric = Metric::LogitDiff {
-            a: answer("answer_b"),
-            b: answer("answer_a"),
+            a: &[answer("answer_b")],
+            b: &[answer("answer_a")],
         };
         assert_eq!(case["sweeps"].as_object().unwrap().len(), SWEEPS.len());
         for (name, site, axes) in SWEEPS {
@@ -208,8 +212,8 @@ fn ablations_are_those_of_transformer_lens() {
         tiny.tokenizer.to_single_token(text).unwrap()
     };
     let metric = Metric::LogitDiff {
-        a: answer("answer_b"),
-        b: answer("answer_a"),
+        a: &[answer("answer_b")],
+        b: &[answer("answer_a")],
     };
     for (name, site, ablation) in [
         ("head_zero", SiteKind::Z, Ablation::Zero),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod abuse;
+mod arguments;
 mod browser;
 mod cli;
 mod figures;
@@ -15,5 +16,6 @@ mod path;
 mod prompts;
 mod studies;
 mod sweeps;
+mod text;
 mod util;
 mod verify;

@@ -45,8 +45,8 @@ fn path_patching_is_that_of_a_straightforward_pytorch_implementation() {
         let experiment =
             Experiment::new(&tiny.model, encode("clean"), encode("corrupted"), direction).unwrap();
         let metric = Metric::LogitDiff {
-            a: token("a"),
-            b: token("b"),
+            a: &[token("a")],
+            b: &[token("b")],
         };
         for case in pair["cases"].as_array().unwrap() {
             let paths = paths(case);
@@ -223,7 +223,7 @@ fn path_refuses_what_it_cannot_do_before_any_work() {
         ),
         (
             &["--to", "k", "--receivers", "8"],
-            &["\"8\" is no head: write LAYER.HEAD"],
+            &["invalid head \"8\": expected LAYER.HEAD"],
         ),
         (
             &["--pos", "14"],
@@ -231,7 +231,7 @@ fn path_refuses_what_it_cannot_do_before_any_work() {
         ),
         (
             &["--pos", "last"],
-            &["the number of a position, from 0, or end"],
+            &["give a number from 0, -1 for the last, or end"],
         ),
         (&["--out", "path.txt"], &["ends in .png or .svg"]),
     ] {

@@ -3,7 +3,7 @@
 use gpt2::{Pretrained, no_hook};
 use lens::ioi;
 use patching::Direction;
-use patching::prompts::PromptSet;
+use patching::prompts::{Answer, PromptSet};
 
 use crate::util::golden;
 
@@ -14,16 +14,20 @@ fn the_tutorials_pairs_are_those_of_transformer_lens_with_its_logit_differences(
     let golden = golden("ioi");
     let mut largest = 0.0_f32;
     for bos in [true, false] {
-        let pairs = set.tokenize(&tiny, bos, Direction::Denoising).unwrap();
+        let token = bos.then_some(gpt2::tokenizer::END_OF_TEXT);
+        let pairs = set.tokenize(&tiny, token, Direction::Denoising).unwrap();
         let cases = golden.as_array().unwrap().iter();
         let cases: Vec<_> = cases.filter(|case| case["bos"] == bos).collect();
         assert_eq!(cases.len(), pairs.len());
         for (i, (pair, case)) in pairs.iter().zip(&cases).enumerate() {
             let texts = &set.pairs[i];
-            assert_eq!([texts.clean.as_str(), &texts.a, &texts.b], ioi::PROMPTS[i]);
-            assert_eq!(case["prompt"], texts.clean);
-            assert_eq!(case["correct"], texts.a);
-            assert_eq!(case["incorrect"], texts.b);
+            let expected = ioi::PROMPTS[i].map(str::to_owned);
+            assert_eq!([&expected[0]], [&texts.clean.words()]);
+            let answers = [&texts.a[0], &texts.b[0]].map(Answer::words);
+            assert_eq!(answers[..], expected[1..]);
+            assert_eq!(case["prompt"], expected[0]);
+            assert_eq!(case["correct"], expected[1]);
+            assert_eq!(case["incorrect"], expected[2]);
             // The corrupted prompt is the other one of its names, with the other answer.
             let runs = [
                 (pair.experiment.clean(), *case, 1.0),
@@ -31,7 +35,7 @@ fn the_tutorials_pairs_are_those_of_transformer_lens_with_its_logit_differences(
             ];
             for (ids, case, sign) in runs {
                 let logits = tiny.model.next_token_logits(ids, &mut no_hook);
-                let got = logits[pair.a as usize] - logits[pair.b as usize];
+                let got = logits[pair.a[0] as usize] - logits[pair.b[0] as usize];
                 let expected = case["logit_diff"].as_f64().unwrap() as f32;
                 largest = largest.max((got - sign * expected).abs());
             }

@@ -289,7 +289,7 @@ fn what_cannot_be_swept_is_refused_with_what_there_is() {
     let folder = Folder::new();
     for (args, parts) in [
         (&["--layers", "12"][..], &["no layer 12", "0 to 11"][..]),
-        (&["--layers", "3.."], &["not a range"]),
+        (&["--layers", "3-5"], &["neither a number nor a range"]),
         (&["--positions", "11"], &["no pos 11", "0 to 10"]),
         (&["--positions", " Brown"], &["Brown", "/ Jones/"]),
         (&["--site", "z", "--heads", "3.4"], &["no head 4", "0 to 3"]),

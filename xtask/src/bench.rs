@@ -23,7 +23,10 @@ use crate::synth_weights;
 /// The main job's pair, and the answers " Smith" and " Jones".
 const CLEAN: [u32; 11] = [48736, 5437, 373, 257, 1353, 12, 1662, 354, 3710, 13, 16738];
 const OTHER_NAME: u32 = 4176;
-const METRIC: Metric<'static> = Metric::LogitDiff { a: 4176, b: 5437 };
+const METRIC: Metric<'static> = Metric::LogitDiff {
+    a: &[4176],
+    b: &[5437],
+};
 /// The plain engine is timed on this many of a sweep's patches: every one takes as long.
 const PLAIN_SAMPLE: usize = 8;
 
@@ -374,8 +377,8 @@ impl Python {
         threads: usize,
     ) -> Outcome<Self> {
         let ids = |ids: &[u32]| format!("{ids:?}");
-        let Metric::LogitDiff { a, b } = METRIC else {
-            unreachable!("METRIC is a logit difference")
+        let Metric::LogitDiff { a: &[a], b: &[b] } = METRIC else {
+            unreachable!("METRIC is the logit difference of two tokens")
         };
         let mut child = Command::new(python)
             .args(["-c", include_str!("bench.py")])

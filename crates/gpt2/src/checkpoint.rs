@@ -2,7 +2,7 @@
 //!
 //! The file is mapped into memory, and F32 data is used where it lies: the operating system reads
 //! it when it is first touched, and keeps it for the next run. Data that is not 4-byte aligned (as
-//! in gpt2's own file), F16 and BF16 are read into `f32` numbers of our own.
+//! in gpt2's own file), F64, F16, BF16 and transposed matrices are read into `f32` numbers of our own.
 //!
 //! Headers and indices are untrusted: their length is bounded, every tensor is checked to lie in
 //! its file, and those that the model takes for their name, type, shape and finite numbers. No file
@@ -25,6 +25,7 @@
 //! Who cannot trust the folder reads the file into memory first: [`Checkpoint::from_bytes`] maps
 //! nothing.
 
+mod adapt;
 mod file;
 mod index;
 
@@ -39,19 +40,23 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 use tensor::Tensor;
 
+use self::adapt::Layout;
 use self::file::{DataFile, Entry};
 use crate::{Error, files};
 
 /// Open safetensors files whose tensors are taken one by one, under GPT-2's names.
 ///
-/// A name is looked up with and without the prefix `transformer.`. `h.N.attn.bias` and
-/// `h.N.attn.masked_bias` are buffers (the causal mask), not parameters: they are passed over.
+/// A tensor goes by its name in GPT-2's own files, whatever the program that saved it put in front
+/// (`transformer.`, `module.`, `_orig_mod.`). `h.N.attn.bias` and `h.N.attn.masked_bias` are buffers (the
+/// causal mask), not parameters: they are passed over.
 pub struct Checkpoint {
     /// The file, or the index of several.
     path: PathBuf,
     files: Vec<Arc<DataFile>>,
     /// The tensors that have not been taken yet, and which file each is in.
     tensors: BTreeMap<String, (Arc<DataFile>, Entry)>,
+    /// In what the file is not as GPT-2's own.
+    layout: Layout,
 }
 
 /// F32 numbers that stay where they lie in the file.
@@ -122,6 +127,7 @@ impl Checkpoint {
             path: path.to_owned(),
             tensors: entries.into_iter().map(in_file).collect(),
             files: vec![file],
+            layout: Layout::default(),
         })
     }
 
@@ -134,6 +140,7 @@ impl Checkpoint {
             path: path.to_owned(),
             files: Vec::new(),
             tensors: BTreeMap::new(),
+            layout: Layout::default(),
         };
         let index = index::read(path, index)?;
         let count = index.len();
@@ -202,7 +209,7 @@ impl Checkpoint {
     /// Takes a tensor out of the checkpoint.
     ///
     /// # Errors
-    /// If it is missing, has another shape or a type other than F32, F16 and BF16, or holds a NaN
+    /// If it is missing, has another shape or a type other than F64, F32, F16 and BF16, or holds a NaN
     /// or an infinity.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
         let (file, entry) = self
@@ -216,31 +223,31 @@ impl Checkpoint {
                 entry.shape
             )));
         }
-        let bytes = &file.bytes()[entry.range.clone()];
-        let tensor = match entry.dtype {
-            Dtype::F32
-                if bytemuck::try_cast_slice::<u8, f32>(bytes).is_ok()
-                    && cfg!(target_endian = "little") =>
-            {
+        let range = entry.range.clone();
+        let numbers = match entry.dtype {
+            Dtype::F32 if is_usable_in_place(&file.bytes()[range.clone()]) => None,
+            Dtype::F32 => Some(read(&file, range, f32::from_le_bytes)?),
+            Dtype::F64 => Some(read(&file, range, |b| f64::from_le_bytes(b) as f32)?),
+            Dtype::F16 => Some(read(&file, range, |b| {
+                half::f16::from_le_bytes(b).to_f32()
+            })?),
+            Dtype::BF16 => Some(read(&file, range, |b| {
+                half::bf16::from_le_bytes(b).to_f32()
+            })?),
+            other => {
+                return Err(fail(format!(
+                    "has type {other:?}; F64, F32, F16 or BF16 is expected"
+                )));
+            }
+        };
+        let tensor = match numbers {
+            Some(numbers) => Tensor::new(shape, numbers),
+            None => {
                 let in_place = InPlace {
                     file: file.clone(),
                     range: entry.range,
                 };
                 Tensor::shared(shape, Arc::new(in_place))
-            }
-            Dtype::F32 => Tensor::new(shape, read(&file, entry.range, f32::from_le_bytes)?),
-            Dtype::F16 => {
-                let number = |b| half::f16::from_le_bytes(b).to_f32();
-                Tensor::new(shape, read(&file, entry.range, number)?)
-            }
-            Dtype::BF16 => {
-                let number = |b| half::bf16::from_le_bytes(b).to_f32();
-                Tensor::new(shape, read(&file, entry.range, number)?)
-            }
-            other => {
-                return Err(fail(format!(
-                    "has type {other:?}; F32, F16 or BF16 is expected"
-                )));
             }
         };
         match first_not_finite(tensor.data()) {
@@ -289,6 +296,11 @@ impl Checkpoint {
         };
         Error::tensor(&self.path, name, reason)
     }
+}
+
+/// Whether these bytes are F32 numbers as this machine has them.
+fn is_usable_in_place(bytes: &[u8]) -> bool {
+    bytemuck::try_cast_slice::<u8, f32>(bytes).is_ok() && cfg!(target_endian = "little")
 }
 
 /// Numbers that cannot stay where they lie, made of `N` bytes each. They are read, not looked at
@@ -345,7 +357,7 @@ mod tests {
         n_layer: 2,
         n_head: 2,
         n_embd: 4,
-        layer_norm_epsilon: 1e-5,
+        ..Config::GPT2
     };
 
     /// The tensors of a whole small model by name.
@@ -463,21 +475,162 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_and_buffers_change_nothing() {
+    fn what_programs_put_around_names_changes_nothing() {
         let tensors = whole_model();
-        let mut other: Tensors = tensors
-            .iter()
-            .map(|(name, tensor)| (format!("transformer.{name}"), tensor.clone()))
-            .collect();
-        other.insert(
-            "transformer.h.0.attn.bias".into(),
-            (Dtype::BOOL, vec![1, 1, 2, 2], vec![1; 4]),
+        for prefix in [
+            "transformer.",
+            "_orig_mod.",
+            "module.transformer.",
+            "_orig_mod.module.transformer.",
+            "model._fsdp_wrapped_module.transformer._orig_mod.",
+        ] {
+            let mut other: Tensors = tensors
+                .iter()
+                .map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone()))
+                .collect();
+            other.insert(
+                format!("{prefix}h.0.attn.bias"),
+                (Dtype::BOOL, vec![1, 1, 2, 2], vec![1; 4]),
+            );
+            other.insert(
+                format!("{prefix}h.1.attn.masked_bias"),
+                (Dtype::F32, vec![], vec![0; 4]),
+            );
+            assert_eq!(logits(file(&other)), logits(file(&tensors)), "{prefix}");
+        }
+    }
+
+    /// What [`Checkpoint::adapt`] says of these tensors.
+    fn notes(tensors: &Tensors, config: Config) -> Result<Vec<String>, String> {
+        let checkpoint = Checkpoint::from_bytes(Path::new("x"), file(tensors));
+        let notes = checkpoint.unwrap().adapt(&config);
+        notes.map_err(|error| error.to_string())
+    }
+
+    /// The numbers of a matrix the other way round.
+    fn transpose((_, shape, bytes): &mut (Dtype, Vec<usize>, Vec<u8>)) {
+        let (rows, cols) = (shape[0], shape[1]);
+        let numbers = bytes.as_chunks::<4>().0;
+        let column = |j: usize| (0..rows).map(move |i| numbers[i * cols + j]);
+        *bytes = (0..cols).flat_map(column).flatten().collect();
+        *shape = vec![cols, rows];
+    }
+
+    #[test]
+    fn weights_that_lie_as_in_nanogpt_are_transposed() {
+        let mut tensors = whole_model();
+        let expected = logits(file(&tensors));
+        for (name, tensor) in &mut tensors {
+            if name.contains("attn.c_") || name.contains("mlp.c_") {
+                if name.ends_with(".weight") {
+                    transpose(tensor);
+                }
+            }
+        }
+        assert_eq!(logits(file(&tensors)), expected);
+        // One of them the other way round is a flaw, not a second layout.
+        transpose(tensors.get_mut("h.1.mlp.c_fc.weight").unwrap());
+        let error = load(file(&tensors)).unwrap_err().to_string();
+        assert!(
+            error.contains("h.1.mlp.c_fc.weight`: has shape [4, 16]; [16, 4]"),
+            "{error}"
         );
-        other.insert(
-            "transformer.h.1.attn.masked_bias".into(),
-            (Dtype::F32, vec![], vec![0; 4]),
+    }
+
+    #[test]
+    fn weights_without_any_bias_have_zeros_and_say_so() {
+        let mut tensors = whole_model();
+        for (name, (_, _, bytes)) in &mut tensors {
+            if name.ends_with(".bias") {
+                bytes.fill(0);
+            }
+        }
+        let expected = logits(file(&tensors));
+        tensors.retain(|name, _| !name.ends_with(".bias"));
+        assert_eq!(logits(file(&tensors)), expected);
+        assert!(notes(&tensors, SIZES).unwrap()[0].contains("no biases"));
+    }
+
+    #[test]
+    fn double_precision_is_rounded_and_must_fit() {
+        let tensors = whole_model();
+        let mut wide = tensors.clone();
+        for (kind, _, bytes) in wide.values_mut() {
+            let numbers = bytes.as_chunks::<4>().0.iter();
+            *bytes = numbers
+                .flat_map(|number| f64::from(f32::from_le_bytes(*number)).to_le_bytes())
+                .collect();
+            *kind = Dtype::F64;
+        }
+        assert_eq!(logits(file(&wide)), logits(file(&tensors)));
+        wide.get_mut("ln_f.bias").unwrap().2[..8].copy_from_slice(&1e300_f64.to_le_bytes());
+        let error = load(file(&wide)).unwrap_err().to_string();
+        assert!(error.contains("number 0 of 4 is inf"), "{error}");
+    }
+
+    #[test]
+    fn heads_for_other_tasks_are_passed_over_and_named() {
+        let mut tensors = whole_model();
+        let expected = logits(file(&tensors));
+        for name in ["multiple_choice_head.summary.weight", "v_head.summary.bias"] {
+            tensors.insert(name.to_owned(), (Dtype::F32, vec![1], vec![0; 4]));
+        }
+        assert_eq!(logits(file(&tensors)), expected);
+        let notes = notes(&tensors, SIZES).unwrap();
+        assert!(notes[0].contains("multiple_choice_head.summary.weight, v_head"));
+    }
+
+    #[test]
+    fn a_tied_head_that_was_saved_once_is_both() {
+        let mut tensors = whole_model();
+        let expected = logits(file(&tensors));
+        let tied = |tied| Config {
+            tie_word_embeddings: tied,
+            ..SIZES
+        };
+        let wte = tensors.remove("wte.weight").unwrap();
+        tensors.insert("lm_head.weight".into(), wte.clone());
+        assert_eq!(logits(file(&tensors)), expected);
+        assert!(notes(&tensors, SIZES).unwrap()[0].contains("wte.weight is missing"));
+        assert!(notes(&tensors, tied(Some(true))).unwrap().is_empty());
+        // Where the config says that they are two, one of them is lost.
+        let untied = Gpt2::from_checkpoint(
+            tied(Some(false)),
+            Checkpoint::from_bytes(Path::new("x"), file(&tensors)).unwrap(),
         );
-        assert_eq!(logits(file(&other)), logits(file(&tensors)));
+        let error = untied.unwrap_err().to_string();
+        assert!(error.contains("`wte.weight`: is missing"), "{error}");
+        tensors.remove("lm_head.weight");
+        tensors.insert("wte.weight".into(), wte.clone());
+        let error = notes(&tensors, tied(Some(false))).unwrap_err();
+        assert!(error.contains("`lm_head.weight`: is missing; the config says"));
+        // Two that differ are an error only where the config says that they do not.
+        let mut other = wte;
+        other.2[0] ^= 1;
+        tensors.insert("lm_head.weight".into(), other);
+        assert!(notes(&tensors, tied(Some(false))).unwrap().is_empty());
+        assert!(notes(&tensors, SIZES).unwrap()[0].contains("made with lm_head.weight"));
+        let error = notes(&tensors, tied(Some(true))).unwrap_err();
+        assert!(error.contains("is not the same as wte.weight"), "{error}");
+    }
+
+    #[test]
+    fn what_save_model_leaves_out_is_found_by_the_metadata() {
+        let mut tensors = whole_model();
+        // Two parameters that are one, as when layers are shared.
+        let shared = tensors["h.0.ln_1.weight"].clone();
+        tensors.insert("h.1.ln_1.weight".into(), shared);
+        let expected = logits(file(&tensors));
+        tensors.remove("h.1.ln_1.weight");
+        let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
+            let view = TensorView::new(*dtype, shape.clone(), bytes).unwrap();
+            (format!("transformer.{name}"), view)
+        });
+        let [left_out, saved] =
+            ["h.1.ln_1.weight", "h.0.ln_1.weight"].map(|name| format!("transformer.{name}"));
+        let metadata = HashMap::from([(left_out, saved)]);
+        let bytes = safetensors::serialize(views, Some(metadata)).unwrap();
+        assert_eq!(logits(bytes), expected);
     }
 
     #[test]
@@ -511,7 +664,7 @@ mod tests {
                 flaw(&|t| t.get_mut(name).unwrap().1 = vec![16, 4]),
             ),
             (
-                "tensor `h.1.mlp.c_fc.weight`: has type I32; F32, F16 or BF16 is expected",
+                "tensor `h.1.mlp.c_fc.weight`: has type I32; F64, F32, F16 or BF16 is expected",
                 flaw(&|t| t.get_mut(name).unwrap().0 = Dtype::I32),
             ),
             (
@@ -528,9 +681,9 @@ mod tests {
                 }),
             ),
             (
-                "tensor `score.weight`: is no part of a GPT-2 of these sizes: F32 of shape [4] is left over",
+                "tensor `extra.weight`: is no part of a GPT-2 of these sizes: F32 of shape [4] is left over",
                 flaw(&|t| {
-                    drop(t.insert("score.weight".into(), (Dtype::F32, vec![4], vec![0; 16])))
+                    drop(t.insert("extra.weight".into(), (Dtype::F32, vec![4], vec![0; 16])))
                 }),
             ),
             (

@@ -1,16 +1,17 @@
-//! The sizes of a model.
+//! The sizes of a model, and what its `config.json` says.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use tensor::Activation;
 
 use crate::locate::KNOWN;
 use crate::{Checkpoint, Error, files};
 
-/// The sizes of a GPT-2, under minGPT's names.
+/// The sizes of a GPT-2, under minGPT's names, and in what it differs from OpenAI's, under transformers'.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config {
-    /// How many tokens there are: 50,257 for every GPT-2.
+    /// How many tokens there are: 50,257 for OpenAI's GPT-2.
     pub vocab_size: usize,
     /// The most tokens a prompt may have: 1,024 for GPT-2 (`n_positions` in `config.json`).
     pub block_size: usize,
@@ -22,133 +23,112 @@ pub struct Config {
     pub n_embd: usize,
     /// ε of every layer norm.
     pub layer_norm_epsilon: f32,
+    /// The width of the MLP's hidden layer; `None` is 4 · `n_embd`.
+    pub n_inner: Option<usize>,
+    /// The function between the MLP's two layers.
+    pub activation_function: Activation,
+    /// Whether attention's scores are divided by √head_size.
+    pub scale_attn_weights: bool,
+    /// Whether they are also divided by the number of the layer, counted from 1, as in Stanford CRFM's
+    /// models.
+    pub scale_attn_by_inverse_layer_idx: bool,
+    /// Whether logits are made with the token embeddings; `None` is what the weights say: with
+    /// `lm_head.weight` where they hold one.
+    pub tie_word_embeddings: Option<bool>,
 }
 
 impl Default for Config {
     /// GPT-2 small's.
     fn default() -> Self {
-        Self {
-            vocab_size: 50257,
-            block_size: 1024,
-            n_layer: 12,
-            n_head: 12,
-            n_embd: 768,
-            layer_norm_epsilon: 1e-5,
-        }
+        Self::GPT2
     }
 }
 
+/// What a `config.json` says: of the model, and of its tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConfigFile {
+    /// The model.
+    pub config: Config,
+    /// The token that opens a text, if the file names one.
+    pub bos_token_id: Option<u32>,
+    /// The token that ends a text, if the file names one.
+    pub eos_token_id: Option<u32>,
+}
+
 impl Config {
+    /// GPT-2 small's.
+    pub const GPT2: Self = Self {
+        vocab_size: 50257,
+        block_size: 1024,
+        n_layer: 12,
+        n_head: 12,
+        n_embd: 768,
+        layer_norm_epsilon: 1e-5,
+        n_inner: None,
+        activation_function: Activation::GeluNew,
+        scale_attn_weights: true,
+        scale_attn_by_inverse_layer_idx: false,
+        tie_word_embeddings: None,
+    };
+
     /// The width of one head: `n_embd / n_head`.
     pub fn head_size(&self) -> usize {
         self.n_embd / self.n_head
     }
 
+    /// The width of the MLP's hidden layer.
+    pub fn inner_size(&self) -> usize {
+        self.n_inner.unwrap_or(4 * self.n_embd)
+    }
+
+    /// What the scores q·k of a layer are multiplied by: 1/√head_size, unless the config says otherwise.
+    pub fn score_scale(&self, layer: usize) -> f32 {
+        let mut scale = 1.0;
+        if self.scale_attn_weights {
+            scale /= (self.head_size() as f32).sqrt();
+        }
+        if self.scale_attn_by_inverse_layer_idx {
+            scale /= (layer + 1) as f32;
+        }
+        scale
+    }
+
     /// How many numbers the model has learned, `lm_head` tied to `wte`.
     pub fn n_parameters(&self) -> usize {
-        let c = self.n_embd;
-        // Two layer norms (4C), c_attn (3C² + 3C), c_proj (C² + C), c_fc (4C² + 4C), c_proj (4C² + C).
-        let block = 12 * c * c + 13 * c;
+        let (c, inner) = (self.n_embd, self.inner_size());
+        // Two layer norms (4C), c_attn (3C² + 3C), c_proj (C² + C); c_fc and c_proj of the MLP.
+        let block = 4 * c * c + 8 * c + 2 * c * inner + inner + c;
         (self.vocab_size + self.block_size) * c + self.n_layer * block + 2 * c
     }
 
     /// Reads `config.json` in Hugging Face's form.
     ///
     /// # Errors
-    /// If the file cannot be read, is no JSON object, lacks a size, or asks for a model that this
-    /// crate does not compute (another architecture, activation or attention scaling).
+    /// As [`ConfigFile::read`].
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        Self::from_json(&files::read_text(path)?, path)
+        Ok(ConfigFile::read(path)?.config)
     }
 
     /// Reads the text of a `config.json`; `path` is only for messages.
     ///
     /// # Errors
-    /// As [`Config::from_file`].
+    /// As [`ConfigFile::read`].
     pub fn from_json(text: &str, path: &Path) -> Result<Self, Error> {
-        let fail = |reason: String| Error::config(path, reason);
-        let json: Map<String, Value> =
-            serde_json::from_str(text).map_err(|e| fail(format!("not a JSON object: {e}")))?;
-
-        let size = |name: &str| match json.get(name).map(Value::as_u64) {
-            // Bounded, so that no product of two sizes can overflow.
-            Some(Some(n)) if (1..=1 << 24).contains(&n) => Ok(n as usize),
-            Some(_) => Err(fail(format!(
-                "`{name}` is {}, not a whole number from 1 to 2^24",
-                json[name]
-            ))),
-            None => Err(fail(format!("`{name}` is missing"))),
-        };
-        // What a GPT-2 has; another value means another computation than ours.
-        let fixed = |name: &str, expected: Value| match json.get(name) {
-            Some(found) if *found != expected && !found.is_null() => Err(fail(format!(
-                "`{name}` is {found}; only {expected} is computed here"
-            ))),
-            _ => Ok(()),
-        };
-        fixed("model_type", "gpt2".into())?;
-        fixed("scale_attn_weights", true.into())?;
-        fixed("scale_attn_by_inverse_layer_idx", false.into())?;
-        fixed("add_cross_attention", false.into())?;
-        match json.get("activation_function").and_then(Value::as_str) {
-            None | Some("gelu_new" | "gelu_pytorch_tanh") => {}
-            Some(other) => {
-                return Err(fail(format!(
-                    "`activation_function` is \"{other}\"; only \"gelu_new\" is computed here"
-                )));
-            }
-        }
-
-        let epsilon = match json.get("layer_norm_epsilon") {
-            None => 1e-5,
-            // As `f32`, because 1e-300 is a number between 0 and 1, and 0 as an f32.
-            Some(value) => match value.as_f64().map(|epsilon| epsilon as f32) {
-                Some(epsilon) if epsilon > 0.0 && epsilon < 1.0 => epsilon,
-                _ => {
-                    return Err(fail(format!(
-                        "`layer_norm_epsilon` is {value}, not a number between 0 and 1"
-                    )));
-                }
-            },
-        };
-        let config = Self {
-            vocab_size: size("vocab_size")?,
-            block_size: if json.contains_key("n_positions") {
-                size("n_positions")?
-            } else {
-                size("n_ctx")?
-            },
-            n_layer: size("n_layer")?,
-            n_head: size("n_head")?,
-            n_embd: size("n_embd")?,
-            layer_norm_epsilon: epsilon,
-        };
-        if !config.n_embd.is_multiple_of(config.n_head) {
-            return Err(fail(format!(
-                "`n_embd` {} is not a multiple of `n_head` {}",
-                config.n_embd, config.n_head
-            )));
-        }
-        if json
-            .get("n_inner")
-            .is_some_and(|n| !n.is_null() && n.as_u64() != Some(4 * config.n_embd as u64))
-        {
-            return Err(fail(format!(
-                "`n_inner` is {}; only 4 · n_embd = {} is computed here",
-                json["n_inner"],
-                4 * config.n_embd
-            )));
-        }
-        Ok(config)
+        Ok(ConfigFile::parse(text, path)?.config)
     }
 
     /// Reads the sizes off the shapes of a checkpoint that has no `config.json` beside it. The
-    /// number of heads leaves no trace in the shapes: it is taken from the well-known models.
+    /// number of heads leaves no trace in the shapes: it is taken from the well-known models. Everything
+    /// else that only a config says is as in OpenAI's GPT-2.
     ///
     /// # Errors
     /// If the embeddings or all blocks are missing, or no well-known model has these sizes.
     pub fn from_shapes(checkpoint: &Checkpoint) -> Result<Self, Error> {
-        let [vocab_size, n_embd] = checkpoint.matrix_shape("wte.weight")?;
+        let embeddings = match checkpoint.contains("wte.weight") {
+            true => "wte.weight",
+            false => "lm_head.weight", // where the two are tied and saved once
+        };
+        let [vocab_size, n_embd] = checkpoint.matrix_shape(embeddings)?;
         let [block_size, _] = checkpoint.matrix_shape("wpe.weight")?;
         let n_layer = checkpoint.count_blocks();
         let known = KNOWN
@@ -163,14 +143,187 @@ impl Config {
                 ),
             ));
         };
+        // Of the two sizes of c_fc one is n_embd, whichever way it lies.
+        let [rows, cols] = checkpoint.matrix_shape("h.0.mlp.c_fc.weight")?;
+        let inner = if rows == n_embd { cols } else { rows };
         Ok(Self {
             vocab_size,
             block_size,
             n_layer,
             n_head: known.n_head,
             n_embd,
-            layer_norm_epsilon: 1e-5,
+            n_inner: (inner != 4 * n_embd).then_some(inner),
+            ..Self::GPT2
         })
+    }
+
+    /// What [`Config::from_shapes`] has assumed, in one line.
+    pub fn assumed(&self) -> String {
+        format!(
+            "no config.json beside the weights: {} heads, {}, scores divided by √head_size alone and ε = {} \
+             are assumed, as in OpenAI's models of this size",
+            self.n_head, self.activation_function, self.layer_norm_epsilon
+        )
+    }
+}
+
+impl ConfigFile {
+    /// Reads `config.json` in Hugging Face's form.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not a JSON object, lacks a size, or asks for a model that this
+    /// crate does not compute (another architecture or activation function).
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        Self::parse(&files::read_text(path)?, path)
+    }
+
+    /// Reads the text of a `config.json`; `path` is only for messages.
+    ///
+    /// # Errors
+    /// As [`ConfigFile::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        let fields = Fields {
+            json: serde_json::from_str(text)
+                .map_err(|e| Error::config(path, format!("not a JSON object: {e}")))?,
+            path,
+        };
+        // What a GPT-2 has; another value means another computation than ours.
+        fields.fixed("model_type", "gpt2".into())?;
+        fields.fixed("add_cross_attention", false.into())?;
+        let config = Config {
+            vocab_size: fields.size(&["vocab_size"])?,
+            block_size: fields.size(&["n_positions", "max_position_embeddings", "n_ctx"])?,
+            n_layer: fields.size(&["n_layer", "num_hidden_layers"])?,
+            n_head: fields.size(&["n_head", "num_attention_heads"])?,
+            n_embd: fields.size(&["n_embd", "hidden_size"])?,
+            layer_norm_epsilon: fields.epsilon()?,
+            n_inner: match fields.get("n_inner") {
+                Some(_) => Some(fields.size(&["n_inner"])?),
+                None => None,
+            },
+            activation_function: fields.activation()?,
+            scale_attn_weights: fields.flag("scale_attn_weights")?.unwrap_or(true),
+            scale_attn_by_inverse_layer_idx: fields
+                .flag("scale_attn_by_inverse_layer_idx")?
+                .unwrap_or(false),
+            tie_word_embeddings: fields.flag("tie_word_embeddings")?,
+        };
+        if !config.n_embd.is_multiple_of(config.n_head) {
+            return Err(fields.fail(format!(
+                "`n_embd` {} is not a multiple of `n_head` {}",
+                config.n_embd, config.n_head
+            )));
+        }
+        Ok(Self {
+            bos_token_id: fields.token("bos_token_id", &config)?,
+            eos_token_id: fields.token("eos_token_id", &config)?,
+            config,
+        })
+    }
+}
+
+/// The fields of a `config.json`. One that is null is as good as not there.
+struct Fields<'a> {
+    json: Map<String, Value>,
+    path: &'a Path,
+}
+
+impl Fields<'_> {
+    fn fail(&self, reason: String) -> Error {
+        Error::config(self.path, reason)
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.json.get(name).filter(|value| !value.is_null())
+    }
+
+    /// A size that goes by several names, the first of which is GPT-2's own. All that are there must
+    /// agree.
+    fn size(&self, names: &[&str]) -> Result<usize, Error> {
+        let mut found: Option<(&str, usize)> = None;
+        for &name in names {
+            let Some(value) = self.get(name) else {
+                continue;
+            };
+            // Bounded, so that no product of two sizes can overflow.
+            let size = match value.as_u64() {
+                Some(n) if (1..=1 << 24).contains(&n) => n as usize,
+                _ => {
+                    return Err(self.fail(format!(
+                        "`{name}` is {value}, not a whole number from 1 to 2^24"
+                    )));
+                }
+            };
+            match found {
+                Some((other, n)) if n != size && name != "n_ctx" => {
+                    return Err(self.fail(format!(
+                        "`{other}` is {n} and `{name}` {size}: they are the same"
+                    )));
+                }
+                Some(_) => {}
+                None => found = Some((name, size)),
+            }
+        }
+        let (_, size) = found.ok_or_else(|| self.fail(format!("`{}` is missing", names[0])))?;
+        Ok(size)
+    }
+
+    fn fixed(&self, name: &str, expected: Value) -> Result<(), Error> {
+        match self.get(name) {
+            Some(found) if *found != expected => Err(self.fail(format!(
+                "`{name}` is {found}; only {expected} is computed here"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn flag(&self, name: &str) -> Result<Option<bool>, Error> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(self.fail(format!("`{name}` is {other}, not true or false"))),
+        }
+    }
+
+    fn epsilon(&self) -> Result<f32, Error> {
+        let Some(value) = self.get("layer_norm_epsilon") else {
+            return Ok(Config::GPT2.layer_norm_epsilon);
+        };
+        // As `f32`, because 1e-300 is a number between 0 and 1, and 0 as an f32.
+        match value.as_f64().map(|epsilon| epsilon as f32) {
+            Some(epsilon) if epsilon > 0.0 && epsilon < 1.0 => Ok(epsilon),
+            _ => Err(self.fail(format!(
+                "`layer_norm_epsilon` is {value}, not a number between 0 and 1"
+            ))),
+        }
+    }
+
+    fn activation(&self) -> Result<Activation, Error> {
+        let Some(value) = self.get("activation_function") else {
+            return Ok(Activation::GeluNew);
+        };
+        let Some(name) = value.as_str() else {
+            return Err(self.fail(format!("`activation_function` is {value}, not a name")));
+        };
+        name.parse()
+            .map_err(|error| self.fail(format!("`activation_function` is \"{name}\": {error}")))
+    }
+
+    /// A token by its id. Where there are several (`eos_token_id` may be a list), it is the first. An id
+    /// that the model does not have is passed over: some programs write −1 for none.
+    fn token(&self, name: &str, config: &Config) -> Result<Option<u32>, Error> {
+        let value = match self.get(name) {
+            Some(Value::Array(several)) => several.first(),
+            value => value,
+        };
+        let Some(value) = value else {
+            return Ok(None);
+        };
+        if !value.is_i64() && !value.is_u64() {
+            return Err(self.fail(format!("`{name}` is {value}, not a token id")));
+        }
+        let id = value.as_u64().filter(|id| *id < config.vocab_size as u64);
+        Ok(id.map(|id| id as u32))
     }
 }
 
@@ -202,8 +355,8 @@ mod tests {
         for (from, to, message) in [
             (
                 "\"gelu_new\"",
-                "\"relu\"",
-                "`activation_function` is \"relu\"",
+                "\"prelu\"",
+                "`activation_function` is \"prelu\": there is no activation function \"prelu\"; computed",
             ),
             (
                 "\"gpt2\"",
@@ -224,8 +377,23 @@ mod tests {
             ("\"n_layer\": 12,", "", "`n_layer` is missing"),
             (
                 "\"n_layer\": 12",
-                "\"n_layer\": 12, \"n_inner\": 100",
-                "only 4 · n_embd = 256",
+                "\"n_layer\": 12, \"n_inner\": 0",
+                "`n_inner` is 0, not a whole number",
+            ),
+            (
+                "\"n_layer\": 12",
+                "\"n_layer\": 12, \"num_hidden_layers\": 11",
+                "`n_layer` is 12 and `num_hidden_layers` 11: they are the same",
+            ),
+            (
+                "\"n_layer\": 12",
+                "\"n_layer\": 12, \"scale_attn_weights\": \"no\"",
+                "`scale_attn_weights` is \"no\", not true or false",
+            ),
+            (
+                "\"bos_token_id\": 50256",
+                "\"bos_token_id\": \"x\"",
+                "`bos_token_id` is \"x\", not a token id",
             ),
             ("1e-05", "\"x\"", "`layer_norm_epsilon` is \"x\""),
             (
@@ -237,6 +405,34 @@ mod tests {
         ] {
             let error = read(&gpt2_tiny::CONFIG.replacen(from, to, 1)).unwrap_err();
             assert!(error.contains(message), "{error}");
+        }
+    }
+    #[test]
+    fn what_differs_from_openais_gpt2_is_read() {
+        let more = "\"n_inner\": 100, \"scale_attn_weights\": false, \
+                    \"scale_attn_by_inverse_layer_idx\": true, \"tie_word_embeddings\": false, \
+                    \"reorder_and_upcast_attn\": true, \"eos_token_id\": [7, 8]";
+        let text = gpt2_tiny::CONFIG
+            .replacen("\"eos_token_id\": 50256", more, 1)
+            .replacen("\"tie_word_embeddings\": true", "\"x\": 0", 1)
+            .replacen("gelu_new", "quick_gelu", 1);
+        let file = ConfigFile::parse(&text, Path::new("config.json")).unwrap();
+        let config = file.config;
+        assert_eq!(config.inner_size(), 100);
+        assert_eq!(config.activation_function, Activation::QuickGelu);
+        assert_eq!([config.score_scale(0), config.score_scale(3)], [1.0, 0.25]);
+        assert_eq!(config.tie_word_embeddings, Some(false));
+        assert_eq!(file.eos_token_id, Some(7));
+        assert_eq!(Config::GPT2.score_scale(5), 0.125);
+    }
+
+    #[test]
+    fn a_token_that_is_not_there_is_none() {
+        for id in ["-1", "null", "50257", "[]"] {
+            let text = format!("\"bos_token_id\": {id}");
+            let text = gpt2_tiny::CONFIG.replacen("\"bos_token_id\": 50256", &text, 1);
+            let file = ConfigFile::parse(&text, Path::new("config.json")).unwrap();
+            assert_eq!(file.bos_token_id, None, "{id}");
         }
     }
 }

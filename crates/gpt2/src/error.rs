@@ -62,6 +62,17 @@ pub enum Error {
         help: String,
     },
 
+    /// Tokenizer files that are broken, or that are not read exactly.
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is not read, and what to do.
+        reason: String,
+    },
+
+    /// A text for a model that has no tokenizer.
+    NoTokenizer,
+
     /// A text longer than the tokenizer takes.
     TextTooLong {
         /// The text's length.
@@ -92,6 +103,26 @@ pub enum Error {
         vocab_size: usize,
     },
 
+    /// A setting of sampling with which no token can be drawn.
+    Sampling {
+        /// `temperature`, `top-k` or `top-p`.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// The values that it can have.
+        expected: &'static str,
+    },
+
+    /// A logit that is infinite or not a number.
+    NotFinite {
+        /// How many tokens stand before it.
+        count: usize,
+        /// The token that has this logit.
+        id: u32,
+        /// The logit.
+        logit: f32,
+    },
+
     /// A text that had to be exactly one token, and is none or several.
     NotOneToken {
         /// The text as it was given.
@@ -100,6 +131,20 @@ pub enum Error {
         pieces: Vec<String>,
         /// A spelling of the same word that is one token, if there is one.
         suggestion: Option<String>,
+    },
+
+    /// A text that is not one token, but the printed form of several.
+    AmbiguousToken {
+        /// The text as it was given.
+        text: String,
+        /// The tokens that are printed like that.
+        ids: Vec<u32>,
+    },
+
+    /// A `#` with a number behind it that cannot be the id of a token.
+    NotAnId {
+        /// The text as it was given.
+        text: String,
     },
 
     /// A token that was looked for in a prompt and does not stand there.
@@ -129,9 +174,24 @@ impl fmt::Display for Error {
             } => {
                 write!(f, "{}: tensor `{tensor}`: {reason}", path.display())
             }
-            Self::Index { path, reason } | Self::Config { path, reason } => {
-                write!(f, "{}: {reason}", path.display())
-            }
+            Self::Index { path, reason }
+            | Self::Config { path, reason }
+            | Self::Tokenizer { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::NoTokenizer => f.write_str(
+                "this model has no tokenizer: give token ids instead of text (`--ids '464 3290'`, and \
+                 `#11` for a single token)",
+            ),
+            Self::AmbiguousToken { text, ids } => write!(
+                f,
+                "several tokens are printed as \"{}\": give one of them by its id ({})",
+                visible_line(text),
+                first_ids(ids)
+            ),
+            Self::NotAnId { text } => write!(
+                f,
+                "\"{}\" is not the id of a token: ids are below 4294967296",
+                visible_line(text)
+            ),
             Self::ModelNotFound { name, looked, help } => {
                 let looked: Vec<String> = looked
                     .iter()
@@ -161,6 +221,19 @@ impl fmt::Display for Error {
                 "there is no token {id}: this model knows the ids 0 to {}",
                 vocab_size.saturating_sub(1)
             ),
+            Self::Sampling {
+                setting,
+                value,
+                expected,
+            } => write!(f, "the {setting} cannot be {value}: give {expected}"),
+            Self::NotFinite { count, id, logit } => {
+                let s = if *count == 1 { "" } else { "s" };
+                write!(
+                    f,
+                    "after {count} token{s} the logit of token {id} is {logit}, not a finite number: the \
+                     weights are too large for f32, so no probability can be computed"
+                )
+            }
             Self::TokenNotInPrompt { token, tokens } => {
                 const SHOWN: usize = 12;
                 let quoted = |text: &str| format!("\"{}\"", visible_line(text));
@@ -200,6 +273,14 @@ impl fmt::Display for Error {
     }
 }
 
+/// Some of the ids, as a user can give them.
+fn first_ids(ids: &[u32]) -> String {
+    const SHOWN: usize = 12;
+    let list: Vec<String> = ids.iter().take(SHOWN).map(|id| format!("#{id}")).collect();
+    let dots = if ids.len() > SHOWN { ", …" } else { "" };
+    format!("{}{dots}", list.join(", "))
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -226,6 +307,13 @@ impl Error {
 
     pub(crate) fn index(path: &Path, reason: impl Into<String>) -> Self {
         Self::Index {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn tokenizer(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Tokenizer {
             path: path.to_owned(),
             reason: reason.into(),
         }

@@ -12,14 +12,19 @@ pub(crate) const MAX_TEXT_BYTES: u64 = 4 << 20;
 
 /// A file of text that is small: `config.json`, an index, a list of tokens.
 pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
+    read_text_up_to(path, MAX_TEXT_BYTES)
+}
+
+/// A file of text of at most so many bytes.
+pub(crate) fn read_text_up_to(path: &Path, limit: u64) -> Result<String, Error> {
     let fail = |error: io::Error| Error::io(path, error);
     let mut text = String::new();
     open(path)?
-        .take(MAX_TEXT_BYTES + 1)
+        .take(limit + 1)
         .read_to_string(&mut text)
         .map_err(fail)?;
-    if text.len() as u64 > MAX_TEXT_BYTES {
-        let reason = format!("it has more than {MAX_TEXT_BYTES} bytes, the most that are read");
+    if text.len() as u64 > limit {
+        let reason = format!("it has more than {limit} bytes, the most that are read");
         return Err(fail(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
     }
     Ok(text)

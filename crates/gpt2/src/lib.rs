@@ -13,7 +13,9 @@
 //! | [`pretrained`] | a model with its tokenizer, by name or path, and the small one that is always there |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`visible`] | tokens and texts as a person can read them |
-//! | [`generate`] | sampling: greedy, temperature, top-k |
+//! | [`session`] | a text that grows, one row at a time |
+//! | [`generate`] | writing on: greedy, temperature, top-k, top-p |
+//! | [`stream`] | text out of tokens that come one at a time |
 //!
 //! A *hook* is a closure that the forward pass calls with each activation as it is made. To look,
 //! it reads the tensor; to patch, it overwrites it:
@@ -42,15 +44,20 @@ pub mod model;
 pub mod pretrained;
 mod random;
 pub mod rows;
+pub mod session;
 pub mod site;
+pub mod stream;
 pub mod tokenizer;
+mod unread;
 pub mod visible;
 
 pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use error::Error;
-pub use generate::Sampling;
+pub use generate::{Sampling, Writer, Written};
 pub use model::{Gpt2, Hook, no_hook};
 pub use pretrained::Pretrained;
+pub use session::Session;
 pub use site::Site;
+pub use stream::TextStream;
 pub use tokenizer::{Occurrence, Tokenizer};

@@ -96,9 +96,20 @@ const fn known(
     }
 }
 
+/// Other names that people know models by: TransformerLens's.
+const ALIASES: [(&str, &str); 5] = [
+    ("gpt2-small", "gpt2"),
+    ("distil-gpt2", "distilgpt2"),
+    ("distillgpt2", "distilgpt2"),
+    ("distill-gpt2", "distilgpt2"),
+    ("gpt2-xs", "distilgpt2"),
+];
+
 impl Known {
-    /// The known model of this name.
+    /// The known model of this name, or of a name that means it (`gpt2-small`).
     pub fn named(name: &str) -> Option<&'static Self> {
+        let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
+        let name = alias.map_or(name, |(_, name)| name);
         KNOWN.iter().find(|known| known.name == name)
     }
 
@@ -175,6 +186,19 @@ impl Places {
     /// The folder with the weights of a model, if they are there.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         self.find_all(name).into_iter().next()
+    }
+
+    /// The folders that are there for a model of this name and hold no weights that can be read.
+    pub(crate) fn without_weights(&self, name: &str) -> Vec<PathBuf> {
+        let snapshots = |repository: PathBuf| {
+            let entries = fs::read_dir(repository.join("snapshots"));
+            entries.into_iter().flatten().filter_map(Result::ok)
+        };
+        let in_cache = self.in_hub_cache(name).into_iter().flat_map(snapshots);
+        let mut folders = self.by_name(name);
+        folders.extend(in_cache.map(|entry| entry.path()));
+        folders.retain(|folder| folder.is_dir() && weights_in(folder).is_none());
+        folders
     }
 
     /// The names of the models in the searched folders that are not known ones, sorted.

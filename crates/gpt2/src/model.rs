@@ -15,8 +15,7 @@
 //! in it is what the rest of the model goes on with.
 
 use tensor::{
-    Tensor, gelu, layer_norm_scale, matmul, matmul_into, matmul_transposed, scale_and_shift,
-    softmax,
+    Activation, Tensor, View, layer_norm_scale, matmul, matmul_into, scale_and_shift, softmax,
 };
 
 use crate::{Checkpoint, Config, Error, Site};
@@ -76,6 +75,8 @@ pub struct CausalSelfAttention {
     pub c_proj: Linear,
     /// How many heads there are.
     pub n_head: usize,
+    /// What scores are multiplied by: 1/√head_size in every GPT-2 of OpenAI's ([`Config::score_scale`]).
+    pub scale: f32,
 }
 
 impl CausalSelfAttention {
@@ -96,7 +97,7 @@ impl CausalSelfAttention {
         for h in 0..n_head {
             matmul_into(q.at_middle(h), k.at_middle(h).t(), att.at_mut(h));
         }
-        att.scale(1.0 / (head_size as f32).sqrt());
+        att.scale(self.scale);
         for h in 0..n_head {
             for dest in 0..t {
                 att.row_mut(h * t + dest)[dest + 1..].fill(f32::NEG_INFINITY); // no look ahead
@@ -145,6 +146,8 @@ pub struct Mlp {
     pub c_fc: Linear,
     /// `(4C, C)`
     pub c_proj: Linear,
+    /// `gelu_new` in every GPT-2 of OpenAI's.
+    pub activation: Activation,
 }
 
 impl Mlp {
@@ -152,7 +155,7 @@ impl Mlp {
     pub fn forward(&self, layer: usize, x: &Tensor, hook: &mut Hook<'_>) -> Tensor {
         let mut hidden = self.c_fc.forward(x); // (T, 4C)
         hook(Site::MlpPre(layer), &mut hidden);
-        gelu(&mut hidden); // ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))
+        self.activation.apply(&mut hidden); // ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))
         hook(Site::MlpPost(layer), &mut hidden);
         self.c_proj.forward(&hidden) // (T, C)
     }
@@ -212,6 +215,9 @@ pub struct Gpt2 {
     pub ln_f: LayerNorm,
     /// From the residual stream to logits, `(V, C)`; `None` where it is tied: the token embeddings.
     pub lm_head: Option<Tensor>,
+    /// Added to every row of logits, `(V)`; `None` in every GPT-2 as it is saved. Folding `ln_f` into the
+    /// unembedding makes one (`lens::processing`).
+    pub lm_head_bias: Option<Tensor>,
 }
 
 impl Gpt2 {
@@ -222,7 +228,7 @@ impl Gpt2 {
     /// [`Gpt2::check_prompt`] says so as an error.
     pub fn forward(&self, ids: &[u32], hook: &mut Hook<'_>) -> Tensor {
         let x = self.transformer(ids, hook); // (T, C)
-        matmul(&x, self.unembedding().view().t()) // (T, V)
+        self.unembed(&x) // (T, V)
     }
 
     /// The logits of the token after the last position, `(V)`. Of a whole [`Gpt2::forward`] this
@@ -233,7 +239,7 @@ impl Gpt2 {
     pub fn next_token_logits(&self, ids: &[u32], hook: &mut Hook<'_>) -> Vec<f32> {
         let x = self.transformer(ids, hook); // (T, C)
         let last = x.view().rows(ids.len() - 1..ids.len()); // (1, C)
-        matmul_transposed(last, self.unembedding()).into_data() // (V)
+        self.unembed_rows(last).into_data() // (V)
     }
 
     /// Everything but the logits: the residual stream after all blocks, normalised, `(T, C)`.
@@ -258,6 +264,19 @@ impl Gpt2 {
         }
         self.ln_f
             .forward(&x, [Site::LnFinalScale, Site::LnFinalNormalized], hook)
+    }
+
+    /// The logits, `(N, V)`, of rows that `ln_f` has normalised, `(N, C)`.
+    ///
+    /// # Panics
+    /// If the rows are not `n_embd` long.
+    #[track_caller]
+    pub fn unembed<'a>(&self, x: impl Into<View<'a>>) -> Tensor {
+        let mut logits = matmul(x, self.unembedding().view().t()); // (N, V)
+        if let Some(bias) = &self.lm_head_bias {
+            logits.add_to_rows(bias);
+        }
+        logits
     }
 
     /// The matrix from the residual stream to logits, `(V, C)`: `lm_head`, or the token embeddings
@@ -291,54 +310,50 @@ impl Gpt2 {
     /// `config` says, and nothing else may be.
     ///
     /// # Errors
-    /// If a tensor is missing, left over, of another shape or type, or not finite.
+    /// If a tensor is missing, left over, of another shape or type, or not finite, or if the head is not
+    /// what `config` says of it.
     pub fn from_checkpoint(config: Config, mut checkpoint: Checkpoint) -> Result<Self, Error> {
-        let Config {
-            vocab_size,
-            block_size,
-            n_layer,
-            n_head,
-            n_embd: c,
-            layer_norm_epsilon,
-        } = config;
-
+        let (c, inner) = (config.n_embd, config.inner_size());
+        checkpoint.adapt(&config)?;
         let layer_norm = |checkpoint: &mut Checkpoint, name: &str| {
             Ok::<_, Error>(LayerNorm {
                 weight: checkpoint.take(&format!("{name}.weight"), &[c])?,
-                bias: checkpoint.take(&format!("{name}.bias"), &[c])?,
-                epsilon: layer_norm_epsilon,
+                bias: checkpoint.take_bias(name, c)?,
+                epsilon: config.layer_norm_epsilon,
             })
         };
         let linear = |checkpoint: &mut Checkpoint, name: &str, n_in: usize, n_out: usize| {
             Ok::<_, Error>(Linear {
-                weight: checkpoint.take(&format!("{name}.weight"), &[n_in, n_out])?,
-                bias: checkpoint.take(&format!("{name}.bias"), &[n_out])?,
+                weight: checkpoint.take_linear(&format!("{name}.weight"), [n_in, n_out])?,
+                bias: checkpoint.take_bias(name, n_out)?,
             })
         };
 
-        let wte = checkpoint.take("wte.weight", &[vocab_size, c])?;
-        let wpe = checkpoint.take("wpe.weight", &[block_size, c])?;
+        let wte = checkpoint.take("wte.weight", &[config.vocab_size, c])?;
+        let wpe = checkpoint.take("wpe.weight", &[config.block_size, c])?;
         let mut h = Vec::new();
-        for layer in 0..n_layer {
+        for layer in 0..config.n_layer {
+            let name = |part: &str| format!("h.{layer}.{part}");
             h.push(Block {
-                ln_1: layer_norm(&mut checkpoint, &format!("h.{layer}.ln_1"))?,
+                ln_1: layer_norm(&mut checkpoint, &name("ln_1"))?,
                 attn: CausalSelfAttention {
-                    c_attn: linear(&mut checkpoint, &format!("h.{layer}.attn.c_attn"), c, 3 * c)?,
-                    c_proj: linear(&mut checkpoint, &format!("h.{layer}.attn.c_proj"), c, c)?,
-                    n_head,
+                    c_attn: linear(&mut checkpoint, &name("attn.c_attn"), c, 3 * c)?,
+                    c_proj: linear(&mut checkpoint, &name("attn.c_proj"), c, c)?,
+                    n_head: config.n_head,
+                    scale: config.score_scale(layer),
                 },
-                ln_2: layer_norm(&mut checkpoint, &format!("h.{layer}.ln_2"))?,
+                ln_2: layer_norm(&mut checkpoint, &name("ln_2"))?,
                 mlp: Mlp {
-                    c_fc: linear(&mut checkpoint, &format!("h.{layer}.mlp.c_fc"), c, 4 * c)?,
-                    c_proj: linear(&mut checkpoint, &format!("h.{layer}.mlp.c_proj"), 4 * c, c)?,
+                    c_fc: linear(&mut checkpoint, &name("mlp.c_fc"), c, inner)?,
+                    c_proj: linear(&mut checkpoint, &name("mlp.c_proj"), inner, c)?,
+                    activation: config.activation_function,
                 },
             });
         }
         let ln_f = layer_norm(&mut checkpoint, "ln_f")?;
-        let lm_head = if checkpoint.contains("lm_head.weight") {
-            Some(checkpoint.take("lm_head.weight", &[vocab_size, c])?)
-        } else {
-            None
+        let lm_head = match checkpoint.contains("lm_head.weight") {
+            true => Some(checkpoint.take("lm_head.weight", &[config.vocab_size, c])?),
+            false => None,
         };
         checkpoint.finish()?;
         Ok(Self {
@@ -348,6 +363,7 @@ impl Gpt2 {
             h,
             ln_f,
             lm_head,
+            lm_head_bias: None,
         })
     }
 }

@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::ConfigFile;
 use crate::locate::{DEFAULT, KNOWN, Known, Places, TINY, weights_in};
-use crate::tokenizer::N_TOKENS;
+use crate::tokenizer::{END_OF_TEXT, N_TOKENS};
+use crate::unread::{shard_of, what_is_in};
 use crate::{Checkpoint, Config, Error, Gpt2, Tokenizer, files};
 
 /// A model with what belongs to it.
@@ -18,8 +20,14 @@ pub struct Pretrained {
     pub model: Gpt2,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// The token that opens a text, where one is known: what the tokenizer's files say, else the config.
+    pub bos: Option<u32>,
+    /// The token that ends a text.
+    pub eos: Option<u32>,
     /// The tokens that it was trained on, where it was not all of them.
     pub known_tokens: Option<HashSet<u32>>,
+    /// What its files leave open and was assumed, a line each.
+    pub notes: Vec<String>,
 }
 
 impl Pretrained {
@@ -35,11 +43,14 @@ impl Pretrained {
             name: TINY.to_owned(),
             path: None,
             model: Gpt2::from_checkpoint(config, checkpoint)?,
-            tokenizer: Tokenizer::new(),
+            tokenizer: Tokenizer::gpt2(),
+            bos: Some(END_OF_TEXT),
+            eos: Some(END_OF_TEXT),
             known_tokens: Some(read_known_tokens(
                 gpt2_tiny::KNOWN_TOKENS,
                 &path("known_tokens.json"),
             )?),
+            notes: Vec::new(),
         })
     }
 
@@ -61,84 +72,70 @@ impl Pretrained {
     /// # Errors
     /// If there is no such model, with the places that were searched, or if its files are broken.
     pub fn load(model: &str) -> Result<Self, Error> {
+        let known = Known::named(model);
+        let model = known.map_or(model, |known| known.name);
         if model == TINY {
             return Self::tiny();
         }
         let path = Path::new(model);
         let places = Places::from_env();
-        let is_plain = files::is_plain_name(model);
-        if !is_plain && path.exists() {
+        if !files::is_plain_name(model) && path.exists() {
             return Self::from_path(model, path);
         }
         if let Some(folder) = places.find(model) {
             return Self::from_path(model, &folder);
         }
-        let known = Known::named(model);
         if known.is_none() && path.exists() {
             return Self::from_path(model, path);
         }
-        let mut looked = places.candidates(model);
-        let help = match known {
-            Some(known) => format!(
-                "fetch them with: cargo xtask download-weights {}",
-                known.name
-            ),
-            None => {
-                looked.push(path.to_owned());
-                let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
-                format!(
-                    "give a folder or a file of weights, or one of these names: {}",
-                    names.join(", ")
-                )
-            }
-        };
-        Err(Error::ModelNotFound {
-            name: model.to_owned(),
-            looked,
-            help,
-        })
+        Err(not_found(model, &places))
     }
 
     /// A model out of a folder with `model.safetensors` or `model.safetensors.index.json`, out of a
     /// safetensors file, or out of the files of an index. `config.json` beside the weights gives the
-    /// sizes; without one they are read off the shapes.
+    /// sizes; without one they are read off the shapes. Tokens are those of the tokenizer's files beside
+    /// them ([`Tokenizer::in_folder`]); without any they are GPT-2's, if the model has as many.
     ///
     /// # Errors
-    /// If a file cannot be read or is broken, or the model has fewer tokens than GPT-2's tokenizer.
+    /// If a file cannot be read or is broken, if the weights are not what the config says, or if the
+    /// tokenizer has more tokens than the model.
     pub fn from_path(name: &str, path: &Path) -> Result<Self, Error> {
         let weights = match path.is_dir() {
             true => weights_in(path).ok_or_else(|| no_weights(path))?,
             false => path.to_owned(),
         };
+        check_is_whole(&weights)?;
         let beside = |file: &str| Some(weights.with_file_name(file)).filter(|path| path.exists());
-        let checkpoint = Checkpoint::open(&weights)?;
-        let config_path = beside("config.json");
-        let config = match &config_path {
-            Some(path) => Config::from_file(path)?,
-            None => Config::from_shapes(&checkpoint)?,
+        let mut checkpoint = Checkpoint::open(&weights)?;
+        let mut notes = Vec::new();
+        let file = match beside("config.json") {
+            Some(path) => ConfigFile::read(&path)?,
+            None => {
+                let config = Config::from_shapes(&checkpoint)?;
+                notes.push(config.assumed());
+                ConfigFile {
+                    config,
+                    bos_token_id: None,
+                    eos_token_id: None,
+                }
+            }
         };
-        if config.vocab_size < N_TOKENS {
-            let reason = format!(
-                "a vocabulary of {} tokens is not GPT-2's, which has {N_TOKENS}: prompts cannot be cut \
-                 into tokens for this model",
-                config.vocab_size
-            );
-            return Err(Error::config(
-                config_path.as_deref().unwrap_or(&weights),
-                reason,
-            ));
-        }
+        notes.extend(checkpoint.adapt(&file.config)?);
+        let tokens = Tokens::of(name, weights.parent().unwrap_or(Path::new("")), &file)?;
+        notes.extend(tokens.note);
         let known_tokens = match beside("known_tokens.json") {
             Some(path) => Some(read_known_tokens(&files::read_text(&path)?, &path)?),
             None => None,
         };
-        let model = Gpt2::from_checkpoint(config, checkpoint)?;
         Ok(Self {
             name: name.to_owned(),
+            model: Gpt2::from_checkpoint(file.config, checkpoint)?,
             path: Some(weights),
-            model,
-            tokenizer: Tokenizer::new(),
+            tokenizer: tokens.tokenizer,
+            bos: tokens.bos,
+            eos: tokens.eos,
             known_tokens,
+            notes,
         })
     }
 
@@ -155,18 +152,121 @@ impl Pretrained {
     }
 }
 
+/// What a model's folder says of its tokens.
+struct Tokens {
+    tokenizer: Tokenizer,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    /// What was assumed, if anything was.
+    note: Option<String>,
+}
+
+impl Tokens {
+    fn of(name: &str, folder: &Path, config: &ConfigFile) -> Result<Self, Error> {
+        let vocab_size = config.config.vocab_size;
+        let (bos, eos) = (config.bos_token_id, config.eos_token_id);
+        if let Some(tokenizer) = Tokenizer::in_folder(folder)? {
+            if tokenizer.n_vocabulary() > vocab_size {
+                let reason = format!(
+                    "its tokenizer has {} tokens and the model only {vocab_size}: they do not belong together",
+                    tokenizer.n_vocabulary()
+                );
+                return Err(Error::tokenizer(folder, reason));
+            }
+            return Ok(Self {
+                bos: tokenizer.bos().or(bos),
+                eos: tokenizer.eos().or(eos),
+                tokenizer,
+                note: None,
+            });
+        }
+        if vocab_size < N_TOKENS {
+            return Ok(Self {
+                tokenizer: Tokenizer::without_text(),
+                bos,
+                eos,
+                note: Some(format!(
+                    "no tokenizer files beside the weights, and {vocab_size} tokens are not GPT-2's \
+                     {N_TOKENS}: prompts can only be given as token ids (--ids)"
+                )),
+            });
+        }
+        // What the models that are known by name read is known as well.
+        let is_known = KNOWN
+            .iter()
+            .any(|known| known.name == name || known.repositories.contains(&name));
+        Ok(Self {
+            tokenizer: Tokenizer::gpt2(),
+            bos: bos.or(Some(END_OF_TEXT)),
+            eos: eos.or(Some(END_OF_TEXT)),
+            note: (!is_known).then(|| {
+                "no tokenizer files beside the weights: texts are cut into GPT-2's own tokens (r50k)"
+                    .to_owned()
+            }),
+        })
+    }
+}
+
+/// What to say where no model of this name is found.
+fn not_found(model: &str, places: &Places) -> Error {
+    let mut looked = places.candidates(model);
+    let path = Path::new(model);
+    let mut help: Vec<String> = Vec::new();
+    if path.exists() {
+        help.push(format!("./{model} is here: --model ./{model}"));
+    }
+    for folder in places.without_weights(model) {
+        if let Some(what) = what_is_in(&folder) {
+            help.push(format!("in {}: {what}", folder.display()));
+        }
+    }
+    help.push(match Known::named(model) {
+        Some(known) => format!(
+            "fetch them with: cargo xtask download-weights {}",
+            known.name
+        ),
+        None => {
+            looked.push(path.to_owned());
+            let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
+            format!(
+                "give a folder or a file of weights, or one of these names: {}",
+                names.join(", ")
+            )
+        }
+    });
+    Error::ModelNotFound {
+        name: model.to_owned(),
+        looked,
+        help: help.join("\n"),
+    }
+}
+
 /// What to say of a folder without weights that can be read.
 fn no_weights(folder: &Path) -> Error {
-    let other = if folder.join("pytorch_model.bin").is_file() {
-        ", only pytorch_model.bin, which this program does not read: save the model as safetensors"
-    } else {
-        ""
-    };
-    let reason = format!("No such file, and no model.safetensors.index.json{other}");
+    let what = what_is_in(folder).map_or_else(String::new, |what| format!("; {what}"));
+    let reason = format!("No such file, and no model.safetensors.index.json{what}");
     Error::io(
         &folder.join("model.safetensors"),
         io::Error::new(io::ErrorKind::NotFound, reason),
     )
+}
+
+/// Refuses one file of several, whose tensors are only a part of the model's.
+fn check_is_whole(weights: &Path) -> Result<(), Error> {
+    let name = weights.file_name().and_then(|name| name.to_str());
+    let Some((number, count)) = name.and_then(shard_of).filter(|(_, count)| *count > 1) else {
+        return Ok(());
+    };
+    let index = weights.with_file_name("model.safetensors.index.json");
+    let next = match index.is_file() {
+        true => format!("give its index, {}", index.display()),
+        false => {
+            "fetch model.safetensors.index.json and all files that it names, and give the folder"
+                .to_owned()
+        }
+    };
+    let reason = format!("it is only file {number} of the {count} of a checkpoint: {next}");
+    Err(Error::format(weights, reason))
 }
 
 fn read_known_tokens(text: &str, path: &Path) -> Result<HashSet<u32>, Error> {

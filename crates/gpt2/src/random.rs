@@ -11,14 +11,7 @@ impl Gpt2 {
     /// A model whose every parameter is random and none is trivial, so that a mistake with any of them
     /// shows. Equal seeds give equal models.
     pub fn random(config: Config, seed: u64) -> Self {
-        let Config {
-            vocab_size,
-            block_size,
-            n_layer,
-            n_head,
-            n_embd: c,
-            layer_norm_epsilon,
-        } = config;
+        let (c, inner) = (config.n_embd, config.inner_size());
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         // Uniform around a mean, with this standard deviation.
         let mut tensor = |shape: &[usize], mean: f32, deviation: f32| {
@@ -29,7 +22,7 @@ impl Gpt2 {
         let layer_norm = |tensor: &mut dyn FnMut(&[usize], f32, f32) -> Tensor| LayerNorm {
             weight: tensor(&[c], 1.0, 0.2),
             bias: tensor(&[c], 0.0, 0.2),
-            epsilon: layer_norm_epsilon,
+            epsilon: config.layer_norm_epsilon,
         };
         let linear = |tensor: &mut dyn FnMut(&[usize], f32, f32) -> Tensor,
                       n_in: usize,
@@ -40,25 +33,28 @@ impl Gpt2 {
         };
         Self {
             config,
-            wte: tensor(&[vocab_size, c], 0.0, 0.5),
-            wpe: tensor(&[block_size, c], 0.0, 0.3),
-            h: (0..n_layer)
-                .map(|_| Block {
+            wte: tensor(&[config.vocab_size, c], 0.0, 0.5),
+            wpe: tensor(&[config.block_size, c], 0.0, 0.3),
+            h: (0..config.n_layer)
+                .map(|layer| Block {
                     ln_1: layer_norm(&mut tensor),
                     attn: CausalSelfAttention {
                         c_attn: linear(&mut tensor, c, 3 * c),
                         c_proj: linear(&mut tensor, c, c),
-                        n_head,
+                        n_head: config.n_head,
+                        scale: config.score_scale(layer),
                     },
                     ln_2: layer_norm(&mut tensor),
                     mlp: Mlp {
-                        c_fc: linear(&mut tensor, c, 4 * c),
-                        c_proj: linear(&mut tensor, 4 * c, c),
+                        c_fc: linear(&mut tensor, c, inner),
+                        c_proj: linear(&mut tensor, inner, c),
+                        activation: config.activation_function,
                     },
                 })
                 .collect(),
             ln_f: layer_norm(&mut tensor),
             lm_head: None,
+            lm_head_bias: None,
         }
     }
 }

@@ -7,9 +7,10 @@
 use std::ops::Range;
 
 use multiversion::multiversion;
-use tensor::{Tensor, View, dot, gelu, layer_norm, linear, softmax_row};
+use tensor::{Tensor, View, dot, layer_norm, linear, softmax_row};
 
-use crate::model::{LayerNorm, Linear, Mlp};
+use crate::Gpt2;
+use crate::model::{CausalSelfAttention, LayerNorm, Linear, Mlp};
 
 impl LayerNorm {
     /// Normalises each row of `x`, `(R, C)`.
@@ -35,7 +36,7 @@ impl Mlp {
         for start in (0..x.n_rows()).step_by(Self::ROWS_TOGETHER) {
             let rows = start..x.n_rows().min(start + Self::ROWS_TOGETHER);
             let mut hidden = self.c_fc.forward_rows(x.view().rows(rows)); // (rows, 4C)
-            gelu(&mut hidden);
+            self.activation.apply(&mut hidden);
             let some = self.c_proj.forward_rows(&hidden).into_data(); // (rows, C)
             if out.is_empty() {
                 out = some;
@@ -47,21 +48,80 @@ impl Mlp {
     }
 }
 
-/// What all heads gather for one position, `z` `(C)`, from its query `q` `(C)` and the keys and values,
-/// `(C)` each, of all positions that it sees.
-///
-/// # Panics
-/// If it sees none.
+impl Gpt2 {
+    /// The logits, `(R, V)`, of a few rows that `ln_f` has normalised, `(R, C)`: those of
+    /// [`Gpt2::unembed`], to within rounding.
+    ///
+    /// # Panics
+    /// If the rows are not `n_embd` long.
+    #[track_caller]
+    pub fn unembed_rows<'a>(&self, x: impl Into<View<'a>>) -> Tensor {
+        let zeros;
+        let bias = match &self.lm_head_bias {
+            Some(bias) => bias.data(),
+            None => {
+                zeros = vec![0.0; self.config.vocab_size];
+                &zeros
+            }
+        };
+        linear(x, self.unembedding().view().t(), bias)
+    }
+
+    /// The logits of some tokens, of one row `(C)`: the same bits as among those of all tokens in
+    /// [`Gpt2::unembed_rows`].
+    ///
+    /// # Panics
+    /// If a token is beyond the vocabulary, or the row is not `n_embd` long.
+    #[track_caller]
+    pub fn unembed_tokens(&self, row: &[f32], tokens: &[u32]) -> Vec<f32> {
+        let weights = |&token: &u32| self.unembedding().row(token as usize);
+        let weights = tokens.iter().flat_map(weights).copied().collect();
+        let weights = Tensor::new(&[tokens.len(), self.config.n_embd], weights);
+        let bias = |&token: &u32| match &self.lm_head_bias {
+            Some(bias) => bias.data()[token as usize],
+            None => 0.0,
+        };
+        let bias: Vec<f32> = tokens.iter().map(bias).collect();
+        let row = View::new(row, 1, row.len(), row.len(), 1);
+        linear(row, weights.view().t(), &bias).into_data()
+    }
+}
+
+impl CausalSelfAttention {
+    /// What all heads gather for one position, `z` `(C)`, from its query `q` `(C)` and the keys and values,
+    /// `(C)` each, of all positions that it sees.
+    ///
+    /// # Panics
+    /// If it sees none.
+    pub fn attend(&self, q: &[f32], keys: &[&[f32]], values: &[&[f32]], z: &mut [f32]) {
+        attend((self.n_head, self.scale), q, keys, values, z);
+    }
+
+    /// How much a position attends to each that it sees, in the head that has these columns. `q` is its
+    /// query and `keys` are theirs, of all heads, `(C)` each.
+    ///
+    /// # Panics
+    /// If a row does not have these columns.
+    pub fn pattern(&self, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
+        pattern(self.scale, columns, q, keys)
+    }
+}
+
 #[multiversion(targets = "simd")]
-pub fn attend(n_head: usize, q: &[f32], keys: &[&[f32]], values: &[&[f32]], z: &mut [f32]) {
+fn attend(
+    (n_head, scale): (usize, f32),
+    q: &[f32],
+    keys: &[&[f32]],
+    values: &[&[f32]],
+    z: &mut [f32],
+) {
     let (n, head_size) = (keys.len(), z.len() / n_head);
-    let factor = score_factor(head_size);
     // All heads of a key, and of a value, together: their numbers lie in one piece.
     let mut patterns = vec![0.0; n_head * n]; // (n_head, n)
     for (src, key) in keys.iter().enumerate() {
         let heads = q.chunks_exact(head_size).zip(key.chunks_exact(head_size));
         for (pattern, (q, key)) in patterns.chunks_exact_mut(n).zip(heads) {
-            pattern[src] = dot(q, key) * factor;
+            pattern[src] = dot(q, key) * scale;
         }
     }
     patterns.chunks_exact_mut(n).for_each(softmax_row);
@@ -76,17 +136,12 @@ pub fn attend(n_head: usize, q: &[f32], keys: &[&[f32]], values: &[&[f32]], z: &
     }
 }
 
-/// How much a position attends to each that it sees, in the head that has these columns. `q` is its query and
-/// `keys` are theirs, of all heads, `(C)` each.
-///
-/// # Panics
-/// If a row does not have these columns.
 #[multiversion(targets = "simd")]
-pub fn pattern(columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
+fn pattern(scale: f32, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
     let mut pattern = Vec::with_capacity(keys.len());
     for key in keys {
         let score = dot(&q[columns.clone()], &key[columns.clone()]);
-        pattern.push(score * score_factor(columns.len()));
+        pattern.push(score * scale);
     }
     softmax_row(&mut pattern);
     pattern
@@ -103,12 +158,6 @@ pub fn gather(columns: Range<usize>, values: &[&[f32]], pattern: &[f32], z: &mut
     for (weight, value) in pattern.iter().zip(values) {
         add_times(z, *weight, &value[columns.clone()]);
     }
-}
-
-/// What q·k is multiplied by: 1 / √head_size.
-#[inline(always)]
-fn score_factor(head_size: usize) -> f32 {
-    1.0 / (head_size as f32).sqrt()
 }
 
 /// z + weight · value
@@ -172,17 +221,23 @@ mod tests {
         let mut keep = |site: Site, x: &mut Tensor| drop(kept.insert(site, x.clone()));
         model.forward(&ids, &mut keep);
         let rows = |site: Site| -> Vec<&[f32]> { kept[&site].data().chunks(74).collect() };
+        let attn = &model.h[0].attn;
         let [q, k, v, z] = [Site::Q(0), Site::K(0), Site::V(0), Site::Z(0)].map(rows);
         for pos in 0..30 {
             let (keys, values) = (&k[..=pos], &v[..=pos]);
             let mut row = [0.0; 74];
-            attend(2, q[pos], keys, values, &mut row);
+            attn.attend(q[pos], keys, values, &mut row);
             for (got, expected) in row.iter().zip(z[pos]) {
                 assert!((got - expected).abs() < 1e-6, "{got}, not {expected}");
             }
             // One head alone has the same bits.
             let mut second = [0.0; 37];
-            gather(37..74, values, &pattern(37..74, q[pos], keys), &mut second);
+            gather(
+                37..74,
+                values,
+                &attn.pattern(37..74, q[pos], keys),
+                &mut second,
+            );
             assert_eq!(second, row[37..]);
         }
     }

@@ -1,70 +1,218 @@
 //! Text to token ids and back.
 //!
-//! GPT-2 reads *byte-pair* tokens: frequent runs of bytes, most of them a word with the space before
-//! it. The vocabulary (r50k) is part of tiktoken-rs, so nothing is fetched. A token need not be
-//! valid UTF-8 by itself: an emoji is several tokens, each of them a few of its bytes.
+//! A model reads *byte-pair* tokens: frequent runs of bytes, most of them a word with the space before
+//! it. Which ones belongs to the model: the tokenizer files in its folder say it, and they are read
+//! exactly as Hugging Face's tokenizers reads them, or refused by name. GPT-2's own vocabulary (r50k)
+//! is part of tiktoken-rs, so nothing is fetched. A token need not be valid UTF-8 by itself: an emoji
+//! is several tokens, each of them a few of its bytes.
+//!
+//! What becomes of a text, step by step:
+//!
+//! | file | step |
+//! |---|---|
+//! | `added.rs` | added tokens (`<|endoftext|>`) are taken out, the text between them normalized |
+//! | `words.rs` | that text is cut into words |
+//! | `alphabet.rs` | how files write the bytes of a word |
+//! | `bpe.rs` | the bytes of a word are merged into tokens |
+//!
+//! and what says how: `files.rs` (which files of a folder), `json.rs` (`tokenizer.json`),
+//! `settings.rs` (the files that are laid over it), `ids.rs` (which id an added token has).
+//!
+//! Two things are not as in Hugging Face's: a text is never cut off (`truncation`) nor filled up
+//! (`padding`), and an added token is always shown as its text, which their `ByteLevel` decoder turns
+//! into single bytes where it has letters such as `é`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use tiktoken_rs::CoreBPE;
 
 use crate::Error;
-use crate::visible::visible_line;
+use crate::visible::{visible, visible_line};
 
-/// The id of `<|endoftext|>`, which separates documents in GPT-2's training data.
+mod added;
+mod alphabet;
+mod bpe;
+mod files;
+mod ids;
+mod json;
+#[cfg(test)]
+mod reference;
+mod settings;
+mod words;
+
+use added::{Added, AddedToken, Part};
+use bpe::Bpe;
+use words::Words;
+
+/// The id of `<|endoftext|>` in r50k, which separates documents in GPT-2's training data.
 pub const END_OF_TEXT: u32 = 50256;
 
-/// How many tokens there are.
+const END_OF_TEXT_NAME: &str = "<|endoftext|>";
+
+/// How many tokens r50k has.
 pub const N_TOKENS: usize = 50257;
 
-/// The longest text that is taken, in bytes. The longest token has 128 bytes, so this is more than
-/// any GPT-2 has positions for; and the tokenizer's splitting gives up on texts much longer.
+/// The longest text that is taken, in bytes. The longest token of r50k has 128 bytes, so this is more
+/// than any GPT-2 has positions for; and the cutting into words gives up on texts much longer.
 const MAX_TEXT_BYTES: usize = 1 << 19;
 
-/// GPT-2's tokenizer.
-#[derive(Clone, Copy)]
+/// A model's tokenizer. A clone is the same one: its tables are shared.
+#[derive(Clone)]
 pub struct Tokenizer {
-    bpe: &'static CoreBPE,
+    tables: Arc<Tables>,
+}
+
+/// What a tokenizer knows.
+struct Tables {
+    /// The file that says how texts are cut.
+    path: PathBuf,
+    engine: Engine,
+    added: Added,
+    /// The bytes of the tokens; of r50k only those of added ones.
+    bytes: HashMap<u32, Vec<u8>>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    opens_texts: bool,
+    n_tokens: usize,
+    n_vocabulary: usize,
+}
+
+/// What turns text without added tokens into ids.
+enum Engine {
+    /// GPT-2's own tokens.
+    R50k {
+        bpe: &'static CoreBPE,
+        prefix_space: bool,
+    },
+    /// Those of a model's files.
+    Files { words: Words, bpe: Bpe },
+    /// The model has no tokens with text.
+    WithoutText,
 }
 
 impl Default for Tokenizer {
     fn default() -> Self {
-        Self::new()
+        Self::gpt2()
     }
 }
 
 impl Tokenizer {
-    /// The tokenizer. The first call builds its tables (tens of milliseconds); later ones are free.
-    pub fn new() -> Self {
-        Self {
-            bpe: tiktoken_rs::r50k_base_singleton(),
-        }
+    /// GPT-2's tokenizer, r50k. The first call builds its tables (tens of milliseconds); later ones
+    /// are free.
+    pub fn gpt2() -> Self {
+        static GPT2: OnceLock<Tokenizer> = OnceLock::new();
+        let build = || {
+            let bpe = tiktoken_rs::r50k_base_singleton();
+            let end_of_text = (END_OF_TEXT, AddedToken::new(END_OF_TEXT_NAME, true));
+            let added = Added::new(&[end_of_text], false);
+            Self::from(Tables {
+                added: added.expect("one token can be searched for"),
+                bos: Some(END_OF_TEXT),
+                eos: Some(END_OF_TEXT),
+                n_tokens: N_TOKENS,
+                n_vocabulary: N_TOKENS,
+                ..Tables::new(Engine::R50k {
+                    bpe,
+                    prefix_space: false,
+                })
+            })
+        };
+        GPT2.get_or_init(build).clone()
     }
 
-    /// The token ids of a text. `<|endoftext|>` in the text is the token of that name, as in Hugging
-    /// Face's tokenizer.
+    /// The tokenizer of a model's folder: of `tokenizer.json`, else of `vocab.json` and `merges.txt`,
+    /// with what `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` say. A
+    /// folder that has only some of these three has r50k with their added tokens; a folder without any
+    /// of the files has no tokenizer (`None`).
     ///
     /// # Errors
-    /// If the text has more than half a million bytes.
+    /// If a file is broken, one of a pair is missing, or the files ask for something that is not read
+    /// exactly: which file, and what.
+    pub fn in_folder(folder: &Path) -> Result<Option<Self>, Error> {
+        Ok(files::read(folder)?.map(Self::from))
+    }
+
+    /// The tokenizer of a model whose tokens have no text: only ids can be given.
+    pub fn without_text() -> Self {
+        Self::from(Tables::new(Engine::WithoutText))
+    }
+
+    /// The token ids of a text. An added token in the text (`<|endoftext|>`) is the token of that
+    /// name, as in Hugging Face's tokenizer. No token is put in front (see
+    /// [`Tokenizer::opens_texts`]).
+    ///
+    /// # Errors
+    /// If the text has more than half a million bytes, or the model has no tokenizer; or if the files
+    /// have a pattern that gives up on this text, or no token for a byte of it and not the `unk_token`
+    /// that they name for this.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        if let Engine::WithoutText = self.tables.engine {
+            return Err(Error::NoTokenizer);
+        }
         if text.len() > MAX_TEXT_BYTES {
             return Err(Error::TextTooLong {
                 bytes: text.len(),
                 limit: MAX_TEXT_BYTES,
             });
         }
-        Ok(self.bpe.encode_with_special_tokens(text))
+        let mut ids = Vec::new();
+        for part in self.tables.added.split(text) {
+            match part {
+                Part::Token(id) => ids.push(id),
+                Part::Text(text) => {
+                    let fail = |reason| Error::tokenizer(&self.tables.path, reason);
+                    self.tables.engine.encode(&text, &mut ids).map_err(fail)?;
+                }
+            }
+        }
+        Ok(ids)
     }
 
-    /// The bytes of one token; none for an id that there is not.
+    /// The token that opens a text, as far as the files say one.
+    pub fn bos(&self) -> Option<u32> {
+        self.tables.bos
+    }
+
+    /// The token that ends a text, as far as the files say one.
+    pub fn eos(&self) -> Option<u32> {
+        self.tables.eos
+    }
+
+    /// Whether the files put [`Tokenizer::bos`] in front of every text (OPT's `</s>`, Llama-3's
+    /// `<|begin_of_text|>`). [`Tokenizer::encode`] does not.
+    pub fn opens_texts(&self) -> bool {
+        self.tables.opens_texts
+    }
+
+    /// One more than the largest id of a token with text.
+    pub fn n_tokens(&self) -> usize {
+        self.tables.n_tokens
+    }
+
+    /// One more than the largest id of the vocabulary itself, without tokens that were added to it. A
+    /// model with fewer embeddings cannot have been trained on this vocabulary; added tokens without
+    /// one (a `[PAD]`) are common.
+    pub fn n_vocabulary(&self) -> usize {
+        self.tables.n_vocabulary
+    }
+
+    /// The bytes of one token; none for an id that has no text.
     pub fn bytes(&self, id: u32) -> Vec<u8> {
-        self.bpe.decode_bytes(&[id]).unwrap_or_default()
+        match (self.tables.bytes.get(&id), &self.tables.engine) {
+            (Some(bytes), _) => bytes.clone(),
+            (None, Engine::R50k { bpe, .. }) => bpe.decode_bytes(&[id]).unwrap_or_default(),
+            _ => Vec::new(),
+        }
     }
 
-    /// One token as text. Bytes that are not UTF-8 by themselves are written `\xNN`, an id that
-    /// there is not as `<|ID|>`.
+    /// One token as text. Bytes that are not UTF-8 by themselves are written `\xNN`, an id that has
+    /// no text as `#ID`.
     pub fn token(&self, id: u32) -> String {
         let bytes = self.bytes(id);
         if bytes.is_empty() {
-            return format!("<|{id}|>");
+            return format!("#{id}");
         }
         let mut text = String::new();
         for chunk in bytes.utf8_chunks() {
@@ -119,15 +267,38 @@ impl Tokenizer {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The id of a text that is exactly one token.
+    /// The id of a text that is exactly one token. It may be given in three ways:
+    ///
+    /// - `#319`, a `#` with nothing but digits behind it, is always an id, whether or not the model has
+    ///   it (`NoSuchToken` of the forward pass says if not);
+    /// - a text that [`Tokenizer::encode`] finds one token in is that token;
+    /// - any other text is the token that this program prints like that ([`crate::visible`]):
+    ///   `\xe6\x97`, `⏎`, `␣the`, `\u{200b}`.
     ///
     /// # Errors
-    /// If it is none or several: with the pieces, and with the spelling that is one token (a space
-    /// put in front or taken away) if there is one.
+    /// If it is none of these: with the pieces, and with the spelling that is one token (a space put in
+    /// front or taken away) if there is one. If several tokens are printed like that: with their ids.
     pub fn to_single_token(&self, text: &str) -> Result<u32, Error> {
+        if let Some(digits) = text.strip_prefix('#')
+            && !digits.is_empty()
+            && digits.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            let text = text.to_owned();
+            return digits.parse().map_err(|_| Error::NotAnId { text });
+        }
         let ids = self.encode(text)?;
         if let [id] = ids[..] {
             return Ok(id);
+        }
+        match self.printed_as(text)[..] {
+            [id] => return Ok(id),
+            [] => {}
+            [..] => {
+                return Err(Error::AmbiguousToken {
+                    text: text.to_owned(),
+                    ids: self.printed_as(text),
+                });
+            }
         }
         let trimmed = text.trim();
         let suggestion = [format!(" {trimmed}"), trimmed.to_owned()]
@@ -142,6 +313,69 @@ impl Tokenizer {
             pieces: self.tokens(&ids),
             suggestion,
         })
+    }
+
+    /// The tokens that are printed like this text, in the order of their ids.
+    fn printed_as(&self, text: &str) -> Vec<u32> {
+        let mut ids: Vec<u32> = self.tables.bytes.keys().copied().collect();
+        if let Engine::R50k { .. } = self.tables.engine {
+            ids.extend(0..N_TOKENS as u32);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids.retain(|&id| {
+            let token = self.token(id);
+            visible_line(&token) == text || visible(&token) == text
+        });
+        ids
+    }
+}
+
+impl From<Tables> for Tokenizer {
+    fn from(tables: Tables) -> Self {
+        Self {
+            tables: Arc::new(tables),
+        }
+    }
+}
+
+impl Tables {
+    /// Tables without added tokens and without roles.
+    fn new(engine: Engine) -> Self {
+        Self {
+            path: PathBuf::new(),
+            engine,
+            added: Added::default(),
+            bytes: HashMap::new(),
+            bos: None,
+            eos: None,
+            opens_texts: false,
+            n_tokens: 0,
+            n_vocabulary: 0,
+        }
+    }
+}
+
+impl Engine {
+    /// Appends the ids of a text without added tokens.
+    fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
+        match self {
+            Self::R50k { bpe, prefix_space } => {
+                let space = if *prefix_space && !text.starts_with(' ') {
+                    " "
+                } else {
+                    ""
+                };
+                ids.extend(bpe.encode_ordinary(&format!("{space}{text}")));
+            }
+            Self::Files { words, bpe } => {
+                for word in words.of(text)? {
+                    bpe.encode(&word, ids)?;
+                }
+            }
+            Self::WithoutText => {}
+        }
+        Ok(())
     }
 }
 
@@ -183,7 +417,7 @@ mod tests {
 
     #[test]
     fn the_main_prompt_has_the_ids_that_everyone_gets() {
-        let ids = Tokenizer::new()
+        let ids = Tokenizer::gpt2()
             .encode("Michelle Jones was a top-notch student. Michelle")
             .unwrap();
         assert_eq!(
@@ -195,24 +429,24 @@ mod tests {
     #[test]
     fn end_of_text_is_one_token() {
         assert_eq!(
-            Tokenizer::new().encode("<|endoftext|>Hi").unwrap(),
+            Tokenizer::gpt2().encode("<|endoftext|>Hi").unwrap(),
             [END_OF_TEXT, 17250]
         );
     }
 
     #[test]
     fn a_piece_of_an_emoji_shows_its_bytes() {
-        let tokenizer = Tokenizer::new();
+        let tokenizer = Tokenizer::gpt2();
         let ids = tokenizer.encode("🦀").unwrap();
         assert!(ids.len() > 1);
         assert_eq!(tokenizer.tokens(&ids).concat(), r"\xf0\x9f\xa6\x80");
         assert_eq!(tokenizer.decode(&ids), "🦀");
-        assert_eq!(tokenizer.token(60_000), "<|60000|>");
+        assert_eq!(tokenizer.token(60_000), "#60000");
     }
 
     #[test]
     fn an_answer_without_its_space_is_refused_with_the_right_spelling() {
-        let error = Tokenizer::new()
+        let error = Tokenizer::gpt2()
             .to_single_token("Turing")
             .unwrap_err()
             .to_string();
@@ -220,12 +454,12 @@ mod tests {
             error,
             "\"Turing\" is 2 tokens (\"T\", \"uring\"), and exactly one is needed; \" Turing\" is a single token"
         );
-        let error = Tokenizer::new()
+        let error = Tokenizer::gpt2()
             .to_single_token(" Smith ")
             .unwrap_err()
             .to_string();
         assert!(error.ends_with("\" Smith\" is a single token"), "{error}");
-        let error = Tokenizer::new()
+        let error = Tokenizer::gpt2()
             .to_single_token("")
             .unwrap_err()
             .to_string();
@@ -244,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_tokens_place_is_found_from_either_end() {
-        let tokenizer = Tokenizer::new();
+        let tokenizer = Tokenizer::gpt2();
         let text = "Michelle Jones and Michelle Jones and";
         let ids = tokenizer.encode(text).unwrap();
         let tokens = tokenizer.to_str_tokens(text).unwrap();
@@ -263,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_text_beyond_all_measure_is_refused() {
-        let error = Tokenizer::new()
+        let error = Tokenizer::gpt2()
             .encode(&" ".repeat(2_000_000))
             .unwrap_err()
             .to_string();
@@ -272,7 +506,7 @@ mod tests {
 
     #[test]
     fn the_longest_text_that_is_taken_is_tokenised() {
-        let tokenizer = Tokenizer::new();
+        let tokenizer = Tokenizer::gpt2();
         for text in [" ".repeat(MAX_TEXT_BYTES), "é".repeat(MAX_TEXT_BYTES / 2)] {
             assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap()), text);
         }
@@ -281,7 +515,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_survives_the_round_trip(text in "\\PC*|(?s).*") {
-            let tokenizer = Tokenizer::new();
+            let tokenizer = Tokenizer::gpt2();
             prop_assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap()), text);
         }
 
@@ -291,7 +525,7 @@ mod tests {
         ) {
             // Of arbitrary bytes, those that are UTF-8.
             let text: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
-            let tokenizer = Tokenizer::new();
+            let tokenizer = Tokenizer::gpt2();
             let ids = tokenizer.encode(&text).unwrap();
             let bytes: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.bytes(id)).collect();
             prop_assert_eq!(bytes, text.as_bytes());
@@ -303,7 +537,7 @@ mod tests {
         ) {
             // Most such texts are cut into other tokens than they were made of; pieces of characters
             // become U+FFFD.
-            let tokenizer = Tokenizer::new();
+            let tokenizer = Tokenizer::gpt2();
             let text = tokenizer.decode(&ids);
             prop_assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap()), text);
             prop_assert!(tokenizer.tokens(&ids).iter().all(|token| !token.is_empty()));

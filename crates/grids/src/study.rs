@@ -18,6 +18,10 @@ pub struct Provenance {
     /// The SHA-256 of each file of weights, by the file's name: those that are on record, and, if
     /// files are exported, all.
     pub model_checksum: BTreeMap<String, String>,
+    /// What was done to the weights before they were run, by TransformerLens's names; nothing, if they
+    /// were run as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub processing: Vec<String>,
     /// The arguments as they were typed.
     pub command: Vec<String>,
     /// The prompts by what they are: `clean`, `corrupted`, `prompt`…

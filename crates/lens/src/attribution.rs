@@ -16,12 +16,12 @@
 //! `accumulated_resid`, `stack_head_results` with `apply_ln_to_stack`, as in its Exploratory
 //! Analysis Demo.
 
-use gpt2::Site;
+use gpt2::{Gpt2, Site};
 use tensor::Tensor;
 
 use crate::cache::run_with_cache_of;
 use crate::logit_lens;
-use crate::{ActivationCache, Error, Model};
+use crate::{ActivationCache, Error, answers};
 
 /// The share of every component in logit(a) − logit(b) at one position.
 #[derive(Clone, Debug)]
@@ -127,11 +127,10 @@ pub fn decompose_resid(cache: &ActivationCache, n_layer: usize) -> (Vec<String>,
 /// # Panics
 /// If a token is beyond the vocabulary.
 #[track_caller]
-pub fn logit_diff_direction<'m>(model: impl Into<Model<'m>>, a: u32, b: u32) -> Vec<f64> {
-    let gpt2 = model.into().gpt2;
-    let unembedding = gpt2.unembedding();
+pub fn logit_diff_direction(model: &Gpt2, a: u32, b: u32) -> Vec<f64> {
+    let unembedding = model.unembedding();
     let (a, b) = (unembedding.row(a as usize), unembedding.row(b as usize));
-    let weighted = gpt2.ln_f.weight.data().iter().zip(a.iter().zip(b));
+    let weighted = model.ln_f.weight.data().iter().zip(a.iter().zip(b));
     let mut direction: Vec<f64> = weighted
         .map(|(w, (a, b))| f64::from(*w) * (f64::from(*a) - f64::from(*b)))
         .collect();
@@ -151,16 +150,15 @@ pub fn share(row: &[f32], direction: &[f64], scale: f32) -> f32 {
 /// # Errors
 /// If the model cannot read the prompt, the prompt has no such position, or the model does not know
 /// an answer.
-pub fn direct_logit_attribution<'m>(
-    model: impl Into<Model<'m>>,
+pub fn direct_logit_attribution(
+    model: &Gpt2,
     ids: &[u32],
     pos: usize,
     a: u32,
     b: u32,
 ) -> Result<Attribution, Error> {
-    let model = model.into();
-    model.check_answers(&[a, b])?;
-    let n_layer = model.gpt2.config.n_layer;
+    answers::check(model, &[a, b])?;
+    let n_layer = model.config.n_layer;
     let points = logit_lens::points(n_layer);
     let cache = run_with_cache_of(model, ids, |site| {
         points.contains(&site)
@@ -187,12 +185,12 @@ pub fn direct_logit_attribution<'m>(
     let share = |row: &[f32]| share(row, &direction, scale);
     let at = |site: Site| share(cache[site].row(pos));
 
-    let n_head = model.gpt2.config.n_head;
+    let n_head = model.config.n_head;
     let heads = (0..n_layer * n_head).map(|i| {
         let result = &cache[Site::Result(i / n_head)]; // (T, n_head, C)
         share(result.row(pos * n_head + i % n_head))
     });
-    let [row_a, row_b] = [a, b].map(|id| model.gpt2.unembedding().row(id as usize));
+    let [row_a, row_b] = [a, b].map(|id| model.unembedding().row(id as usize));
     let difference = |row: &[f32]| -> f32 {
         let product = row.iter().zip(row_a.iter().zip(row_b));
         let sum: f64 = product
@@ -200,8 +198,7 @@ pub fn direct_logit_attribution<'m>(
             .sum();
         sum as f32
     };
-    let b_u = model
-        .b_u
+    let b_u = (model.lm_head_bias.as_ref())
         .map_or(0.0, |b_u| b_u.data()[a as usize] - b_u.data()[b as usize]);
     Ok(Attribution {
         embed: at(Site::Embed),
@@ -209,10 +206,10 @@ pub fn direct_logit_attribution<'m>(
         attn_out: (0..n_layer).map(|l| at(Site::AttnOut(l))).collect(),
         mlp_out: (0..n_layer).map(|l| at(Site::MlpOut(l))).collect(),
         heads: Tensor::new(&[n_layer, n_head], heads.collect()),
-        attn_bias: (model.gpt2.h.iter())
+        attn_bias: (model.h.iter())
             .map(|block| share(block.attn.c_proj.bias.data()))
             .collect(),
-        ln_f_bias: difference(model.gpt2.ln_f.bias.data()) + b_u,
+        ln_f_bias: difference(model.ln_f.bias.data()) + b_u,
         accumulated: points.iter().map(|site| at(*site)).collect(),
         logit_diff: difference(cache[Site::LnFinalNormalized].row(pos)) + b_u,
     })
@@ -226,8 +223,7 @@ mod tests {
     use super::*;
     use crate::processing::{Flags, process};
 
-    fn assert_adds_up<'m>(model: impl Into<Model<'m>>, ids: &[u32], pos: usize, a: u32, b: u32) {
-        let model = model.into();
+    fn assert_adds_up(model: &Gpt2, ids: &[u32], pos: usize, a: u32, b: u32) {
         let parts = direct_logit_attribution(model, ids, pos, a, b).unwrap();
         let logits = model.forward(ids, &mut gpt2::no_hook);
         let expected = logits.row(pos)[a as usize] - logits.row(pos)[b as usize];
@@ -236,7 +232,7 @@ mod tests {
         };
         close(parts.logit_diff, expected, "logit difference");
         close(parts.sum(), expected, "sum");
-        let n_layer = model.gpt2.config.n_layer;
+        let n_layer = model.config.n_layer;
         for layer in 0..n_layer {
             let heads: f32 = parts.heads.row(layer).iter().sum();
             close(

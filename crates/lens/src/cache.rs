@@ -4,16 +4,16 @@
 //! sites that are needed where prompts are long: the scores and patterns alone are
 //! `2 · n_layer · n_head · T²` numbers.
 //!
-//! Logits are not kept, for they are the largest of all: [`Model::unembed`] makes them from
-//! [`Site::LnFinalNormalized`].
+//! Logits are not kept, for they are the largest of all: [`Gpt2::unembed`] makes them from
+//! [`Site::LnFinalNormalized`]. (`run_with_cache` returns them beside the cache, too.)
 
 use std::collections::HashMap;
 use std::ops::Index;
 
-use gpt2::Site;
+use gpt2::{Gpt2, Site};
 use tensor::Tensor;
 
-use crate::{Error, Model};
+use crate::Error;
 
 /// The activations of one run, by site.
 #[derive(Clone, Debug)]
@@ -27,10 +27,7 @@ pub struct ActivationCache {
 ///
 /// # Errors
 /// If the model cannot read the prompt.
-pub fn run_with_cache<'m>(
-    model: impl Into<Model<'m>>,
-    ids: &[u32],
-) -> Result<ActivationCache, Error> {
+pub fn run_with_cache(model: &Gpt2, ids: &[u32]) -> Result<ActivationCache, Error> {
     run_with_cache_of(model, ids, |_| true)
 }
 
@@ -38,18 +35,17 @@ pub fn run_with_cache<'m>(
 ///
 /// # Errors
 /// If the model cannot read the prompt.
-pub fn run_with_cache_of<'m>(
-    model: impl Into<Model<'m>>,
+pub fn run_with_cache_of(
+    model: &Gpt2,
     ids: &[u32],
     keep: impl Fn(Site) -> bool,
 ) -> Result<ActivationCache, Error> {
-    let gpt2 = model.into().gpt2;
-    gpt2.check_prompt(ids)?;
+    model.check_prompt(ids)?;
     let mut cache = ActivationCache {
         order: Vec::new(),
         activations: HashMap::new(),
     };
-    gpt2.transformer(ids, &mut |site, x| {
+    model.transformer(ids, &mut |site, x| {
         if keep(site) {
             cache.order.push(site);
             cache.activations.insert(site, x.clone());
@@ -68,6 +64,12 @@ impl ActivationCache {
     pub fn by_name(&self, name: &str) -> Option<&Tensor> {
         let site = self.order.iter().find(|site| site.to_string() == name)?;
         self.get(*site)
+    }
+
+    /// Drops the activations that `keep` does not choose.
+    pub fn retain(&mut self, keep: impl Fn(Site) -> bool) {
+        self.order.retain(|site| keep(*site));
+        self.activations.retain(|site, _| keep(*site));
     }
 
     /// The activations in the order in which the forward pass made them.
@@ -89,7 +91,9 @@ impl ActivationCache {
 
     /// One row for each activation, for a listing.
     pub fn summaries(&self) -> Vec<Summary> {
-        self.iter().map(|(site, x)| Summary::of(site, x)).collect()
+        self.iter()
+            .map(|(site, x)| Summary::of(&site.to_string(), x))
+            .collect()
     }
 }
 
@@ -110,8 +114,8 @@ impl Index<Site> for ActivationCache {
 /// One activation in a few numbers. The −∞ of masked scores are left out of all of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
-    /// Which activation it is; it displays as TransformerLens's name.
-    pub site: Site,
+    /// Which activation it is: TransformerLens's name.
+    pub name: String,
     /// The length of each axis.
     pub shape: Vec<usize>,
     /// Σ x
@@ -128,11 +132,11 @@ pub struct Summary {
 
 impl Summary {
     /// The numbers of one activation.
-    pub fn of(site: Site, x: &Tensor) -> Self {
+    pub fn of(name: &str, x: &Tensor) -> Self {
         let finite = || x.data().iter().copied().filter(|x| x.is_finite());
         let sum: f64 = finite().map(f64::from).sum();
         Self {
-            site,
+            name: name.to_owned(),
             shape: x.shape().to_vec(),
             sum,
             mean: sum / finite().count().max(1) as f64,
@@ -152,7 +156,7 @@ mod tests {
     #[test]
     fn a_summary_leaves_out_what_is_masked() {
         let x = Tensor::new(&[1, 2, 2], vec![3.0, f32::NEG_INFINITY, -4.0, 0.0]);
-        let summary = Summary::of(Site::AttnScores(0), &x);
+        let summary = Summary::of("scores", &x);
         assert_eq!(
             (summary.sum, summary.norm, summary.min, summary.max),
             (-1.0, 5.0, -4.0, 3.0)
@@ -176,6 +180,10 @@ mod tests {
         assert_eq!(some.len(), 12);
         assert_eq!(some[Site::Z(7)], all[Site::Z(7)]);
         assert!(some.get(Site::Q(7)).is_none());
+        let mut fewer = some;
+        fewer.retain(|site| site == Site::Z(7));
+        assert_eq!((fewer.len(), fewer.get(Site::Z(6))), (1, None));
+        assert_eq!(fewer[Site::Z(7)], all[Site::Z(7)]);
     }
 
     #[test]

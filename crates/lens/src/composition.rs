@@ -74,7 +74,8 @@ impl FromStr for Composition {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|kind| kind.to_string() == text);
+        let name = text.to_ascii_lowercase();
+        let found = Self::ALL.into_iter().find(|kind| kind.to_string() == name);
         found.ok_or_else(|| format!("there is no composition \"{text}\"; give q, k or v"))
     }
 }

@@ -24,32 +24,30 @@
 use std::fmt;
 use std::str::FromStr;
 
-use gpt2::Site;
-use gpt2::tokenizer::END_OF_TEXT;
+use gpt2::{Gpt2, Site};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
-use tensor::{Tensor, View, argmax};
+use tensor::{Tensor, View};
 
+use crate::Error;
 use crate::cache::run_with_cache_of;
-use crate::model::log_prob;
-use crate::{Error, Model};
+use crate::text::score_rows;
 
 /// A sequence of tokens that stands there twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepeatedTokens {
-    /// All tokens: perhaps `<|endoftext|>`, then the sequence, then the sequence again.
+    /// All tokens: perhaps one that opens a text, then the sequence, then the sequence again.
     pub ids: Vec<u32>,
     /// The sequence's length.
     pub seq_len: usize,
 }
 
 impl RepeatedTokens {
-    /// A sequence twice, with `<|endoftext|>` in front if `bos`.
-    pub fn new(sequence: &[u32], bos: bool) -> Self {
-        let bos = if bos { &[END_OF_TEXT][..] } else { &[] };
+    /// A sequence twice, with `bos` in front if there is one.
+    pub fn new(sequence: &[u32], bos: Option<u32>) -> Self {
         Self {
-            ids: [bos, sequence, sequence].concat(),
+            ids: [bos.as_slice(), sequence, sequence].concat(),
             seq_len: sequence.len(),
         }
     }
@@ -59,16 +57,16 @@ impl RepeatedTokens {
     ///
     /// # Errors
     /// If there are no candidates, or the model cannot read so many tokens.
-    pub fn draw<'m>(
-        model: impl Into<Model<'m>>,
+    pub fn draw(
+        model: &Gpt2,
         candidates: &[u32],
         seq_len: usize,
-        bos: bool,
+        bos: Option<u32>,
         batch: usize,
         seed: u64,
     ) -> Result<Vec<Self>, Error> {
-        let block_size = model.into().gpt2.config.block_size;
-        let limit = block_size.saturating_sub(usize::from(bos)) / 2;
+        let block_size = model.config.block_size;
+        let limit = block_size.saturating_sub(bos.iter().len()) / 2;
         if seq_len == 0 || seq_len > limit {
             return Err(Error::SeqLen { seq_len, limit });
         }
@@ -137,12 +135,9 @@ impl HeadScores {
 /// Runs prompts of repeated tokens, all equally long.
 ///
 /// # Errors
-/// If there is no prompt, they are of different lengths, or the model cannot read one.
-pub fn repeat_study<'m>(
-    model: impl Into<Model<'m>>,
-    prompts: &[RepeatedTokens],
-) -> Result<RepeatStudy, Error> {
-    let model = model.into();
+/// If there is no prompt, they are of different lengths, the model cannot read one, or its logits are not
+/// finite numbers.
+pub fn repeat_study(model: &Gpt2, prompts: &[RepeatedTokens]) -> Result<RepeatStudy, Error> {
     let Some(RepeatedTokens { ids, seq_len }) = prompts.first() else {
         return Err(Error::UnevenBatch { counts: Vec::new() });
     };
@@ -152,12 +147,12 @@ pub fn repeat_study<'m>(
         return Err(Error::UnevenBatch { counts });
     }
     for prompt in prompts {
-        model.gpt2.check_prompt(&prompt.ids)?;
+        model.check_prompt(&prompt.ids)?;
     }
     let runs: Vec<Run> = prompts
         .par_iter()
         .map(|prompt| run(model, prompt))
-        .collect();
+        .collect::<Result<_, _>>()?;
 
     let n = runs.len() as f32;
     let mean_of = |row: fn(&Run) -> &[f32]| -> Vec<f32> {
@@ -175,7 +170,7 @@ pub fn repeat_study<'m>(
     );
     let halves = |row: &[f32]| [mean(&row[first.clone()]), mean(&row[second.clone()])];
 
-    let config = &model.gpt2.config;
+    let config = &model.config;
     let stripes = mean_of(|run| &run.stripes); // (n_layer, n_head, 5)
     let grid = |stripe: usize| {
         let column = stripes.iter().copied().skip(stripe).step_by(5);
@@ -205,10 +200,10 @@ struct Run {
     stripes: Vec<f32>,
 }
 
-fn run(model: Model<'_>, prompt: &RepeatedTokens) -> Run {
+fn run(model: &Gpt2, prompt: &RepeatedTokens) -> Result<Run, Error> {
     let RepeatedTokens { ids, seq_len } = prompt;
     let mut stripes = Vec::new();
-    let logits = model.forward(ids, &mut |site, x| {
+    let normalized = model.transformer(ids, &mut |site, x| {
         if let Site::Pattern(_) = site {
             for head in 0..x.shape()[0] {
                 let pattern = x.at(head); // (T, T)
@@ -220,31 +215,14 @@ fn run(model: Model<'_>, prompt: &RepeatedTokens) -> Run {
             }
         }
     });
-    let positions = 0..ids.len() - 1;
-    let next = |pos: usize| ids[pos + 1];
-    Run {
-        log_probs: (positions.clone().into_par_iter())
-            .map(|pos| log_prob(logits.row(pos), next(pos)))
-            .collect(),
-        hits: positions
-            .map(|pos| f32::from(u8::from(argmax(logits.row(pos)) as u32 == next(pos))))
+    let scores = score_rows(model, &normalized, ids)?;
+    Ok(Run {
+        log_probs: scores.iter().map(|score| score.log_prob as f32).collect(),
+        hits: (scores.iter().zip(&ids[1..]))
+            .map(|(score, id)| f32::from(u8::from(score.likeliest == *id)))
             .collect(),
         stripes,
-    }
-}
-
-/// The log probability of each token but the first, given those before it: T − 1.
-///
-/// # Errors
-/// If the model cannot read the prompt.
-pub fn token_log_probs<'m>(model: impl Into<Model<'m>>, ids: &[u32]) -> Result<Vec<f32>, Error> {
-    let model = model.into();
-    model.gpt2.check_prompt(ids)?;
-    let logits = model.forward(ids, &mut gpt2::no_hook);
-    let positions = (0..ids.len() - 1).into_par_iter();
-    Ok(positions
-        .map(|pos| log_prob(logits.row(pos), ids[pos + 1]))
-        .collect())
+    })
 }
 
 /// The mean of `pattern[dest, dest + offset]` over every dest for which that is there, of a pattern
@@ -325,7 +303,8 @@ impl FromStr for HeadKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|kind| kind.to_string() == text);
+        let name = text.to_ascii_lowercase();
+        let found = Self::ALL.into_iter().find(|kind| kind.to_string() == name);
         found.ok_or_else(|| {
             let all = Self::ALL.map(|kind| kind.to_string()).join(", ");
             format!("there is no head kind \"{text}\"; give one of {all}")
@@ -359,7 +338,7 @@ impl FromStr for ErrorMeasure {
     fn from_str(text: &str) -> Result<Self, String> {
         let found = [Self::Mul, Self::Abs]
             .into_iter()
-            .find(|measure| measure.to_string() == text);
+            .find(|measure| measure.to_string() == text.to_ascii_lowercase());
         found.ok_or_else(|| format!("there is no error measure \"{text}\"; give mul or abs"))
     }
 }
@@ -380,13 +359,12 @@ pub struct DetectOptions {
 ///
 /// # Errors
 /// If the model cannot read the prompt, or it has only one token.
-pub fn detect<'m>(
-    model: impl Into<Model<'m>>,
+pub fn detect(
+    model: &Gpt2,
     ids: &[u32],
     kind: HeadKind,
     options: DetectOptions,
 ) -> Result<Tensor, Error> {
-    let model = model.into();
     let cache = run_with_cache_of(model, ids, |site| matches!(site, Site::Pattern(_)))?;
     if ids.len() < 2 {
         return Err(Error::TooShort { count: ids.len() });
@@ -397,7 +375,7 @@ pub fn detect<'m>(
         let heads = 0..pattern.shape()[0];
         heads.map(|head| similarity(pattern.at(head), &detection, options))
     });
-    let config = &model.gpt2.config;
+    let config = &model.config;
     Ok(Tensor::new(
         &[config.n_layer, config.n_head],
         scores.collect(),
@@ -445,6 +423,9 @@ mod tests {
     use gpt2::Pretrained;
 
     use super::*;
+    use crate::text::score_text;
+
+    const BOS: Option<u32> = Some(50256);
 
     #[test]
     fn detection_patterns_are_those_of_transformer_lens() {
@@ -520,31 +501,31 @@ mod tests {
     #[test]
     fn drawn_tokens_stand_there_twice_and_are_the_same_for_the_same_seed() {
         let tiny = Pretrained::tiny().unwrap().model;
-        let draw = |seed| RepeatedTokens::draw(&tiny, &[3, 4, 5, 6], 20, true, 3, seed).unwrap();
+        let draw = |seed| RepeatedTokens::draw(&tiny, &[3, 4, 5, 6], 20, BOS, 3, seed).unwrap();
         let prompts = draw(1);
         assert_eq!(prompts, draw(1));
         assert_ne!(prompts, draw(2));
         assert_ne!(prompts[0], prompts[1]);
         for RepeatedTokens { ids, seq_len } in &prompts {
-            assert_eq!((ids[0], ids.len(), *seq_len), (END_OF_TEXT, 41, 20));
+            assert_eq!((ids[0], ids.len(), *seq_len), (50256, 41, 20));
             assert_eq!(ids[1..21], ids[21..]);
             assert!(ids[1..].iter().all(|id| (3..=6).contains(id)));
         }
-        assert_eq!(RepeatedTokens::new(&[3, 4], false).ids, [3, 4, 3, 4]);
+        assert_eq!(RepeatedTokens::new(&[3, 4], None).ids, [3, 4, 3, 4]);
     }
 
     #[test]
     fn what_cannot_be_drawn_is_refused() {
         let tiny = Pretrained::tiny().unwrap().model;
         let error = |candidates: &[u32], seq_len| {
-            RepeatedTokens::draw(&tiny, candidates, seq_len, true, 1, 0)
+            RepeatedTokens::draw(&tiny, candidates, seq_len, BOS, 1, 0)
                 .unwrap_err()
                 .to_string()
         };
         assert!(error(&[1], 64).contains("sequences of 1 to 63 tokens"));
         assert!(error(&[1], 0).contains("0 tokens cannot be repeated"));
         assert!(error(&[], 5).contains("no tokens"));
-        let uneven = [1, 2].map(|n| RepeatedTokens::new(&[7, 8][..n], true));
+        let uneven = [1, 2].map(|n| RepeatedTokens::new(&[7, 8][..n], BOS));
         let message = repeat_study(&tiny, &uneven).unwrap_err().to_string();
         assert!(message.contains("prompts of [3, 5] tokens"), "{message}");
         assert!(repeat_study(&tiny, &[]).is_err());
@@ -554,7 +535,7 @@ mod tests {
     #[test]
     fn a_batch_is_the_mean_of_its_prompts() {
         let tiny = Pretrained::tiny().unwrap().model;
-        let prompts = RepeatedTokens::draw(&tiny, &[11, 257, 373], 6, true, 2, 3).unwrap();
+        let prompts = RepeatedTokens::draw(&tiny, &[11, 257, 373], 6, BOS, 2, 3).unwrap();
         let both = repeat_study(&tiny, &prompts).unwrap();
         let [one, two] = [0, 1].map(|i| repeat_study(&tiny, &prompts[i..=i]).unwrap());
         let mean = |x: f32, y: f32| (x + y) / 2.0;
@@ -577,7 +558,8 @@ mod tests {
                 );
             }
         }
-        let log_probs = token_log_probs(&tiny, &prompts[0].ids).unwrap();
+        let scores = score_text(&tiny, &prompts[0].ids).unwrap();
+        let log_probs: Vec<f32> = scores.iter().map(|score| score.log_prob as f32).collect();
         assert_eq!(log_probs, one.log_probs);
     }
 

@@ -6,12 +6,11 @@
 //! `logit(correct) − logit(incorrect)` after the last token, and its mean over the eight prompts.
 //! [`mean_attribution`] takes that mean apart: which component wrote how much of it?
 
-use gpt2::tokenizer::END_OF_TEXT;
-use gpt2::{Tokenizer, no_hook};
+use gpt2::{Gpt2, Tokenizer, no_hook};
 use rayon::prelude::*;
 
 use crate::attribution::{Attribution, direct_logit_attribution};
-use crate::{Error, Model};
+use crate::{Error, answers};
 
 /// The prompts, with the correct and the incorrect answer.
 pub const PROMPTS: [[&str; 3]; 8] = [
@@ -83,35 +82,31 @@ pub struct Table {
     pub mean: f32,
 }
 
-/// Runs the eight prompts, with `<|endoftext|>` in front if `bos`, as the tutorial has it.
+/// Runs the eight prompts, with `bos` in front if there is one: the tutorial has
+/// `<|endoftext|>`.
 ///
 /// # Errors
 /// If the model does not have GPT-2's vocabulary, or not enough positions.
-pub fn table<'m>(
-    model: impl Into<Model<'m>>,
-    tokenizer: &Tokenizer,
-    bos: bool,
-) -> Result<Table, Error> {
-    let model = model.into();
+pub fn table(model: &Gpt2, tokenizer: &Tokenizer, bos: Option<u32>) -> Result<Table, Error> {
     let rows: Vec<Row> = PROMPTS
         .into_par_iter()
         .map(|[prompt, correct, incorrect]| {
-            let mut ids = if bos { vec![END_OF_TEXT] } else { Vec::new() };
+            let mut ids = Vec::from_iter(bos);
             ids.extend(tokenizer.encode(prompt)?);
-            let answers = [
+            let pair = [
                 tokenizer.to_single_token(correct)?,
                 tokenizer.to_single_token(incorrect)?,
             ];
-            model.gpt2.check_prompt(&ids)?;
-            model.check_answers(&answers)?;
+            model.check_prompt(&ids)?;
+            answers::check(model, &pair)?;
             let logits = model.next_token_logits(&ids, &mut no_hook);
-            let [a, b] = answers.map(|id| logits[id as usize]);
+            let [a, b] = pair.map(|id| logits[id as usize]);
             Ok(Row {
                 prompt,
                 ids,
                 correct,
                 incorrect,
-                answers,
+                answers: pair,
                 logit_diff: a - b,
             })
         })
@@ -126,11 +121,7 @@ pub fn table<'m>(
 ///
 /// # Errors
 /// As [`direct_logit_attribution`].
-pub fn mean_attribution<'m>(
-    model: impl Into<Model<'m>>,
-    table: &Table,
-) -> Result<Attribution, Error> {
-    let model = model.into();
+pub fn mean_attribution(model: &Gpt2, table: &Table) -> Result<Attribution, Error> {
     let all: Vec<Attribution> = (table.rows.par_iter())
         .map(|Row { ids, answers, .. }| {
             direct_logit_attribution(model, ids, ids.len() - 1, answers[0], answers[1])
@@ -148,7 +139,7 @@ mod tests {
     #[test]
     fn the_mean_attribution_adds_up_to_the_mean_logit_difference() {
         let tiny = Pretrained::tiny().unwrap();
-        let table = table(&tiny.model, &tiny.tokenizer, true).unwrap();
+        let table = table(&tiny.model, &tiny.tokenizer, Some(50256)).unwrap();
         let mean = mean_attribution(&tiny.model, &table).unwrap();
         assert!((mean.logit_diff - table.mean).abs() < 1e-4);
         assert!((mean.sum() - table.mean).abs() < 1e-3);

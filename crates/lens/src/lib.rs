@@ -7,6 +7,7 @@
 //! | module | the question |
 //! |---|---|
 //! | [`cache`] | what are all the activations of a run? |
+//! | [`text`] | how well is each token of a text predicted? |
 //! | [`logit_lens`](mod@logit_lens) | what would the model say if it stopped here? |
 //! | [`attribution`] | which component wrote the answer into the residual stream? |
 //! | [`heads`] | which heads look at the previous token, at a duplicate, at what came after one? |
@@ -15,11 +16,11 @@
 //! | [`processing`] | which weights can be changed without changing what the model says? |
 //! | [`ioi`] | how surely does the model name the indirect object? |
 //!
-//! Around them: [`Model`], what a study looks at; [`FactoredMatrix`], a product that is never
+//! Around them: [`FactoredMatrix`], a product that is never
 //! multiplied out; [`weights`], one head's share of the parameters; [`linalg`], its singular values
 //! and eigenvalues.
 //!
-//! A study takes a `&Gpt2`, or a [`processing::ProcessedModel`], and returns plain numbers: grids
+//! A study takes a `&Gpt2` (also one whose weights were processed) and returns plain numbers: grids
 //! are tensors `(n_layer, n_head)`, everything else is named.
 //!
 //! ```
@@ -35,6 +36,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod answers;
 pub mod attribution;
 pub mod cache;
 pub mod composition;
@@ -44,13 +46,11 @@ pub mod heads;
 pub mod ioi;
 pub mod linalg;
 pub mod logit_lens;
-mod model;
 pub mod processing;
+pub mod text;
 pub mod transplant;
 pub mod weights;
 
 pub use cache::{ActivationCache, run_with_cache};
 pub use error::Error;
 pub use factored::{FactoredMatrix, Svd};
-pub use model::Model;
-pub use processing::ProcessedModel;

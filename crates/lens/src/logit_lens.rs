@@ -9,12 +9,12 @@
 //! Each point is normalised by its own mean and variance. [`attribution`](crate::attribution)
 //! reads the same points with the scale of the run's last one, which makes them add up.
 
-use gpt2::Site;
+use gpt2::{Gpt2, Site};
 use rayon::prelude::*;
 use tensor::{Tensor, argmax, log_sum_exp};
 
 use crate::cache::run_with_cache_of;
-use crate::{ActivationCache, Error, Model};
+use crate::{ActivationCache, Error, answers};
 
 /// What every point of the residual stream says at every position. `P` is the number of points,
 /// `2 n_layer + 1`; `A` that of the answers.
@@ -84,21 +84,16 @@ pub fn accumulated_resid(cache: &ActivationCache, n_layer: usize) -> Tensor {
 ///
 /// # Errors
 /// If the model cannot read the prompt, or does not know an answer.
-pub fn logit_lens<'m>(
-    model: impl Into<Model<'m>>,
-    ids: &[u32],
-    answers: &[u32],
-) -> Result<LogitLens, Error> {
+pub fn logit_lens(model: &Gpt2, ids: &[u32], answers: &[u32]) -> Result<LogitLens, Error> {
     /// Rows of logits that are held at once: 51 MB of them for GPT-2's vocabulary.
     const BATCH: usize = 256;
-    let model = model.into();
-    model.check_answers(answers)?;
-    let n_layer = model.gpt2.config.n_layer;
+    answers::check(model, answers)?;
+    let n_layer = model.config.n_layer;
     let wanted = points(n_layer);
     let cache = run_with_cache_of(model, ids, |site| wanted.contains(&site))?;
     let points = accumulated_resid(&cache, n_layer); // (P, T, C)
     let [p, t, c] = points.dims();
-    let rows = model.gpt2.ln_f.forward_rows(&points.reshape(&[p * t, c])); // (P·T, C)
+    let rows = model.ln_f.forward_rows(&points.reshape(&[p * t, c])); // (P·T, C)
 
     let mut top = Vec::new();
     let mut logits_of = Vec::new();

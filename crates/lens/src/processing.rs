@@ -13,58 +13,17 @@
 //! | [`fold_value_biases`] | values' biases move to the output's bias: `b_O + b_V W_O` | a pattern's rows add up to 1 |
 //! | [`refactor_factored_attn_matrices`] | W_Q, W_K and W_V, W_O become orthogonal factors of the same products | only the products count |
 //!
-//! A folded `ln_f` needs a bias on the logits, which GPT-2 has no place for. So a [`ProcessedModel`]
-//! is a [`Gpt2`] and that bias. Its layer norms stay where they are, with weights of 1 and biases of
-//! 0: TransformerLens's `LayerNormPre`.
+//! A folded `ln_f` needs a bias on the logits: [`Gpt2::lm_head_bias`]. Embedding and unembedding become
+//! two tables, for they are processed differently. Layer norms stay where they are, with weights of 1 and
+//! biases of 0: TransformerLens's `LayerNormPre`.
 
+use gpt2::Gpt2;
 use gpt2::model::{LayerNorm, Linear};
-use gpt2::{Gpt2, Hook};
 use rayon::prelude::*;
 use tensor::Tensor;
 
 use crate::weights::{copy, heads_of_layer};
-use crate::{FactoredMatrix, Model, Svd};
-
-/// A model whose weights were processed.
-#[derive(Clone, Debug)]
-pub struct ProcessedModel {
-    /// Everything but the logits' bias. Its own logits lack that bias.
-    pub gpt2: Gpt2,
-    /// Added to every row of logits, `(V)`.
-    pub b_u: Tensor,
-}
-
-impl From<&Gpt2> for ProcessedModel {
-    /// The model as it is, with a bias of 0. Embedding and unembedding become two tables, for they
-    /// are processed differently.
-    fn from(model: &Gpt2) -> Self {
-        let mut gpt2 = model.clone();
-        gpt2.lm_head = Some(model.unembedding().clone());
-        Self {
-            b_u: Tensor::zeros(&[model.config.vocab_size]),
-            gpt2,
-        }
-    }
-}
-
-impl ProcessedModel {
-    /// The logits of the token after each position, `(T, V)`, as [`Gpt2::forward`].
-    ///
-    /// # Panics
-    /// As [`Gpt2::forward`].
-    pub fn forward(&self, ids: &[u32], hook: &mut Hook<'_>) -> Tensor {
-        Model::from(self).forward(ids, hook)
-    }
-
-    /// W_U, `(V, C)`, and b_U, `(V)`.
-    fn unembedding(&mut self) -> (&mut Tensor, &mut Tensor) {
-        let w_u = self
-            .gpt2
-            .lm_head
-            .get_or_insert_with(|| self.gpt2.wte.clone());
-        (w_u, &mut self.b_u)
-    }
-}
+use crate::{FactoredMatrix, Svd};
 
 /// Which steps [`process`] takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +67,8 @@ impl Flags {
 }
 
 /// Takes the chosen steps, in TransformerLens's order.
-pub fn process(model: &Gpt2, flags: Flags) -> ProcessedModel {
-    type Step = fn(ProcessedModel) -> ProcessedModel;
+pub fn process(model: &Gpt2, flags: Flags) -> Gpt2 {
+    type Step = fn(Gpt2) -> Gpt2;
     let steps: [(bool, Step); 5] = [
         (flags.fold_ln, fold_ln),
         (flags.center_writing_weights, center_writing_weights),
@@ -121,19 +80,28 @@ pub fn process(model: &Gpt2, flags: Flags) -> ProcessedModel {
         ),
     ];
     (steps.into_iter().filter(|(chosen, _)| *chosen))
-        .fold(ProcessedModel::from(model), |model, (_, step)| step(model))
+        .fold(model.clone(), |model, (_, step)| step(model))
+}
+
+/// W_U, `(V, C)`, and b_U, `(V)`, apart from the token embeddings.
+fn unembedding(model: &mut Gpt2) -> (&mut Tensor, &mut Tensor) {
+    let vocab_size = model.config.vocab_size;
+    let wte = &model.wte;
+    let w_u = model.lm_head.get_or_insert_with(|| wte.clone());
+    let zeros = || Tensor::zeros(&[vocab_size]);
+    (w_u, model.lm_head_bias.get_or_insert_with(zeros))
 }
 
 /// Moves every layer norm's weight w and bias b into what reads it, `W ← w W` and `bias ← bias +
 /// b W`, and takes from each column of W its mean: what is normalised has mean 0, so that part of W
 /// reads nothing.
-pub fn fold_ln(mut model: ProcessedModel) -> ProcessedModel {
-    model.gpt2.h.par_iter_mut().for_each(|block| {
+pub fn fold_ln(mut model: Gpt2) -> Gpt2 {
+    model.h.par_iter_mut().for_each(|block| {
         fold_into(&mut block.ln_1, &mut block.attn.c_attn);
         fold_into(&mut block.ln_2, &mut block.mlp.c_fc);
     });
-    let ln_f = model.gpt2.ln_f.clone();
-    let (w_u, b_u) = model.unembedding();
+    let ln_f = model.ln_f.clone();
+    let (w_u, b_u) = unembedding(&mut model);
     // W_U lies (V, C), the other way round from the weights of the blocks.
     let c = w_u.row_len();
     (w_u.data_mut().par_chunks_exact_mut(c).zip(b_u.data_mut())).for_each(|(row, b_u)| {
@@ -142,7 +110,7 @@ pub fn fold_ln(mut model: ProcessedModel) -> ProcessedModel {
         weighted.for_each(|(x, w)| *x *= w);
         center(row);
     });
-    make_plain(&mut model.gpt2.ln_f);
+    make_plain(&mut model.ln_f);
     model
 }
 
@@ -176,8 +144,9 @@ fn make_plain(ln: &mut LayerNorm) {
 
 /// Takes from everything that is written to the residual stream its mean: from each row of the
 /// embeddings and of every `c_proj`, and from their biases.
-pub fn center_writing_weights(mut model: ProcessedModel) -> ProcessedModel {
-    let gpt2 = &mut model.gpt2;
+pub fn center_writing_weights(mut model: Gpt2) -> Gpt2 {
+    unembedding(&mut model); // which stays as it is
+    let gpt2 = &mut model;
     for table in [&mut gpt2.wte, &mut gpt2.wpe] {
         center_rows(table);
     }
@@ -191,8 +160,8 @@ pub fn center_writing_weights(mut model: ProcessedModel) -> ProcessedModel {
 }
 
 /// Takes from W_U and b_U their means over the vocabulary.
-pub fn center_unembed(mut model: ProcessedModel) -> ProcessedModel {
-    let (w_u, b_u) = model.unembedding();
+pub fn center_unembed(mut model: Gpt2) -> Gpt2 {
+    let (w_u, b_u) = unembedding(&mut model);
     let [v, c] = w_u.dims();
     let mut mean = vec![0.0; c];
     for i in 0..v {
@@ -209,8 +178,8 @@ pub fn center_unembed(mut model: ProcessedModel) -> ProcessedModel {
 
 /// Moves the values' biases to the attention's output: `b_O ← b_O + b_V W_O`, `b_V ← 0`. Each head
 /// then writes nothing that does not depend on the prompt.
-pub fn fold_value_biases(mut model: ProcessedModel) -> ProcessedModel {
-    for block in &mut model.gpt2.h {
+pub fn fold_value_biases(mut model: Gpt2) -> Gpt2 {
+    for block in &mut model.h {
         let (c_attn, c_proj) = (&mut block.attn.c_attn, &mut block.attn.c_proj);
         let c = c_proj.weight.row_len();
         let b_v = &mut c_attn.bias.data_mut()[2 * c..];
@@ -232,9 +201,9 @@ pub fn fold_value_biases(mut model: ProcessedModel) -> ProcessedModel {
 ///
 /// The values' biases are folded first. The signs of singular vectors are arbitrary, and so are
 /// those of q, k, v and z; patterns and results are not.
-pub fn refactor_factored_attn_matrices(model: ProcessedModel) -> ProcessedModel {
+pub fn refactor_factored_attn_matrices(model: Gpt2) -> Gpt2 {
     let mut model = fold_value_biases(model);
-    let gpt2 = &model.gpt2;
+    let gpt2 = &model;
     let (c, head_size) = (gpt2.config.n_embd, gpt2.config.head_size());
     let factors: Vec<Vec<(FactoredMatrix, Svd)>> = (0..gpt2.config.n_layer)
         .into_par_iter()
@@ -256,7 +225,7 @@ pub fn refactor_factored_attn_matrices(model: ProcessedModel) -> ProcessedModel 
                 .collect()
         })
         .collect();
-    for (block, heads) in model.gpt2.h.iter_mut().zip(factors) {
+    for (block, heads) in model.h.iter_mut().zip(factors) {
         let Linear { weight, bias } = &mut block.attn.c_attn; // (C, 3C), (3C)
         let w_o = &mut block.attn.c_proj.weight; // (C, C)
         for (head, (qk, ov)) in heads.into_iter().enumerate() {
@@ -370,8 +339,7 @@ mod tests {
         let mean: f64 = logits.row(4).iter().map(|x| f64::from(*x)).sum::<f64>() / 50257.0;
         assert!(mean.abs() < 1e-5, "{mean}");
         assert!(
-            (processed.gpt2.h.iter())
-                .all(|block| block.attn.c_attn.bias.data()[128..] == [0.0; 64])
+            (processed.h.iter()).all(|block| block.attn.c_attn.bias.data()[128..] == [0.0; 64])
         );
     }
 
@@ -395,7 +363,7 @@ mod tests {
                 let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
                 assert!((norm(z.row(row)) - norm(result.row(row))).abs() < 1e-4);
             }
-            for head in heads_of_layer(&after.gpt2, layer) {
+            for head in heads_of_layer(&after, layer) {
                 let gram = tensor::matmul(head.w_o, head.w_o.t());
                 for i in 0..16 {
                     for j in 0..16 {

@@ -22,15 +22,14 @@
 
 use std::ops::Range;
 
-use gpt2::Site;
 use gpt2::model::Block;
-use gpt2::rows::attend;
+use gpt2::{Gpt2, Site};
 use rayon::prelude::*;
 use tensor::{Tensor, log_sum_exp, matmul_into};
 
 use crate::cache::run_with_cache_of;
 use crate::heads::RepeatedTokens;
-use crate::{ActivationCache, Error, Model};
+use crate::{ActivationCache, Error};
 
 /// Rows that walk together: of GPT-2's width about 110 MB of activations.
 const ROWS: usize = 4096;
@@ -43,23 +42,23 @@ const TOKENS: usize = 2048;
 ///
 /// # Errors
 /// If the model cannot read the prompt, or nothing is repeated in it.
-pub fn mlp_transplant<'m>(
-    model: impl Into<Model<'m>>,
+pub fn mlp_transplant(
+    model: &Gpt2,
     prompt: &RepeatedTokens,
     progress: &dyn Fn(f64),
 ) -> Result<Tensor, Error> {
-    in_chunks(model.into(), prompt, ROWS, progress)
+    in_chunks(model, prompt, ROWS, progress)
 }
 
 /// The grid, computed at most `limit` rows at a time (but at least one run).
 fn in_chunks(
-    model: Model<'_>,
+    model: &Gpt2,
     prompt: &RepeatedTokens,
     limit: usize,
     progress: &dyn Fn(f64),
 ) -> Result<Tensor, Error> {
     let RepeatedTokens { ids, seq_len } = prompt;
-    let (n_layer, t) = (model.gpt2.config.n_layer, ids.len());
+    let (n_layer, t) = (model.config.n_layer, ids.len());
     if *seq_len == 0 || *seq_len > t / 2 {
         return Err(Error::SeqLen {
             seq_len: *seq_len,
@@ -132,7 +131,7 @@ struct Run {
 
 /// Runs on their way through the layers.
 struct Walk<'a> {
-    model: Model<'a>,
+    model: &'a Gpt2,
     prompt: &'a RepeatedTokens,
     /// The unchanged run.
     base: &'a ActivationCache,
@@ -147,13 +146,13 @@ impl Walk<'_> {
         if self.runs.is_empty() {
             return;
         }
-        let c = self.model.gpt2.config.n_embd;
+        let c = self.model.config.n_embd;
         let Block {
             ln_1,
             attn,
             ln_2,
             mlp,
-        } = &self.model.gpt2.h[layer];
+        } = &self.model.h[layer];
         let n = self.x.len() / c;
         let x = Tensor::new(&[n, c], std::mem::take(&mut self.x));
 
@@ -174,7 +173,7 @@ impl Walk<'_> {
     fn attention(&self, layer: usize, qkv: &Tensor) -> Tensor {
         let c = qkv.row_len() / 3;
         let (base_k, base_v) = (&self.base[Site::K(layer)], &self.base[Site::V(layer)]); // (T, n_head, head_size)
-        let n_head = c / base_k.row_len();
+        let attn = &self.model.h[layer].attn;
         let index: Vec<(&Run, usize)> = (self.runs.iter())
             .flat_map(|run| run.rows.clone().map(move |dest| (run, dest)))
             .collect();
@@ -189,7 +188,7 @@ impl Walk<'_> {
             let own =
                 (run.at..=run.at + dest - run.rows.start).map(|row| qkv.row(row)[c..].split_at(c));
             let (keys, values): (Vec<_>, Vec<_>) = left.chain(own).unzip();
-            attend(n_head, &qkv.row(at)[..c], &keys, &values, z);
+            attn.attend(&qkv.row(at)[..c], &keys, &values, z);
         });
         z
     }
@@ -215,9 +214,9 @@ impl Walk<'_> {
 
     /// Each run with the log probability of the token after each of its rows.
     fn ends(self) -> Vec<(Run, Vec<f32>)> {
-        let c = self.model.gpt2.config.n_embd;
+        let c = self.model.config.n_embd;
         let x = Tensor::new(&[self.x.len() / c, c], self.x);
-        let x = self.model.gpt2.ln_f.forward_rows(&x);
+        let x = self.model.ln_f.forward_rows(&x);
         let next: Vec<u32> = (self.runs.iter())
             .flat_map(|run| &self.prompt.ids[run.rows.start + 1..run.rows.end + 1])
             .copied()
@@ -234,8 +233,8 @@ impl Walk<'_> {
 /// The log probability of `next[i]` after each normalised row i, for as many as there are. All rows
 /// meet some thousand tokens at a time, so that the unembedding is read once and no row of logits is
 /// held as a whole: log Σ e^logit is put together from the parts.
-fn log_probs(model: Model<'_>, x: &Tensor, next: &[u32]) -> Vec<f32> {
-    let unembedding = model.gpt2.unembedding();
+fn log_probs(model: &Gpt2, x: &Tensor, next: &[u32]) -> Vec<f32> {
+    let unembedding = model.unembedding();
     let x = x.view().rows(0..next.len());
     let mut totals = vec![f64::NEG_INFINITY; next.len()];
     let mut wanted = vec![0.0_f32; next.len()];
@@ -252,7 +251,7 @@ fn log_probs(model: Model<'_>, x: &Tensor, next: &[u32]) -> Vec<f32> {
         let results = totals.par_iter_mut().zip(&mut wanted).zip(next);
         rows.zip(results)
             .for_each(|(row, ((total, wanted), next))| {
-                if let Some(b_u) = model.b_u {
+                if let Some(b_u) = &model.lm_head_bias {
                     let pairs = row.iter_mut().zip(&b_u.data()[tokens.clone()]);
                     pairs.for_each(|(logit, b)| *logit += b);
                 }
@@ -273,21 +272,21 @@ fn log_probs(model: Model<'_>, x: &Tensor, next: &[u32]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use gpt2::Pretrained;
+    use gpt2::generate::log_prob;
 
     use super::*;
-    use crate::heads::token_log_probs;
-    use crate::model::log_prob;
     use crate::processing::{Flags, process};
+    use crate::text::score_text;
 
     #[test]
     fn each_change_is_that_of_a_whole_run_with_a_hook() {
         let tiny = Pretrained::tiny().unwrap().model;
-        for bos in [true, false] {
+        for bos in [Some(50256), None] {
             let prompt = RepeatedTokens::new(&[48736, 5437, 373, 257, 1353], bos);
             let (ids, seq_len) = (&prompt.ids, prompt.seq_len);
             let grid = mlp_transplant(&tiny, &prompt, &|_| {}).unwrap();
             assert_eq!(grid.shape(), [12, 5]);
-            let base = token_log_probs(&tiny, ids).unwrap();
+            let base = score_text(&tiny, ids).unwrap();
             for layer in 0..12 {
                 for i in 0..seq_len {
                     let p = ids.len() - seq_len + i;
@@ -298,8 +297,8 @@ mod tests {
                         }
                     });
                     let lost = (prompt.first_half()..ids.len() - 1)
-                        .map(|pos| base[pos] - log_prob(logits.row(pos), ids[pos + 1]));
-                    let expected = lost.sum::<f32>() / seq_len as f32;
+                        .map(|pos| base[pos].log_prob - log_prob(logits.row(pos), ids[pos + 1]));
+                    let expected = (lost.sum::<f64>() / seq_len as f64) as f32;
                     let got = grid.row(layer)[i];
                     assert!(
                         (got - expected).abs() < 1e-4,
@@ -314,7 +313,7 @@ mod tests {
     #[test]
     fn the_grid_has_the_same_bits_however_it_is_cut_and_all_of_the_work_is_reported() {
         let tiny = Pretrained::tiny().unwrap().model;
-        let prompt = RepeatedTokens::new(&[48736, 5437, 373, 257], true);
+        let prompt = RepeatedTokens::new(&[48736, 5437, 373, 257], Some(50256));
         let whole = mlp_transplant(&tiny, &prompt, &|_| {}).unwrap();
         for limit in [1, 20, 50] {
             let done = std::cell::Cell::new(0.0);
@@ -328,7 +327,7 @@ mod tests {
     #[test]
     fn processed_weights_lose_as_much() {
         let tiny = Pretrained::tiny().unwrap().model;
-        let prompt = RepeatedTokens::new(&[48736, 5437, 373, 257], true);
+        let prompt = RepeatedTokens::new(&[48736, 5437, 373, 257], Some(50256));
         let raw = mlp_transplant(&tiny, &prompt, &|_| {}).unwrap();
         let processed = process(&tiny, Flags::DEFAULT);
         let other = mlp_transplant(&processed, &prompt, &|_| {}).unwrap();

@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use gpt2::Pretrained;
-use patching::prompts::{Format, Ioi, PromptSet};
-use patching::{Ablation, Direction, Experiment, SiteKind, Sweep};
+use patching::prompts::{Ioi, PromptPair, PromptSet, Prompts, Written};
+use patching::{Ablation, Direction, Endpoints, Experiment, Scale, SiteKind, Sweep};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
-use crate::export::{Draw, ExportArgs, Grid, MadeHere, Provenance, Study};
+use crate::export::{Draw, ExportArgs, Grid, Study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
-use crate::input;
-use crate::metric::{MetricArgs, MetricReport};
+use crate::metric::{Answers, MetricArgs, MetricReport};
 use crate::output::Output;
-use crate::pairs::{ANSWERS, CLEAN};
+use crate::pairs::{CLEAN, default_answers};
+use crate::place::Place;
+use crate::processing::ProcessArgs;
 use crate::render::write_figure;
 use crate::report::{self, Prompt, signed};
 use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
@@ -38,13 +39,13 @@ pub struct Args {
     text: Option<String>,
 
     /// What is put in the activation's place: zero; mean (over the prompt's positions, or over all
-    /// positions of --others); other-position N (the prompt's own activation at position N); resample
-    /// (those of --others, one prompt after the other; the mean of what they do)
-    #[arg(long = "with", value_names = ["HOW", "N"], num_args = 1..=2, default_value = "zero")]
+    /// positions of --others); other-position N (the prompt's own activation at position N; -1 is the last);
+    /// resample (those of --others, one prompt after the other; the mean of what they do)
+    #[arg(long = "with", value_names = ["HOW", "N"], num_args = 1..=2, allow_negative_numbers = true, default_value = "zero")]
     with: Vec<String>,
 
     /// The other prompts: a file with one on each line, a file of pairs as for sweep --prompts (the
-    /// clean ones are taken), or ioi for prompts of the indirect-object task
+    /// clean ones are taken; it needs no other column), or ioi for prompts of the indirect-object task
     #[arg(long, value_name = "FILE|ioi")]
     others: Option<PathBuf>,
 
@@ -77,11 +78,15 @@ pub struct Args {
 
     #[command(flatten)]
     model: ModelArgs,
+
+    #[command(flatten)]
+    process: ProcessArgs,
 }
 
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
+    processing: &'a [&'static str],
     bos: bool,
     prompt: &'a Prompt,
     with: &'a str,
@@ -108,18 +113,20 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let kinds = selection.kinds();
     let exports = args.export.prepare(kinds.len())?;
     let (how, text) = args.how_and_text()?;
-    let model = args.model.load()?;
-    let prompt = args.model.prompt(&model, &text)?;
+    let studied = args.process.load(&args.model)?;
+    let model = &studied.pretrained;
+    let prompt = args.model.prompt(model, &text)?;
     let ids = &prompt.ids;
-    let answers = args
-        .text
-        .is_none()
-        .then_some(ANSWERS)
-        .filter(|_| text == CLEAN);
-    let metric = args.metric.named(&model, ids.len(), answers)?;
-    let replacement = args.replacement(&model, &how, &prompt)?;
+    let answers = match text == CLEAN && !args.metric.has_answers() {
+        true => default_answers(model)?,
+        false => [Answers::default(), Answers::default()],
+    };
+    let metric = args
+        .metric
+        .named(model, ids.len(), answers.each_ref(), Scale::Value)?;
+    let replacement = args.replacement(model, &how, &prompt)?;
     args.model
-        .warn_of_unknown_tokens(&model, &[&ids[..], &metric.tokens()].concat());
+        .warn_of_unknown_tokens(model, &[&ids[..], &metric.tokens()].concat());
     if kinds.contains(&SiteKind::Pattern)
         && matches!(&replacement, Replacement::By(ablation) if *ablation != Ablation::Zero)
     {
@@ -153,57 +160,84 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let n_sweeps = sweeps.iter().map(Vec::len).sum();
     let n_cells = sweeps.iter().flatten().map(cells).sum();
     let (bar, progress) = progress_bar(n_sweeps, n_cells);
-    let mut unablated = f32::NAN;
     let mut grids: Vec<Grid> = Vec::new();
+    let mut ends = Endpoints::default();
+    let share = 1.0 / experiments.len() as f32;
     for of_experiment in sweeps {
         for (i, sweep) in of_experiment.into_iter().enumerate() {
             let sweep = sweep.stopped_by(interrupt.flag());
-            let outcome = sweep.run(&model.model, metric.metric, args.engine.engine(), &progress);
+            let outcome = sweep.run(
+                &model.model,
+                metric.metric(),
+                args.engine.engine(),
+                &progress,
+            );
             if !outcome.complete {
                 return Err(Failure::Stopped("stopped: nothing was written".to_owned()));
             }
-            let (values, [clean, _]) = metric.shown(&outcome)?;
-            unablated = clean;
-            let share = values.iter().map(|value| value / experiments.len() as f32);
+            if i == 0 {
+                ends = Endpoints {
+                    clean: outcome.clean_metric,
+                    base: outcome.clean_metric,
+                    corrupted: ends.corrupted + share * outcome.corrupted_metric,
+                };
+            }
+            let values = outcome.grid.values.iter().map(|value| share * value);
             if let Some(grid) = grids.get_mut(i) {
-                grid.values
-                    .iter_mut()
-                    .zip(share)
-                    .for_each(|(sum, share)| *sum += share);
+                let sums = grid.values.iter_mut().zip(values);
+                sums.for_each(|(sum, value)| *sum += value);
                 continue;
             }
             grids.push(Grid {
                 name: sweep.site().to_string(),
                 axes: axis_labels(&outcome.grid.axes, &outcome.grid.places, &prompt.tokens),
-                values: share.collect(),
+                values: values.collect(),
                 value_label: metric.label(),
-                // The colours show what has changed.
-                center: Some(unablated),
-                legend: vec![format!(
-                    "Without ablation: {}, the middle colour.",
-                    signed(unablated)
-                )],
                 ..Grid::default()
             });
         }
+    }
+    let unablated = ends.clean;
+    for grid in &mut grids {
+        metric.scale.apply(&mut grid.values, ends)?;
+        // The colours show what has changed.
+        let middle = match metric.scale {
+            Scale::Value => ends.base,
+            Scale::Normalized => 1.0,
+            Scale::Change | Scale::NormalizedChange => 0.0,
+        };
+        grid.center = Some(middle);
+        grid.legend = vec![format!(
+            "Without ablation: {}, the middle colour.",
+            signed(middle)
+        )];
     }
     bar.finish_and_clear();
     let sweep_seconds = before.elapsed().as_secs_f64();
 
     let sites: Vec<String> = kinds.iter().map(SiteKind::to_string).collect();
     let study = Study {
-        provenance: Provenance::new(&model, &[("prompt", &text)], args.export.is_wanted())?,
-        title: format!("Ablating {}: {how}", sites.join(", ")),
-        subtitle: vec![format!("prompt: {text}"), format!("model: {}", model.name)],
+        provenance: studied.provenance(&[("prompt", &text)], args.export.is_wanted())?,
+        title: format!(
+            "Ablating {}: {how} ({})",
+            sites.join(", "),
+            metric.scale_in_words()
+        ),
+        subtitle: vec![
+            format!("prompt: {text}"),
+            format!("model: {}", studied.label()),
+        ],
         grids,
     };
     let figure = study.figure()?;
     exports.write(&study)?;
     write_picture(&figure, &options, &output, &study.provenance)?;
+    let bos = args.model.bos(model)?;
     if args.model.json {
         let report = Report {
             model: &model.name,
-            bos: args.model.bos,
+            processing: &studied.processing,
+            bos: bos.is_some(),
             prompt: &prompt,
             with: &how,
             metric: metric.report(),
@@ -217,10 +251,12 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(
         out,
-        "prompt     {}\n           {}",
+        "prompt     {}\n           {}\n           {}",
         prompt.row(),
-        prompt.id_row()
+        prompt.id_row(),
+        args.model.bos_in_words(model, bos)
     )?;
+    writeln!(out, "model      {}", studied.label())?;
     writeln!(out, "with       {how}")?;
     writeln!(out, "metric     {}", metric.label())?;
     writeln!(out, "unablated  {unablated:+.4}\n")?;
@@ -297,13 +333,12 @@ impl Args {
                     false => Ok(Replacement::Resampled(others)),
                 }
             }
-            Some(("other-position", position)) => match position.parse() {
-                Ok(position) => Ok(Replacement::By(Ablation::Position(position))),
-                Err(_) => Err(Failure::Input(format!(
-                    "--with other-position: \"{position}\" is no position; they run from 0 to {}",
-                    prompt.ids.len() - 1
-                ))),
-            },
+            Some(("other-position", position)) => {
+                let at = |failure: Failure| failure.at("--with other-position");
+                let place = position.parse::<Place>().map_err(Failure::Input);
+                let position = place.and_then(|place| place.of(prompt.ids.len(), "position"));
+                Ok(Replacement::By(Ablation::Position(position.map_err(at)?)))
+            }
             _ if how == "other-position" => Err(Failure::Input(
                 "--with other-position needs the position: --with other-position 0".to_owned(),
             )),
@@ -323,36 +358,37 @@ impl Args {
             seed: self.seed,
             ..Ioi::default()
         };
-        let clean = |set: PromptSet| {
-            set.pairs
-                .into_iter()
-                .map(|pair| (pair.line, pair.clean))
-                .collect()
-        };
-        let texts: Vec<(usize, String)> = match path {
-            _ if path == Path::new("ioi") => clean(ioi.prompts(model)?),
-            _ if Format::of(path).is_some() => clean(PromptSet::open(path)?),
-            _ => {
-                let text = input::read_text(path, input::MAX_BYTES)?;
-                let lines = text
-                    .lines()
-                    .enumerate()
-                    .map(|(i, line)| (i + 1, line.to_owned()));
-                lines.filter(|(_, line)| !line.is_empty()).collect()
+        let others = match path {
+            _ if path == Path::new("ioi") => {
+                let PromptSet {
+                    name,
+                    pairs,
+                    numbering,
+                    notes,
+                } = ioi.prompts(model)?;
+                let clean = |pair: PromptPair| (pair.line, pair.clean);
+                Prompts {
+                    name,
+                    prompts: pairs.into_iter().map(clean).collect(),
+                    numbering,
+                    notes,
+                }
             }
+            _ => Prompts::open(path, self.model.ids)?,
         };
-        if texts.is_empty() {
-            return Err(Failure::Input(format!(
-                "{} holds no prompts",
-                path.display()
-            )));
-        }
-        let encode = |(line, text): (usize, String)| {
-            let ids = self.model.encode(model, &text);
-            ids.map_err(|failure| failure.at(&format!("{}, line {line}", path.display())))
+        report::write_notes(&others.notes);
+        let encode = |(number, prompt): &(usize, Written)| {
+            let ids = match prompt {
+                Written::Text(text) => model.tokenizer.encode(text).map_err(Failure::from),
+                Written::Ids(ids) => Ok(ids.clone()),
+            };
+            let ids = ids.and_then(|ids| self.model.with_bos(model, ids));
+            let place = others.numbering.place(*number);
+            ids.map_err(|failure| failure.at(&format!("{}, {place}", others.name)))
         };
-        texts
-            .into_iter()
+        others
+            .prompts
+            .iter()
             .map(encode)
             .collect::<Result<_, _>>()
             .map(Some)

@@ -1,6 +1,7 @@
 //! `patch-cli activations`: every activation of a run in a few numbers (the listing of
 //! TransformerLens's `run_with_cache`).
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -26,11 +27,12 @@ pub struct Args {
     text: String,
 
     /// Only the activations whose names match, such as 'blocks.*.hook_resid_post' (* is anything, ?
-    /// one character); can be given several times
+    /// one character), or resid_post for those of all layers; can be given several times
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
 
-    /// Write the numbers of these activations: FILE.safetensors, or FILE.npy of one
+    /// Write the numbers of these activations: FILE.safetensors, or FILE.npy of one. (The logits, the
+    /// largest of all, are written only if a pattern of --only matches them)
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 
@@ -44,11 +46,17 @@ pub struct Args {
 const HELP: &str = "\
 Norm is √ Σ x². Shapes are positions × width, positions × heads × width of a head, or, of scores and
 patterns, heads × attending × attended positions; the −∞ of masked scores are left out of the numbers.
+Last come the logits of the token after each position, positions × vocabulary, under the name logits.
 
 Examples:
   patch-cli activations 'Michelle Jones was'
   patch-cli activations 'Michelle Jones was' --only 'blocks.*.hook_resid_post' --save stream.safetensors
-  patch-cli activations 'Michelle Jones was' --only blocks.5.attn.hook_pattern --save pattern.npy";
+  patch-cli activations 'Michelle Jones was' --only blocks.5.attn.hook_pattern --save pattern.npy
+  patch-cli activations 'Michelle Jones was' --only logits --save logits.npy";
+
+/// The name of the logits, which are no site of the forward pass: TransformerLens returns them beside
+/// its cache.
+const LOGITS: &str = "logits";
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -75,7 +83,7 @@ struct Row {
 impl From<Summary> for Row {
     fn from(summary: Summary) -> Self {
         let Summary {
-            site,
+            name,
             shape,
             sum,
             mean,
@@ -84,7 +92,7 @@ impl From<Summary> for Row {
             max,
         } = summary;
         Self {
-            name: site.to_string(),
+            name,
             shape,
             sum,
             mean,
@@ -103,28 +111,42 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let chosen = args.chosen(model.model.config.n_layer)?;
     args.model.warn_of_unknown_tokens(model, &prompt.ids);
 
+    let with_logits = args.only.is_empty() || args.saves_logits();
     // Before the run, which may be long: whether the file can be written.
-    let exports = args.exports()?.prepare(chosen.len())?;
-    let cache = run_with_cache_of(studied.model(), &prompt.ids, |site| chosen.contains(&site))?;
-    let rows: Vec<Row> = cache.summaries().into_iter().map(Row::from).collect();
+    let grids = chosen.len() + usize::from(args.saves_logits());
+    let exports = args.exports()?.prepare(grids)?;
+    let mut cache = run_with_cache_of(studied.model(), &prompt.ids, |site| {
+        chosen.contains(&site) || (with_logits && site == Site::LnFinalNormalized)
+    })?;
+    let logits = with_logits.then(|| studied.model().unembed(&cache[Site::LnFinalNormalized]));
+    cache.retain(|site| chosen.contains(&site));
+    let summaries = cache.summaries().into_iter();
+    let of_logits = logits.iter().map(|x| Summary::of(LOGITS, x));
+    let rows: Vec<Row> = summaries.chain(of_logits).map(Row::from).collect();
     if args.save.is_some() {
-        exports.write(&args.study(&studied, &prompt, &cache)?)?;
+        let logits = logits.filter(|_| args.saves_logits());
+        exports.write(&args.study(&studied, &prompt, &cache, logits)?)?;
     }
+    let bos = args.model.bos(model)?;
     if args.model.json {
         let report = Report {
             model: &model.name,
             processing: &studied.processing,
-            bos: args.model.bos,
+            bos: bos.is_some(),
             prompt: &prompt,
             activations: rows,
         };
         return report::print_json(&report);
     }
     let mut out = io::stdout().lock();
-    writeln!(out, "{}\n{}\n", prompt.row(), prompt.id_row())?;
+    writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
+    writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
     write_table(&mut out, &rows)?;
     for path in exports.paths() {
         writeln!(out, "\nwrote {}", path.display())?;
+    }
+    if args.save.is_some() && args.only.is_empty() {
+        writeln!(out, "(without the logits, which --only logits saves)")?;
     }
     Ok(())
 }
@@ -163,12 +185,26 @@ impl Args {
         studied: &Studied,
         prompt: &Prompt,
         cache: &ActivationCache,
+        logits: Option<Tensor>,
     ) -> Result<Study, Failure> {
         let grids = cache.iter().map(|(site, x)| Grid {
             name: site.to_string(),
             axes: axes(site, x, prompt),
             values: x.data().to_vec(),
             ..Grid::default()
+        });
+        let logits = logits.map(|x| {
+            let vocabulary = 0..x.row_len() as u32;
+            let token = |id: u32| studied.pretrained.tokenizer.token(id);
+            Grid {
+                name: LOGITS.to_owned(),
+                axes: vec![
+                    AxisLabels::new("pos", prompt.tokens.iter().cloned()),
+                    AxisLabels::new("token", vocabulary.map(token)),
+                ],
+                values: x.into_data(),
+                ..Grid::default()
+            }
         });
         let prompts = [("prompt", prompt.text.as_str())];
         Ok(Study {
@@ -178,28 +214,55 @@ impl Args {
                 format!("prompt: {}", prompt.text),
                 format!("model: {}", studied.label()),
             ],
-            grids: grids.collect(),
+            grids: grids.chain(logits).collect(),
         })
     }
 
-    /// The sites whose names were asked for: all, if none were.
+    /// Whether the logits were asked for by name.
+    fn saves_logits(&self) -> bool {
+        (self.only.iter()).any(|pattern| WildMatch::new(pattern).matches(LOGITS))
+    }
+
+    /// The sites whose names were asked for, in the order of the run: all, if none were.
     fn chosen(&self, n_layer: usize) -> Result<Vec<Site>, Failure> {
-        let patterns: Vec<WildMatch> = self.only.iter().map(|text| WildMatch::new(text)).collect();
-        for (pattern, text) in patterns.iter().zip(&self.only) {
-            if !Site::all(n_layer).any(|site| pattern.matches(&site.to_string())) {
+        if self.only.is_empty() {
+            return Ok(Site::all(n_layer).collect());
+        }
+        let mut chosen = HashSet::new();
+        for text in &self.only {
+            let pattern = WildMatch::new(text);
+            let matching = matching(&pattern, n_layer);
+            if matching.is_empty() && !pattern.matches(LOGITS) {
                 return Err(Failure::Input(format!(
                     "no activation is called \"{text}\": their names are like hook_embed, \
-                     blocks.0.hook_resid_pre, blocks.0.attn.hook_z and ln_final.hook_scale, with the \
-                     layers 0 to {}; `patch-cli activations TEXT` lists all of them",
+                     blocks.0.hook_resid_pre, blocks.0.attn.hook_z, ln_final.hook_scale and logits, with \
+                     the layers 0 to {}, or resid_pre and z for those of all layers; `patch-cli activations \
+                     TEXT` lists all of them",
                     n_layer.saturating_sub(1)
                 )));
             }
+            chosen.extend(matching);
         }
-        let wanted = |site: &Site| {
-            let name = site.to_string();
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(&name))
-        };
-        Ok(Site::all(n_layer).filter(wanted).collect())
+        Ok(Site::all(n_layer)
+            .filter(|site| chosen.contains(site))
+            .collect())
+    }
+}
+
+/// The sites whose whole names match a pattern; if there are none, those whose names do so behind some dot,
+/// where `hook_` may be left out: `attn.hook_z`, `hook_z` and `z` are the z of every layer.
+fn matching(pattern: &WildMatch, n_layer: usize) -> Vec<Site> {
+    let whole = |site: &Site| pattern.matches(&site.to_string());
+    let end = |site: &Site| {
+        let name = site.to_string();
+        let dots = name.match_indices('.').map(|(dot, _)| dot + 1);
+        let mut ends = dots.chain([0]).map(|start| &name[start..]);
+        ends.any(|end| pattern.matches(end) || pattern.matches(&end.replacen("hook_", "", 1)))
+    };
+    let found: Vec<Site> = Site::all(n_layer).filter(whole).collect();
+    match found.is_empty() {
+        true => Site::all(n_layer).filter(end).collect(),
+        false => found,
     }
 }
 

@@ -123,11 +123,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let study = studied.study(&args.study, &title, &[], &prompts, grids.collect())?;
     outputs.write(&study, &[&|| study.figure()])?;
 
+    let bos = args.model.bos(model)?;
     if args.model.json {
         let report = Report {
             model: &model.name,
             processing: &studied.processing,
-            bos: args.model.bos,
+            bos: bos.is_some(),
             prompt: &prompt,
             study: &study,
         };
@@ -135,6 +136,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
+    writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
     match args.all {
         true => write_table(&mut out, &cache)?,
         false => outputs.show(&mut out, study.figure()?)?,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use gpt2::tokenizer::END_OF_TEXT;
+use gpt2::tokenizer::parse_ids;
 use gpt2::{Pretrained, locate};
 use terminal_size::Width;
 
@@ -19,9 +19,19 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME|DIR|FILE")]
     pub model: Option<String>,
 
-    /// Put <|endoftext|> in front of every prompt
-    #[arg(long)]
+    /// Put the token that opens a text in front of every prompt (<|endoftext|>, or what the model's files
+    /// name) [default: as the model's tokenizer does; ioi and repeat do]
+    #[arg(long, conflicts_with = "no_bos")]
     pub bos: bool,
+
+    /// Put no such token in front
+    #[arg(long)]
+    pub no_bos: bool,
+
+    /// Prompts are token ids instead of texts: '464 3290' or 464,3290. (A single token can be given as #464
+    /// anywhere.)
+    #[arg(long)]
+    pub ids: bool,
 
     /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -51,9 +61,10 @@ impl ModelArgs {
                 Some(model) => Pretrained::load(model),
                 None => Pretrained::default_model(),
             },
-            gpt2::Tokenizer::new,
+            gpt2::Tokenizer::gpt2,
         );
         let model = model.map_err(with_suggestion)?;
+        report::write_notes(&model.notes);
         if self.model.is_none() && model.name == locate::TINY {
             let note = format!(
                 "no weights of GPT-2 small found: running the tiny model that ships with patch-cli \
@@ -69,19 +80,60 @@ impl ModelArgs {
         Ok(model)
     }
 
+    /// The token in front of every prompt, if there is one.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] if one is asked for, and the model's files name none.
+    pub fn bos(&self, model: &Pretrained) -> Result<Option<u32>, Failure> {
+        self.bos_by_default(model, model.tokenizer.opens_texts())
+    }
+
+    /// The same for a study that decides by itself whether there is one.
+    ///
+    /// # Errors
+    /// As [`ModelArgs::bos`].
+    pub fn bos_by_default(
+        &self,
+        model: &Pretrained,
+        default: bool,
+    ) -> Result<Option<u32>, Failure> {
+        match model.bos {
+            _ if self.no_bos => Ok(None),
+            bos if !self.bos => Ok(bos.filter(|_| default)),
+            Some(bos) => Ok(Some(bos)),
+            None => Err(Failure::Input(format!(
+                "there is no token that opens a text: neither the tokenizer's files of {} nor its \
+                 config.json name one; leave it out with --no-bos, or put it into the prompt",
+                model.name
+            ))),
+        }
+    }
+
+    /// Says whether a token stands in front of every prompt.
+    pub fn bos_in_words(&self, model: &Pretrained, bos: Option<u32>) -> String {
+        let name = |id: u32| model.tokenizer.token(id);
+        match (bos, model.bos) {
+            (Some(id), _) => format!("with {} in front", name(id)),
+            (None, Some(id)) => format!("without {} in front", name(id)),
+            (None, None) => "without a token that opens a text in front".to_owned(),
+        }
+    }
+
     /// The token ids of a prompt, which the model must be able to read.
     pub fn encode(&self, model: &Pretrained, text: &str) -> Result<Vec<u32>, Failure> {
-        let mut ids = if self.bos {
-            vec![END_OF_TEXT]
-        } else {
-            Vec::new()
-        };
-        ids.extend(model.tokenizer.encode(text)?);
-        if text.is_empty() {
-            ids.clear(); // an empty prompt is a mistake even where <|endoftext|> would stand
+        match self.ids {
+            true => self.with_bos(model, parse_ids(text).map_err(Failure::Input)?),
+            false => self.with_bos(model, model.tokenizer.encode(text)?),
         }
-        model.model.check_prompt(&ids)?;
-        Ok(ids)
+    }
+
+    /// A prompt of these tokens, with what stands in front of every prompt. Behind that even an empty text
+    /// is a prompt of one token.
+    pub fn with_bos(&self, model: &Pretrained, ids: Vec<u32>) -> Result<Vec<u32>, Failure> {
+        let mut all = Vec::from_iter(self.bos(model)?);
+        all.extend(ids);
+        model.model.check_prompt(&all)?;
+        Ok(all)
     }
 
     /// A prompt with its tokens, which the model must be able to read.

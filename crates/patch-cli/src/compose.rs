@@ -49,7 +49,7 @@ pub struct Args {
     vocab: Option<Vocab>,
 
     /// Also show the circuits between the tokens of this text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     among: Option<String>,
 
     #[command(flatten)]
@@ -140,7 +140,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .study
         .prepare(&[], kinds.len() + of_head + of_circuit)?;
     let studied = args.process.load(&args.model)?;
-    let (model, gpt2) = (&studied.pretrained, studied.model().gpt2);
+    let (model, gpt2) = (&studied.pretrained, studied.model());
     let (tokens, vocab) = Vocab::tokens(args.vocab, model)?;
     let among = match &args.among {
         Some(text) => Some(args.among_tokens(&studied, text)?),

@@ -101,11 +101,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let study = studied.study(&args.study, title, &[], &prompts, grids.collect())?;
     outputs.write(&study, &[&|| study.figure()])?;
 
+    let bos = args.model.bos(model)?;
     if args.model.json {
         let report = Report {
             model: &model.name,
             processing: &studied.processing,
-            bos: args.model.bos,
+            bos: bos.is_some(),
             prompt: &prompt,
             error_measure: args.error_measure.to_string(),
             exclude_bos: args.exclude_bos,
@@ -115,7 +116,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
-    writeln!(out, "{}\n{}\n", prompt.row(), prompt.id_row())?;
+    writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
+    writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
     for (kind, scores) in &found {
         let name = pad(&kind.to_string(), 20);
         writeln!(out, "{name}  {}", highest_heads(scores, args.top))?;

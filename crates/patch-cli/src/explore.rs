@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gpt2::generate::rank;
 use gpt2::visible::{visible, visible_line};
 use gpt2::{Pretrained, Site};
-use patching::{Direction, Engine, Experiment, Metric, Outcome, SiteKind, Sweep, Unpatched, Which};
+use patching::{
+    Direction, Engine, Experiment, Metric, Outcome, Scale, SiteKind, Sweep, Unpatched, Which,
+};
 use tensor::Tensor;
 
 use crate::export::Provenance;
 use crate::failure::Failure;
 use crate::html::{self, Attention, Grid, Page, Prompt, Runs, Tokens, Top};
-use crate::metric::{MetricKind, NamedMetric};
+use crate::metric::{Answers, MetricKind, NamedMetric};
 use crate::output::{MAKER, Output};
-use crate::report::quoted;
 use crate::running::progress_bar;
 
 /// How many of a run's next tokens the page lists.
@@ -203,50 +204,22 @@ pub fn page(asked: &Exploration<'_>, provenance: &Provenance) -> Result<Page, Fa
 
 /// The metrics that are known once the tokens of one of them are: itself first, then the others.
 fn related(asked: &NamedMetric) -> Vec<NamedMetric> {
-    let named =
-        |kind: MetricKind, metric: Metric<'static>, a: &Option<String>, b: &Option<String>| {
-            NamedMetric {
-                kind,
-                metric,
-                a: a.clone(),
-                b: b.clone(),
-            }
-        };
-    let NamedMetric { kind, metric, a, b } = asked;
-    let mut all = vec![named(*kind, *metric, a, b)];
-    let about_a_token = |token: u32, text: &Option<String>| {
-        [
-            named(
-                MetricKind::LogitChange,
-                Metric::LogitChange { token },
-                text,
-                &None,
-            ),
-            named(
-                MetricKind::ProbChange,
-                Metric::ProbChange { token },
-                text,
-                &None,
-            ),
-        ]
+    use MetricKind::{LogitChange, LogitDiff, Normalized, ProbChange, ProbDiff};
+    let mut all = vec![asked.clone()];
+    let about_one = |answers: &Answers| {
+        let metric = asked.about(answers);
+        [LogitChange, ProbChange].map(|kind| metric.with_kind(kind))
     };
-    match asked.tokens()[..] {
-        [a_id, b_id] => {
-            let diff = Metric::LogitDiff { a: a_id, b: b_id };
-            all.push(named(MetricKind::LogitDiff, diff, a, b));
-            all.push(named(MetricKind::Normalized, diff, a, b));
-            all.push(named(
-                MetricKind::ProbDiff,
-                Metric::ProbDiff { a: a_id, b: b_id },
-                a,
-                b,
-            ));
-            all.extend(about_a_token(b_id, b));
+    match (asked.a.ids.is_empty(), asked.b.ids.is_empty()) {
+        (false, false) => {
+            all.extend([LogitDiff, Normalized, ProbDiff].map(|kind| asked.with_kind(kind)));
+            all.extend(about_one(&asked.b));
         }
-        [token] => all.extend(about_a_token(token, a)),
+        (false, true) => all.extend(about_one(&asked.a)),
         _ => {}
     }
-    let again = all.iter().skip(1).position(|other| other.kind == *kind);
+    let is_asked = |other: &NamedMetric| other.label() == asked.label();
+    let again = all.iter().skip(1).position(is_asked);
     if let Some(i) = again {
         all.remove(1 + i);
     }
@@ -277,7 +250,7 @@ impl Measured {
         let (outcome, cells) = patched_runs(asked, sweep, metrics, logits, base_run, progress);
         let mut shown = Vec::new();
         for (i, named) in metrics.iter().enumerate() {
-            let from_logits = |run: usize| named.metric.of_logits(&logits[run], &logits[0]);
+            let from_logits = |run: usize| named.metric().of_logits(&logits[run], &logits[0]);
             let outcome = match (from_logits(0), from_logits(1)) {
                 (Some(clean_metric), Some(corrupted_metric)) => Outcome {
                     clean_metric,
@@ -289,9 +262,9 @@ impl Measured {
                     ..outcome.clone()
                 },
                 // What cannot be read off the logits is swept for itself.
-                _ => sweep.run(&asked.model.model, named.metric, asked.engine, &|_| {}),
+                _ => sweep.run(&asked.model.model, named.metric(), asked.engine, &|_| {}),
             };
-            match named.shown(&outcome) {
+            match named.shown(&outcome, asked.experiment.direction()) {
                 Err(failure) if i == 0 => return Err(failure), // It was asked for by name.
                 values => shown.push(values.ok()),
             }
@@ -332,7 +305,7 @@ fn patched_runs(
     let model = &asked.model.model;
     let (clean, base) = (&unpatched[0], &unpatched[base_run]);
     let read = |logits: &[f32]| {
-        let value = |named: &NamedMetric| named.metric.of_logits(logits, clean);
+        let value = |named: &NamedMetric| named.metric().of_logits(logits, clean);
         Cell {
             values: metrics
                 .iter()
@@ -499,22 +472,25 @@ impl<'a> Table<'a> {
         base: &str,
         base_value: f32,
     ) -> html::Metric {
-        let name = |text: &Option<String>| text.as_deref().map(quoted).unwrap_or_default();
         let beside = |what: &str| [format!("below {what}"), format!("above {what}")];
         let [low, high] = match metric.kind {
+            _ if metric.scale != Scale::Value => beside(&format!("the {base} run")),
             MetricKind::LogitDiff | MetricKind::ProbDiff => {
-                [&metric.b, &metric.a].map(|text| format!("favours {}", name(text)))
+                [&metric.b, &metric.a].map(|answers| format!("favours {}", answers.in_words()))
             }
             MetricKind::LogitChange | MetricKind::ProbChange => beside("the clean run"),
             _ => beside(&format!("the {base} run")),
         };
-        let tokens: Vec<usize> = metric.tokens().iter().map(|&id| self.token(id)).collect();
+        let [high_token, low_token] = [&metric.a, &metric.b].map(|answers| {
+            let first = answers.ids.first();
+            first.map(|&id| self.token(id))
+        });
         html::Metric {
             label: metric.label(),
             low,
             high,
-            low_token: tokens.get(1).copied(),
-            high_token: tokens.first().copied(),
+            low_token,
+            high_token,
             center: metric.center().unwrap_or(base_value),
             unpatched: Runs { clean, corrupted },
         }
@@ -525,25 +501,30 @@ impl<'a> Table<'a> {
 mod tests {
     use std::collections::HashSet;
 
+    use clap::Parser as _;
+
     use super::*;
+    use crate::metric::MetricArgs;
 
     const SMITH: u32 = 4176;
     const JONES: u32 = 5437;
 
-    fn named(kind: MetricKind, metric: Metric<'static>) -> NamedMetric {
-        NamedMetric {
-            kind,
-            metric,
-            a: Some(" Smith".to_owned()),
-            b: Some(" Jones".to_owned()),
+    /// A metric as the command line has it, of prompts of five tokens.
+    fn named(arguments: &[&str]) -> NamedMetric {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            metric: MetricArgs,
         }
+        let cli = Cli::parse_from(["x"].iter().chain(arguments));
+        let tiny = Pretrained::tiny().unwrap();
+        let answers = [SMITH, JONES].map(|id| Answers::of_ids(&tiny.tokenizer, &[id]));
+        let named = cli.metric.named(&tiny, 5, answers.each_ref(), Scale::Value);
+        named.unwrap()
     }
 
     fn logit_diff() -> NamedMetric {
-        named(
-            MetricKind::LogitDiff,
-            Metric::LogitDiff { a: SMITH, b: JONES },
-        )
+        named(&[])
     }
 
     /// The page of a short pair on the tiny model.
@@ -556,7 +537,7 @@ mod tests {
         .map(|text| tiny.tokenizer.encode(text).unwrap());
         let experiment = Experiment::new(&tiny.model, clean, corrupted, direction).unwrap();
         let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
-        let outcome = sweep.run(&tiny.model, metric.metric, engine, &|_| {});
+        let outcome = sweep.run(&tiny.model, metric.metric(), engine, &|_| {});
         let asked = Exploration {
             model: &tiny,
             experiment: &experiment,
@@ -567,7 +548,7 @@ mod tests {
             stop: &AtomicBool::new(false),
         };
         let page = page(&asked, &Provenance::default()).unwrap();
-        let (values, [clean, corrupted]) = metric.shown(&outcome).unwrap();
+        let (values, [clean, corrupted]) = metric.shown(&outcome, direction).unwrap();
         assert_eq!(page.grids[0].values[0], values, "{:?}", metric.kind);
         let unpatched = &page.metrics[0].unpatched;
         assert_eq!((unpatched.clean, unpatched.corrupted), (clean, corrupted));
@@ -581,29 +562,30 @@ mod tests {
 
     #[test]
     fn the_asked_metric_comes_first_with_the_bits_that_the_sweep_has() {
-        let diff = Metric::LogitDiff { a: SMITH, b: JONES };
-        for (kind, metric, n_metrics) in [
-            (MetricKind::LogitDiff, diff, 5),
-            (MetricKind::Normalized, diff, 5),
+        for (arguments, n_metrics) in [
+            (&["--metric", "logit_diff"][..], 5),
+            (&["--metric", "normalized"], 5),
+            (&["--metric", "prob_diff"], 5),
+            (&["--as", "change"], 5),
             (
-                MetricKind::ProbDiff,
-                Metric::ProbDiff { a: SMITH, b: JONES },
+                &[
+                    "--metric",
+                    "prob_diff",
+                    "--a",
+                    " Smith",
+                    "--b",
+                    "#5437",
+                    "--b",
+                    "#257",
+                ],
                 5,
             ),
-            (MetricKind::Rank, Metric::Rank { token: JONES }, 3),
-            (
-                MetricKind::ProbChange,
-                Metric::ProbChange { token: JONES },
-                2,
-            ),
-            (MetricKind::Kl, Metric::Kl, 1),
-            (MetricKind::Loss, Metric::Loss { from: 1, to: 4 }, 1),
+            (&["--metric", "rank"], 3),
+            (&["--metric", "prob_change"], 2),
+            (&["--metric", "kl"], 1),
+            (&["--metric", "loss", "--loss-at", "1..4"], 1),
         ] {
-            let page = page_of(
-                &named(kind, metric),
-                Direction::Denoising,
-                Engine::default(),
-            );
+            let page = page_of(&named(arguments), Direction::Denoising, Engine::default());
             let labels: HashSet<&str> = page.metrics.iter().map(|m| &*m.label).collect();
             assert_eq!(labels.len(), n_metrics, "{labels:?}");
         }
@@ -637,7 +619,7 @@ mod tests {
         assert_eq!(explored.metrics.len(), 4);
         assert!(explored.grids.iter().all(|grid| grid.values.len() == 4));
         let normalized = Exploration {
-            metric: &named(MetricKind::Normalized, metric.metric),
+            metric: &named(&["--metric", "normalized"]),
             ..asked
         };
         let refused = page(&normalized, &Provenance::default());

@@ -41,7 +41,7 @@ pub struct FigureArgs {
     pub cell_values: Option<CellValues>,
 
     /// Heading of the figure, '' for none
-    #[arg(long, help_heading = HEADING, value_name = "TEXT")]
+    #[arg(long, help_heading = HEADING, value_name = "TEXT", allow_hyphen_values = true)]
     pub title: Option<String>,
 
     /// Pixels per unit of 1/96 inch, from 0.25 to 8, in PNG files

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use gpt2::Gpt2;
 use lens::attribution::Attribution;
 use lens::ioi::{Row, Table, mean_attribution, table};
-use patching::{Direction, Engine, Experiment, Metric, SiteKind, Sweep};
+use patching::{Direction, Endpoints, Engine, Experiment, Metric, Scale, SiteKind, Sweep};
 use serde::Serialize;
 use tensor::Tensor;
 use unicode_width::UnicodeWidthStr;
@@ -23,13 +23,14 @@ use crate::study::{StudyArgs, grid_of_heads};
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// No <|endoftext|> in front
-    #[arg(long, conflicts_with = "bos")]
-    no_bos: bool,
-
     /// The activation of each head to patch from a prompt into its pair: z, q, k, v or pattern
     #[arg(long, default_value_t = SiteKind::Z, value_parser = parse_site)]
     site: SiteKind,
+
+    /// How to give the sweep's numbers: the mean logit difference; its change from that of the pair; or
+    /// normalized, 0 as the pair and 1 as the prompt [default: normalized]
+    #[arg(long = "as", value_name = "SCALE", default_value_t = Scale::Normalized, hide_default_value = true)]
+    given_as: Scale,
 
     /// Leave out the sweep
     #[arg(long)]
@@ -82,7 +83,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let outputs = args.study.prepare(&[], 4 - usize::from(args.no_sweep))?;
     let studied = args.process.load(&args.model)?;
     let model = &studied.pretrained;
-    let table = table(studied.model(), &model.tokenizer, !args.no_bos)?;
+    let bos = args.model.bos_by_default(model, true)?;
+    let table = table(studied.model(), &model.tokenizer, bos)?;
     let ids: Vec<u32> = (table.rows.iter())
         .flat_map(|row| row.ids.iter().chain(&row.answers))
         .copied()
@@ -91,7 +93,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let attribution = mean_attribution(studied.model(), &table)?;
     let sweep = match args.no_sweep {
         true => None,
-        false => Some(sweep_by_head(&model.model, &table, args.site)?),
+        false => Some(sweep_by_head(
+            studied.model(),
+            &table,
+            args.site,
+            args.given_as,
+        )?),
     };
 
     let study = args.study(&studied, &table, &attribution, sweep.as_ref())?;
@@ -102,7 +109,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let report = Report {
             model: &model.name,
             processing: &studied.processing,
-            bos: !args.no_bos,
+            bos: bos.is_some(),
             prompts: table.rows.iter().map(PromptReport::from).collect(),
             mean_logit_diff: table.mean,
             study: &study,
@@ -110,7 +117,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
-    writeln!(out, "{}\n", studied.label())?;
+    let bos = args.model.bos_in_words(model, bos);
+    writeln!(out, "{}, {bos}\n", studied.label())?;
     write_table(&mut out, &table)?;
     args.write_heads(&mut out, &attribution, sweep.as_ref())?;
     outputs.show(&mut out, by_head()?)?;
@@ -134,6 +142,15 @@ impl<'a> From<&'a Row> for PromptReport<'a> {
 }
 
 impl Args {
+    /// What a title says of the scale.
+    fn scale_in_words(&self) -> &'static str {
+        match self.given_as {
+            Scale::Value => "values",
+            Scale::Change => "changes",
+            _ => "normalized",
+        }
+    }
+
     /// The logit differences, the components' shares in their mean, the heads', and the sweep.
     fn study(
         &self,
@@ -183,11 +200,15 @@ impl Args {
         ];
         if let Some(sweep) = sweep {
             let title = format!(
-                "Each head's {} patched into the prompt of the pair",
-                self.site
+                "Each head's {} patched into the prompt of the pair ({})",
+                self.site,
+                self.scale_in_words()
             );
             grids.push(Grid {
-                value_label: "0: as the pair; 1: as the prompt".to_owned(),
+                value_label: match self.given_as.is_normalized() {
+                    true => "0: as the pair; 1: as the prompt".to_owned(),
+                    false => format!("mean logit difference, {}", self.given_as),
+                },
                 center: Some(0.0),
                 ..grid_of_heads(&format!("sweep_{}", self.site), &title, sweep)
             });
@@ -220,8 +241,15 @@ impl Args {
             writeln!(
                 out,
                 "\nheads whose {}, patched from each prompt into its pair with the other name, changes most\n\
-                 (0: the logit difference stays that of the pair; 1: it becomes that of the prompt)\n{}",
+                 ({})\n{}",
                 self.site,
+                match self.given_as {
+                    Scale::Value => "the mean logit difference",
+                    Scale::Change =>
+                        "the change of the mean logit difference from that of the pair",
+                    _ =>
+                        "0: the mean logit difference stays that of the pair; 1: it becomes that of the prompt",
+                },
                 largest_heads(sweep, self.top)
             )?;
         }
@@ -254,14 +282,21 @@ fn write_table(out: &mut impl Write, table: &Table) -> io::Result<()> {
 }
 
 /// Every head's site patched, at all positions, from each prompt (clean) into its pair (corrupted),
-/// `(n_layer, n_head)`: the mean logit difference of the clean prompts' answers, on the scale on
-/// which it is 0 in the corrupted runs and 1 in the clean ones (TransformerLens's `ioi_metric`).
+/// `(n_layer, n_head)`: the mean logit difference of the clean prompts' answers, on a scale on which, if it
+/// is normalised, it is 0 in the corrupted runs and 1 in the clean ones (TransformerLens's `ioi_metric`).
 ///
-/// Weights as they are: processing changes nothing that is patched here but by rounding.
-fn sweep_by_head(model: &Gpt2, table: &Table, site: SiteKind) -> Result<Tensor, Failure> {
+/// # Errors
+/// If the scale is normalised, and the means of the unpatched runs are too close to each other.
+fn sweep_by_head(
+    model: &Gpt2,
+    table: &Table,
+    site: SiteKind,
+    scale: Scale,
+) -> Result<Tensor, Failure> {
     let heads = model.config.n_layer * model.config.n_head;
-    let (bar, progress) = progress_bar(table.rows.len(), table.rows.len() * heads);
-    let (mut sum, mut clean, mut corrupted) = (Vec::new(), 0.0, 0.0);
+    let n = table.rows.len();
+    let (bar, progress) = progress_bar(n, n * heads);
+    let (mut sum, mut clean, mut corrupted) = (vec![0.0; heads], 0.0, 0.0);
     for (i, row) in table.rows.iter().enumerate() {
         // Two and two have the same names, in exchanged roles.
         let pair = &table.rows[i ^ 1];
@@ -271,26 +306,25 @@ fn sweep_by_head(model: &Gpt2, table: &Table, site: SiteKind) -> Result<Tensor, 
             pair.ids.clone(),
             Direction::Denoising,
         )?;
-        let [a, b] = row.answers;
-        let outcome = Sweep::over(&experiment, site).run(
-            model,
-            Metric::LogitDiff { a, b },
-            Engine::default(),
-            &progress,
-        );
+        let metric = Metric::LogitDiff {
+            a: &row.answers[..1],
+            b: &row.answers[1..],
+        };
+        let sweep = Sweep::over(&experiment, site);
+        let outcome = sweep.run(model, metric, Engine::default(), &progress);
         clean += f64::from(outcome.clean_metric);
         corrupted += f64::from(outcome.corrupted_metric);
-        sum.resize(outcome.grid.values.len(), 0.0);
         for (sum, x) in sum.iter_mut().zip(&outcome.grid.values) {
             *sum += f64::from(*x);
         }
     }
     bar.finish_and_clear();
-    let normalized = sum
-        .iter()
-        .map(|x| ((x - corrupted) / (clean - corrupted)) as f32);
+    let mean = |sum: f64| (sum / n as f64) as f32;
+    let mut means: Vec<f32> = sum.into_iter().map(mean).collect();
+    let ends = Endpoints::new(Direction::Denoising, mean(clean), mean(corrupted));
+    scale.apply(&mut means, ends)?;
     let shape = [model.config.n_layer, model.config.n_head];
-    Ok(Tensor::new(&shape, normalized.collect()))
+    Ok(Tensor::new(&shape, means))
 }
 
 /// A site that has heads.
@@ -302,7 +336,8 @@ fn parse_site(text: &str) -> Result<SiteKind, String> {
         SiteKind::V,
         SiteKind::Pattern,
     ];
-    let found = by_head.into_iter().find(|site| site.to_string() == text);
-    found
-        .ok_or_else(|| format!("\"{text}\" is no activation of a head; give z, q, k, v or pattern"))
+    let found = text.parse().ok().filter(|site| by_head.contains(site));
+    found.ok_or_else(|| {
+        format!("\"{text}\" is not an activation of a head; give z, q, k, v or pattern")
+    })
 }

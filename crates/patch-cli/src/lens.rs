@@ -13,6 +13,7 @@ use tensor::Tensor;
 use crate::common::{ModelArgs, terminal_width};
 use crate::export::{AxisLabels, Draw, Form, Grid, Highlight, Study};
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{self, Prompt, largest_heads, quoted};
 use crate::study::{StudyArgs, grid_of_heads};
@@ -25,12 +26,17 @@ pub struct Args {
     text: String,
 
     /// The two tokens to compare, as logit(A) − logit(B): adds the attribution
-    #[arg(long, value_names = ["A", "B"], num_args = 2)]
+    #[arg(long, value_names = ["A", "B"], num_args = 2, allow_hyphen_values = true)]
     answers: Option<Vec<String>>,
 
-    /// The position whose next token is attributed [default: the last one]
-    #[arg(long, value_name = "N", requires = "answers")]
-    pos: Option<usize>,
+    /// The position whose next token is attributed, from 0, or from the end: -1 is the last [default: -1]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "answers",
+        allow_hyphen_values = true
+    )]
+    pos: Option<Place>,
 
     /// How many heads to name
     #[arg(long, value_name = "K", default_value_t = 8)]
@@ -134,7 +140,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     args.model.warn_of_unknown_tokens(model, &all);
 
     let lens = logit_lens(studied.model(), ids, &answers)?;
-    let pos = args.pos.unwrap_or(ids.len() - 1);
+    let pos = args.pos.unwrap_or(Place::END).of(ids.len(), "position");
+    let pos = pos.map_err(|failure| failure.at("--pos"))?;
     let compared = match (names, answers.as_slice()) {
         (Some(names), &[a, b]) => Some(Compared {
             names,
@@ -153,11 +160,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let components = || study.part(COMPONENTS..COMPONENTS + 1).figure();
     outputs.write(&study, &[&points, &heads, &components])?;
 
+    let bos = args.model.bos(model)?;
     if args.model.json {
         let report = Report {
             model: &model.name,
             processing: &studied.processing,
-            bos: args.model.bos,
+            bos: bos.is_some(),
             prompt: &prompt,
             points: &lens.labels,
             top_tokens,
@@ -168,7 +176,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
-    writeln!(out, "{}\n{}\n", prompt.row(), prompt.id_row())?;
+    writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
+    writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
     write_top_tokens(&mut out, &prompt, &lens, &top_tokens)?;
     if let Some(compared) = &compared {
         write_point_table(&mut out, &prompt, &lens, &top_tokens, compared)?;

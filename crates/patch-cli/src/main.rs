@@ -9,12 +9,14 @@ mod attention;
 mod common;
 mod completions;
 mod compose;
+mod dashes;
 mod detect;
 mod diff;
 mod explore;
 mod export;
 mod failure;
 mod figure;
+mod generate;
 mod html;
 mod input;
 mod ioi;
@@ -26,6 +28,7 @@ mod names;
 mod output;
 mod pairs;
 mod path;
+mod place;
 mod plot;
 mod predict;
 mod processing;
@@ -74,6 +77,8 @@ enum Command {
     Tokens(tokens::Args),
     /// Show what the model expects next
     Predict(predict::Args),
+    /// Let the model write on after a text
+    Generate(generate::Args),
     /// List every activation of a run by name, and save them
     Activations(activations::Args),
     /// Repeat random tokens and find the heads that notice
@@ -154,13 +159,17 @@ fn command() -> clap::Command {
 
 fn main() -> ExitCode {
     let start = Instant::now();
-    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|e| e.exit());
+    let command = command();
+    let args = dashes::texts_behind_escape(&command, std::env::args_os().collect());
+    let matches = command.get_matches_from(args);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let result = match cli.command.unwrap_or(Command::Sweep(Box::new(cli.sweep))) {
         Command::Sweep(args) => sweep::run(&args, start),
         Command::Ablate(args) => ablate::run(&args, start),
         Command::Path(args) => path::run(&args, start),
         Command::Tokens(args) => tokens::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Activations(args) => activations::run(&args),
         Command::Repeat(args) => repeat::run(&args),
         Command::Attention(args) => attention::run(&args),

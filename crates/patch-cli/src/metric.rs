@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use clap::ValueEnum;
-use gpt2::Pretrained;
-use patching::{Metric, Outcome};
+use gpt2::{Pretrained, Tokenizer};
+use patching::{Direction, Endpoints, Means, Metric, Outcome, Scale};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -14,20 +14,56 @@ use crate::report::quoted;
 #[derive(Clone, clap::Args)]
 pub struct MetricArgs {
     /// The two tokens to compare: logit(A) − logit(B) [default: ' Smith' ' Jones']
-    #[arg(long, value_names = ["A", "B"], num_args = 2)]
+    #[arg(long, value_names = ["A", "B"], num_args = 2, allow_hyphen_values = true)]
     pub logit_diff: Option<Vec<String>>,
+
+    /// A token of the set that counts positively; can be given several times. The logit of a set is the
+    /// mean of its tokens' logits, its probability the sum of their probabilities
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        conflicts_with = "logit_diff",
+        allow_hyphen_values = true
+    )]
+    pub a: Vec<String>,
+
+    /// A token of the set that counts negatively; can be given several times
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        conflicts_with = "logit_diff",
+        allow_hyphen_values = true
+    )]
+    pub b: Vec<String>,
 
     /// The number to read off the last logits
     #[arg(long, value_enum, default_value_t)]
     pub metric: MetricKind,
 
-    /// The token of the metrics about one token [default: B of --logit-diff]
-    #[arg(long, value_name = "TOKEN")]
-    pub token: Option<String>,
+    /// The token of the metrics about one answer; several are a set [default: B of --logit-diff]
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    pub token: Vec<String>,
 
     /// The positions of --metric loss, such as 3..9 [default: all that have a next token]
     #[arg(long, value_name = "FROM..TO", value_parser = parse_range)]
     pub loss_at: Option<Range<usize>>,
+
+    /// How to give the numbers: the metric's value; its change from the run that is patched; normalized,
+    /// so that the clean run is 1 and the corrupted one 0 [default: value; of path: change]
+    #[arg(long = "as", value_enum, value_name = "SCALE")]
+    pub given_as: Option<ScaleName>,
+}
+
+/// The names of the scales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum ScaleName {
+    Value,
+    Change,
+    /// Over many pairs the means are put on one scale
+    Normalized,
+    /// Over many pairs the mean of each pair on its own scale
+    NormalizedByPair,
 }
 
 /// The names of the metrics.
@@ -38,8 +74,11 @@ pub enum MetricKind {
     /// logit(A) − logit(B)
     #[default]
     LogitDiff,
-    /// logit(A) − logit(B) on a scale where the clean run is 1 and the corrupted one 0
+    /// logit(A) − logit(B) on a scale where the clean run is 1 and the corrupted one 0; over many pairs
+    /// the means are put on one scale
     Normalized,
+    /// The same, but over many pairs the mean of each pair on its own scale
+    NormalizedByPair,
     /// p(A) − p(B)
     ProbDiff,
     /// logit(TOKEN)
@@ -61,7 +100,7 @@ pub enum MetricKind {
 }
 
 impl MetricKind {
-    /// Whether it is about one token.
+    /// Whether it is about one answer.
     fn about_a_token(self) -> bool {
         use MetricKind::*;
         matches!(
@@ -70,44 +109,141 @@ impl MetricKind {
         )
     }
 
-    /// Whether it compares two tokens.
+    /// Whether it is put on the scale of the unpatched runs.
+    fn is_normalized(self) -> bool {
+        matches!(self, Self::Normalized | Self::NormalizedByPair)
+    }
+
+    /// Whether it compares two answers.
     fn about_two_tokens(self) -> bool {
         use MetricKind::*;
-        matches!(self, LogitDiff | Normalized | ProbDiff)
+        matches!(self, LogitDiff | Normalized | NormalizedByPair | ProbDiff)
     }
 }
 
+/// Tokens that count alike, each as a text too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    pub ids: Vec<u32>,
+    pub texts: Vec<String>,
+}
+
 /// A metric with the words for it.
+#[derive(Clone, Debug)]
 pub struct NamedMetric {
     pub kind: MetricKind,
-    pub metric: Metric<'static>,
-    /// The token that counts positively.
-    pub a: Option<String>,
-    /// The token that counts negatively, for a difference.
-    pub b: Option<String>,
+    /// The tokens that count positively, or that it is about.
+    pub a: Answers,
+    /// The tokens that count negatively, of a difference.
+    pub b: Answers,
+    /// The positions of a loss.
+    loss_at: Range<usize>,
+    /// How its numbers are given.
+    pub scale: Scale,
+    /// How they are over many pairs.
+    pub means: Means,
 }
 
 /// How JSON names a metric.
 #[derive(Clone, Serialize)]
 pub struct MetricReport {
     pub kind: MetricKind,
+    /// value, change, normalized or normalized change.
+    pub scale: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub a: Option<String>,
+    pub a: Option<AnswersReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub b: Option<String>,
+    pub b: Option<AnswersReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_at: Option<[usize; 2]>,
 }
 
+/// How JSON names answers: one as a text, several as a list of texts.
+#[derive(Clone, Serialize)]
+#[serde(untagged)]
+pub enum AnswersReport {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Answers {
+    /// Tokens by their ids.
+    pub fn of_ids(tokenizer: &Tokenizer, ids: &[u32]) -> Self {
+        Self {
+            ids: ids.to_vec(),
+            texts: tokenizer.tokens(ids),
+        }
+    }
+
+    /// Tokens as they are typed, which the model must know.
+    fn of_texts(model: &Pretrained, texts: &[String]) -> Result<Self, Failure> {
+        let mut ids = Vec::new();
+        for text in texts {
+            let id = model.tokenizer.to_single_token(text)?;
+            model.model.check_prompt(&[id])?;
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(Self::of_ids(&model.tokenizer, &ids))
+    }
+
+    /// The tokens in quotes; of many the first few.
+    pub fn in_words(&self) -> String {
+        const SHOWN: usize = 4;
+        let quoted: Vec<String> = self
+            .texts
+            .iter()
+            .take(SHOWN)
+            .map(|text| quoted(text))
+            .collect();
+        match self.texts.len() {
+            0 | 1 => quoted.concat(),
+            n if n <= SHOWN => format!("{{{}}}", quoted.join(", ")),
+            n => format!("{{{}, … {n} tokens}}", quoted.join(", ")),
+        }
+    }
+
+    /// How JSON names them; none if there are none.
+    pub fn report(&self) -> Option<AnswersReport> {
+        match &self.texts[..] {
+            [] => None,
+            [one] => Some(AnswersReport::One(one.clone())),
+            several => Some(AnswersReport::Several(several.to_vec())),
+        }
+    }
+}
+
 impl MetricArgs {
-    /// The metric for prompts of `n_tokens` tokens. `answers` are the two tokens to compare if none are
-    /// given.
-    pub fn named(
-        &self,
-        model: &Pretrained,
-        n_tokens: usize,
-        answers: Option<[&str; 2]>,
-    ) -> Result<NamedMetric, Failure> {
+    /// Whether the answers are given here, and not by each pair of prompts.
+    pub fn has_answers(&self) -> bool {
+        self.logit_diff.is_some() || !self.a.is_empty() || !self.b.is_empty()
+    }
+
+    /// How the numbers are given; `default` is how they are if nothing else is asked for.
+    fn scale(&self, default: Scale) -> (Scale, Means) {
+        let means = match (self.metric, self.given_as) {
+            (MetricKind::NormalizedByPair, _) | (_, Some(ScaleName::NormalizedByPair)) => {
+                Means::OfScaled
+            }
+            _ => Means::OnOneScale,
+        };
+        let scale = match self.given_as {
+            None => default,
+            Some(ScaleName::Value) => Scale::Value,
+            Some(ScaleName::Change) => Scale::Change,
+            Some(ScaleName::Normalized | ScaleName::NormalizedByPair) => Scale::Normalized,
+        };
+        let scale = match (self.metric.is_normalized(), scale) {
+            (false, scale) => scale,
+            (true, Scale::Change | Scale::NormalizedChange) => Scale::NormalizedChange,
+            (true, Scale::Value | Scale::Normalized) => Scale::Normalized,
+        };
+        (scale, means)
+    }
+
+    /// Refuses options that this metric has no use for.
+    fn check(&self) -> Result<(), Failure> {
         let kind = self.metric;
         let refuse = |given: bool, flag: &str, use_for: &str| match given {
             true => Err(Failure::Input(format!(
@@ -117,7 +253,7 @@ impl MetricArgs {
             false => Ok(()),
         };
         refuse(
-            self.token.is_some() && !kind.about_a_token(),
+            !self.token.is_empty() && !kind.about_a_token(),
             "--token",
             "the metrics about one token (logit, prob, log_prob, rank, logit_change, prob_change)",
         )?;
@@ -125,73 +261,96 @@ impl MetricArgs {
             self.loss_at.is_some() && kind != MetricKind::Loss,
             "--loss-at",
             "--metric loss",
-        )?;
-        let id = |text: &str| -> Result<u32, Failure> {
-            let id = model.tokenizer.to_single_token(text)?;
-            model.model.check_prompt(&[id])?;
-            Ok(id)
-        };
-        let pair = match (self.logit_diff.as_deref(), answers) {
-            (Some([a, b]), _) => Some([a.clone(), b.clone()]),
-            (_, answers) => answers.map(|pair| pair.map(str::to_owned)),
-        };
-        let named = |metric, a, b| NamedMetric { kind, metric, a, b };
-        if kind.about_two_tokens() {
-            let Some([a_text, b_text]) = pair else {
-                return Err(Failure::Input(
-                    "these prompts need the two tokens that the metric compares: --logit-diff ' A' ' B'"
-                        .to_owned(),
-                ));
-            };
-            let (a, b) = (id(&a_text)?, id(&b_text)?);
-            if a == b {
-                return Err(Failure::Input(format!(
-                    "--logit-diff compares {} with itself: give two tokens",
-                    quoted(&a_text)
-                )));
+        )
+    }
+
+    /// The metric for prompts of `n_tokens` tokens, on the scale `default` if no other is asked for.
+    /// `answers` are the tokens to compare if none are given.
+    pub fn named(
+        &self,
+        model: &Pretrained,
+        n_tokens: usize,
+        answers: [&Answers; 2],
+        default: Scale,
+    ) -> Result<NamedMetric, Failure> {
+        self.check()?;
+        let kind = self.metric;
+        let (scale, means) = self.scale(default);
+        let [a, b] = match (self.logit_diff.as_deref(), self.has_answers()) {
+            (Some([a, b]), _) => {
+                [a, b].map(|text| Answers::of_texts(model, std::slice::from_ref(text)))
             }
-            let metric = match kind {
-                MetricKind::ProbDiff => Metric::ProbDiff { a, b },
-                _ => Metric::LogitDiff { a, b },
-            };
-            return Ok(named(metric, Some(a_text), Some(b_text)));
+            (_, true) => [&self.a, &self.b].map(|texts| Answers::of_texts(model, texts)),
+            _ => answers.map(|answers| Ok(answers.clone())),
+        };
+        let none = NamedMetric {
+            kind,
+            a: Answers::default(),
+            b: Answers::default(),
+            loss_at: 0..0,
+            scale,
+            means,
+        };
+        if kind.about_two_tokens() {
+            let (a, b) = (a?, b?);
+            compared(&a, &b)?;
+            return Ok(NamedMetric { a, b, ..none });
         }
         if kind.about_a_token() {
-            let given = self.token.clone();
-            let Some(text) = given.or(pair.map(|[_, b]| b)) else {
-                return Err(Failure::Input(
-                    "these prompts need the token that the metric is about: --token ' Jones'"
-                        .to_owned(),
-                ));
+            let about = match self.token.is_empty() {
+                true => b?,
+                false => Answers::of_texts(model, &self.token)?,
             };
-            let token = id(&text)?;
-            let metric = match kind {
-                MetricKind::Logit => Metric::Logit { token },
-                MetricKind::Prob => Metric::Prob { token },
-                MetricKind::LogProb => Metric::LogProb { token },
-                MetricKind::Rank => Metric::Rank { token },
-                MetricKind::ProbChange => Metric::ProbChange { token },
-                _ => Metric::LogitChange { token },
-            };
-            return Ok(named(metric, Some(text), None));
+            match about.ids.len() {
+                0 => {
+                    return Err(Failure::Input(
+                        "these prompts need the token that the metric is about: --token ' Jones'"
+                            .to_owned(),
+                    ));
+                }
+                n if n > 1 && kind == MetricKind::Rank => {
+                    return Err(Failure::Input(format!(
+                        "--metric rank is of one token, and here are {n}: {}; give one with --token, or \
+                         use --metric prob or logit",
+                        about.in_words()
+                    )));
+                }
+                _ => {}
+            }
+            return Ok(NamedMetric { a: about, ..none });
         }
         if kind == MetricKind::Kl {
-            return Ok(named(Metric::Kl, None, None));
+            return Ok(none);
         }
         let last = n_tokens.saturating_sub(1);
-        let Range { start, end } = self.loss_at.clone().unwrap_or(0..last);
+        let loss_at = self.loss_at.clone().unwrap_or(0..last);
+        let Range { start, end } = loss_at;
         if start >= end || end > last {
             return Err(Failure::Input(format!(
                 "--loss-at {start}..{end}: the {n_tokens} tokens have a next token at 0..{last} (the end is \
                  not part of the range)"
             )));
         }
-        let metric = Metric::Loss {
-            from: start,
-            to: end,
-        };
-        Ok(named(metric, None, None))
+        Ok(NamedMetric { loss_at, ..none })
     }
+}
+
+/// Refuses two sides that cannot be compared.
+fn compared(a: &Answers, b: &Answers) -> Result<(), Failure> {
+    if a.ids.is_empty() || b.ids.is_empty() {
+        return Err(Failure::Input(
+            "these prompts need the tokens that the metric compares, on both sides: --logit-diff ' A' ' B'"
+                .to_owned(),
+        ));
+    }
+    let Some(both) = a.ids.iter().position(|id| b.ids.contains(id)) else {
+        return Ok(());
+    };
+    let token = quoted(&a.texts[both]);
+    Err(Failure::Input(match (a.ids.len(), b.ids.len()) {
+        (1, 1) => format!("--logit-diff compares {token} with itself: give two tokens"),
+        _ => format!("the metric would compare {token} with itself: it is on both sides"),
+    }))
 }
 
 impl MetricKind {
@@ -204,102 +363,167 @@ impl MetricKind {
 }
 
 impl NamedMetric {
-    /// The tokens that it is about.
-    pub fn tokens(&self) -> Vec<u32> {
-        match self.metric {
-            Metric::LogitDiff { a, b } | Metric::ProbDiff { a, b } => vec![a, b],
-            Metric::Logit { token }
-            | Metric::Prob { token }
-            | Metric::LogProb { token }
-            | Metric::Rank { token }
-            | Metric::LogitChange { token }
-            | Metric::ProbChange { token } => vec![token],
-            Metric::Kl | Metric::Loss { .. } | Metric::Custom(_) => vec![],
-        }
-    }
-
-    /// The metric in words and signs.
-    pub fn label(&self) -> String {
-        let quoted = |token: &Option<String>| token.as_deref().map(quoted).unwrap_or_default();
-        let (a, b) = (quoted(&self.a), quoted(&self.b));
+    /// The metric.
+    pub fn metric(&self) -> Metric<'_> {
+        use MetricKind::*;
+        let (a, b) = (&self.a.ids[..], &self.b.ids[..]);
         match self.kind {
-            MetricKind::LogitDiff => format!("logit({a}) − logit({b})"),
-            MetricKind::Normalized => {
-                format!("logit({a}) − logit({b}), clean = 1 and corrupted = 0")
-            }
-            MetricKind::ProbDiff => format!("p({a}) − p({b})"),
-            MetricKind::Logit => format!("logit({a})"),
-            MetricKind::Prob => format!("p({a})"),
-            MetricKind::LogProb => format!("ln p({a})"),
-            MetricKind::Rank => format!("rank of {a}"),
-            MetricKind::LogitChange => format!("logit({a}) − its logit in the clean run"),
-            MetricKind::ProbChange => format!("p({a}) − its probability in the clean run"),
-            MetricKind::Kl => "KL divergence from the clean run, nats".to_owned(),
-            MetricKind::Loss => match self.metric {
-                Metric::Loss { from, to } => format!("mean loss at positions {from}..{to}, nats"),
-                _ => "mean loss, nats".to_owned(),
+            LogitDiff | Normalized | NormalizedByPair => Metric::LogitDiff { a, b },
+            ProbDiff => Metric::ProbDiff { a, b },
+            Logit => Metric::Logit { tokens: a },
+            Prob => Metric::Prob { tokens: a },
+            LogProb => Metric::LogProb { tokens: a },
+            Rank => Metric::Rank { token: a[0] },
+            LogitChange => Metric::LogitChange { tokens: a },
+            ProbChange => Metric::ProbChange { tokens: a },
+            Kl => Metric::Kl,
+            Loss => Metric::Loss {
+                from: self.loss_at.start,
+                to: self.loss_at.end,
             },
         }
     }
 
+    /// The tokens that it is about.
+    pub fn tokens(&self) -> Vec<u32> {
+        [&self.a.ids[..], &self.b.ids].concat()
+    }
+
+    /// The same answers in another metric.
+    pub fn with_kind(&self, kind: MetricKind) -> Self {
+        let scale = match (kind.is_normalized(), self.scale) {
+            (true, _) => Scale::Normalized,
+            (false, Scale::Normalized | Scale::NormalizedChange) => Scale::Value,
+            (false, scale) => scale,
+        };
+        Self {
+            kind,
+            scale,
+            ..self.clone()
+        }
+    }
+
+    /// The same about other answers, on one side only.
+    pub fn about(&self, answers: &Answers) -> Self {
+        Self {
+            a: answers.clone(),
+            b: Answers::default(),
+            ..self.clone()
+        }
+    }
+
+    /// The same on another scale.
+    pub fn on_scale(&self, scale: Scale) -> Self {
+        Self {
+            scale,
+            ..self.clone()
+        }
+    }
+
+    /// The metric in words and signs, on the scale on which it is given.
+    pub fn label(&self) -> String {
+        self.label_of(&self.a.in_words(), &self.b.in_words())
+    }
+
     /// The metric in words and signs, where every pair of prompts has its own tokens.
     pub fn general_label(&self) -> String {
-        let general = Self {
-            a: self.a.as_ref().map(|_| "a".to_owned()),
-            b: self.b.as_ref().map(|_| "b".to_owned()),
-            ..*self
+        self.label_of("a", "b")
+    }
+
+    fn label_of(&self, a: &str, b: &str) -> String {
+        use MetricKind::*;
+        let metric = match self.kind {
+            LogitDiff | Normalized | NormalizedByPair => format!("logit({a}) − logit({b})"),
+            ProbDiff => format!("p({a}) − p({b})"),
+            Logit => format!("logit({a})"),
+            Prob => format!("p({a})"),
+            LogProb => format!("ln p({a})"),
+            Rank => format!("rank of {a}"),
+            LogitChange => format!("logit({a}) − its logit in the clean run"),
+            ProbChange => format!("p({a}) − its probability in the clean run"),
+            Kl => "KL divergence from the clean run, nats".to_owned(),
+            Loss => {
+                let Range { start, end } = self.loss_at;
+                format!("mean loss at positions {start}..{end}, nats")
+            }
         };
-        general.label().replace('"', "")
+        match self.scale {
+            Scale::Value => metric,
+            Scale::Change => format!("change of {metric}"),
+            Scale::Normalized => format!("{metric}, clean = 1 and corrupted = 0"),
+            Scale::NormalizedChange => format!("change of {metric}, clean = 1 and corrupted = 0"),
+        }
+    }
+
+    /// What a title says of the scale.
+    pub fn scale_in_words(&self) -> &'static str {
+        match self.scale {
+            Scale::Value => "values",
+            Scale::Change => "changes",
+            Scale::Normalized => "normalized",
+            Scale::NormalizedChange => "normalized changes",
+        }
     }
 
     /// The value that gets the middle colour, if there is one that means "no difference".
     pub fn center(&self) -> Option<f32> {
         use MetricKind::*;
-        match self.kind {
-            LogitDiff | Normalized | ProbDiff | LogitChange | ProbChange => Some(0.0),
-            _ => None,
+        let has_zero = matches!(
+            self.kind,
+            LogitDiff | Normalized | NormalizedByPair | ProbDiff | LogitChange | ProbChange
+        );
+        (has_zero || self.scale != Scale::Value).then_some(0.0)
+    }
+
+    /// The metric of the clean and of the corrupted run, as they are shown.
+    pub fn shown_unpatched(&self, ends: Endpoints) -> [f32; 2] {
+        match self.scale.is_normalized() {
+            true => [1.0, 0.0],
+            false => [ends.clean, ends.corrupted],
         }
     }
 
-    /// The values as they are shown, and those of the clean and the corrupted run.
-    pub fn shown(&self, outcome: &Outcome) -> Result<(Vec<f32>, [f32; 2]), Failure> {
-        match self.kind {
-            MetricKind::Normalized => Ok((outcome.normalized()?.values, [1.0, 0.0])),
-            _ => Ok((
-                outcome.grid.values.clone(),
-                [outcome.clean_metric, outcome.corrupted_metric],
+    /// The values of a sweep on the scale on which they are given, and those of the unpatched runs.
+    pub fn shown(
+        &self,
+        outcome: &Outcome,
+        direction: Direction,
+    ) -> Result<(Vec<f32>, [f32; 2]), Failure> {
+        let ends = outcome.ends(direction);
+        let mut values = outcome.grid.values.clone();
+        self.scale.apply(&mut values, ends)?;
+        Ok((values, self.shown_unpatched(ends)))
+    }
+
+    /// Which colour means what. `base` is the run that is patched.
+    pub fn colors(&self, base: &str) -> Option<String> {
+        let (a, b) = (self.a.in_words(), self.b.in_words());
+        match (self.scale, self.kind) {
+            (Scale::Change | Scale::NormalizedChange, _) => Some(format!(
+                "Blue: the {base} run's metric rises; red: it falls."
             )),
-        }
-    }
-
-    /// Which colour means what.
-    pub fn colors(&self) -> Option<String> {
-        let quoted = |token: &Option<String>| token.as_deref().map(quoted).unwrap_or_default();
-        let (a, b) = (quoted(&self.a), quoted(&self.b));
-        match self.kind {
-            MetricKind::LogitDiff | MetricKind::ProbDiff => Some(format!(
+            (Scale::Normalized, _) => {
+                Some("1: the patch makes the run as good as clean; 0: as corrupted.".to_owned())
+            }
+            (Scale::Value, MetricKind::LogitDiff | MetricKind::ProbDiff) => Some(format!(
                 "Blue: the patched run favours {a}; red: it favours {b}."
             )),
-            MetricKind::LogitChange | MetricKind::ProbChange => Some(format!(
+            (Scale::Value, MetricKind::LogitChange | MetricKind::ProbChange) => Some(format!(
                 "Blue: {a} is more likely than in the clean run; red: less likely."
             )),
-            MetricKind::Normalized => {
-                Some("1: the patch makes the run as good as clean; 0: it does nothing.".to_owned())
-            }
             _ => None,
         }
     }
 
     /// How JSON names it.
     pub fn report(&self) -> MetricReport {
+        let Range { start, end } = self.loss_at;
         MetricReport {
             kind: self.kind,
-            a: self.a.clone(),
-            b: self.b.clone(),
-            loss_at: match self.metric {
-                Metric::Loss { from, to } => Some([from, to]),
-                _ => None,
-            },
+            scale: self.scale.to_string(),
+            a: self.a.report(),
+            b: self.b.report(),
+            loss_at: (self.kind == MetricKind::Loss).then_some([start, end]),
         }
     }
 }

@@ -5,32 +5,44 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use gpt2::Pretrained;
 use patching::prompts::{
-    Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, average,
+    Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, Written,
+    average_on,
 };
-use patching::{Axis, Direction, Experiment};
+use patching::{Axis, Direction, Endpoints, Experiment, Means, Scale};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_width};
-use crate::export::{AxisLabels, Grid, MadeHere, Provenance, Study};
+use crate::export::{AxisLabels, Grid, Provenance, Study};
 use crate::failure::Failure;
-use crate::metric::{MetricArgs, MetricReport, NamedMetric};
+use crate::metric::{Answers, AnswersReport, MetricArgs, MetricReport, NamedMetric};
 use crate::names;
+use crate::processing::Studied;
 use crate::report::{self, Prompt, signed};
 use crate::running::EngineKind;
 
 pub const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
 const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
-pub const ANSWERS: [&str; 2] = [" Smith", " Jones"];
+const ANSWERS: [&str; 2] = [" Smith", " Jones"];
 
 /// Arguments of every subcommand that patches one prompt into another.
 #[derive(Clone, clap::Args)]
 pub struct PairArgs {
     /// Prompt whose answer is the right one [default: the pair of Michelle Jones and Michelle Smith]
-    #[arg(long, value_name = "TEXT", requires = "corrupted")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "corrupted",
+        allow_hyphen_values = true
+    )]
     pub clean: Option<String>,
 
     /// The same prompt with the fact of interest changed; it must have as many tokens
-    #[arg(long, value_name = "TEXT", requires = "clean")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "clean",
+        allow_hyphen_values = true
+    )]
     pub corrupted: Option<String>,
 
     /// denoising: clean into corrupted; noising: corrupted into clean
@@ -44,8 +56,8 @@ const HEADING: &str = "Many prompts";
 /// Arguments of every subcommand that takes the mean over many pairs.
 #[derive(Clone, clap::Args)]
 pub struct SetArgs {
-    /// Mean over the pairs of a file: JSON lines or CSV with clean, corrupted, a and b, the answers to
-    /// compare
+    /// Mean over the pairs of a file: JSON, JSON lines, CSV or TSV with clean, corrupted, and the answers a
+    /// and b (several are a set); the files of EAP-IG, MIB and auto-circuit are read as well
     #[arg(long, help_heading = HEADING, value_name = "FILE", conflicts_with_all = ["clean", "prompt_set"])]
     pub prompts: Option<PathBuf>,
 
@@ -117,9 +129,11 @@ impl SetArgs {
     }
 
     /// The pairs as text, if many are asked for.
-    fn set(&self, model: &Pretrained) -> Result<Option<PromptSet>, Failure> {
+    fn set(&self, model: &Pretrained, ids: bool) -> Result<Option<PromptSet>, Failure> {
         if let Some(path) = &self.prompts {
-            return Ok(Some(PromptSet::open(path)?));
+            let set = PromptSet::open(path, ids)?;
+            report::write_notes(&set.notes);
+            return Ok(Some(set));
         }
         let ioi = Ioi {
             count: self.count,
@@ -152,7 +166,7 @@ pub struct Pairs {
     pub many: bool,
     /// The metric in words; of a set, where each pair has its own answers, with their columns' names.
     pub label: String,
-    direction: Direction,
+    pub direction: Direction,
 }
 
 /// How JSON shows pairs.
@@ -173,8 +187,8 @@ struct PairReport<'a> {
     line: usize,
     clean: &'a Prompt,
     corrupted: &'a Prompt,
-    a: Option<&'a str>,
-    b: Option<&'a str>,
+    a: Option<AnswersReport>,
+    b: Option<AnswersReport>,
     clean_metric: f32,
     corrupted_metric: f32,
 }
@@ -235,7 +249,7 @@ impl Pairs {
     ///
     /// # Errors
     /// As [`Provenance::new`].
-    pub fn provenance(&self, model: &Pretrained, exact: bool) -> Result<Provenance, Failure> {
+    pub fn provenance(&self, studied: &Studied, exact: bool) -> Result<Provenance, Failure> {
         let mut prompts = vec![("direction".to_owned(), self.direction.to_string())];
         for pair in &self.list {
             let line = match self.list.len() {
@@ -246,15 +260,22 @@ impl Pairs {
             prompts.push((format!("corrupted{line}"), pair.corrupted.text.clone()));
         }
         let prompts: Vec<(&str, &str)> = prompts.iter().map(|(x, y)| (&**x, &**y)).collect();
-        Provenance::new(model, &prompts, exact)
+        studied.provenance(&prompts, exact)
     }
 
-    /// How JSON shows them. `unpatched` are the metrics of each pair's clean and corrupted run.
-    pub fn report(&self, unpatched: &[[f32; 2]], engine: EngineKind) -> PairsReport<'_> {
-        let mean = |run: usize| {
-            unpatched.iter().map(|pair| pair[run]).sum::<f32>() / unpatched.len() as f32
+    /// How JSON shows them. `ends` are each pair's unpatched runs; of many pairs whose means are on one
+    /// scale, each pair has its values, and the means have the scale.
+    pub fn report(&self, ends: &[Endpoints], engine: EngineKind) -> PairsReport<'_> {
+        let of_pair = |(pair, ends): (&ReadyPair, &Endpoints)| {
+            let metric = self.metric_of_pair(pair);
+            metric.shown_unpatched(*ends)
         };
-        let pairs = self.list.iter().zip(unpatched);
+        let unpatched: Vec<[f32; 2]> = self.list.iter().zip(ends).map(of_pair).collect();
+        let mean = |run: usize| match self.first().metric.scale.is_normalized() {
+            true => [1.0, 0.0][run],
+            false => unpatched.iter().map(|pair| pair[run]).sum::<f32>() / unpatched.len() as f32,
+        };
+        let pairs = self.list.iter().zip(&unpatched);
         PairsReport {
             metric: self.first().metric.report(),
             engine,
@@ -265,8 +286,8 @@ impl Pairs {
                     line: pair.pair.line,
                     clean: &pair.clean,
                     corrupted: &pair.corrupted,
-                    a: pair.metric.a.as_deref(),
-                    b: pair.metric.b.as_deref(),
+                    a: pair.metric.a.report(),
+                    b: pair.metric.b.report(),
                     clean_metric,
                     corrupted_metric,
                 })
@@ -274,25 +295,39 @@ impl Pairs {
         }
     }
 
-    /// The mean of the pairs' grids, and the lower and the upper end of its interval. `words` is what
-    /// they are called and how they are drawn.
+    /// The scale on which each pair is shown by itself: its own, but of many pairs whose means are put on
+    /// one scale no scale at all.
+    pub fn metric_of_pair(&self, pair: &ReadyPair) -> NamedMetric {
+        let metric = &pair.metric;
+        match self.many && metric.scale.is_normalized() && metric.means == Means::OnOneScale {
+            true => metric.on_scale(Scale::Value),
+            false => metric.clone(),
+        }
+    }
+
+    /// The mean of the pairs' grids, as [`Pairs::metric_of_pair`] has them, and the lower and the upper end
+    /// of its interval. `words` is what they are called and how they are drawn.
     ///
     /// # Errors
-    /// As [`average`].
+    /// As [`average_on`].
     pub fn average<'a>(
         &self,
         set: &SetArgs,
-        grids: impl Iterator<Item = &'a patching::Grid>,
+        grids: impl Iterator<Item = (&'a patching::Grid, Endpoints)>,
         mut words: Grid,
     ) -> Result<[Grid; 3], Failure> {
         let pairs = self.list.iter().zip(grids);
         let parts: Vec<Part<'_>> = pairs
-            .map(|(pair, grid)| Part::new(&pair.pair, grid))
+            .map(|(pair, (grid, ends))| Part::new(&pair.pair, grid).with_ends(ends))
             .collect();
-        let average = average(&parts, set.align(), set.bootstrap())?;
+        let first = self.first();
+        let scale = match self.metric_of_pair(first).scale == first.metric.scale {
+            true => Scale::Value, // every pair is on its scale already
+            false => first.metric.scale,
+        };
+        let average = average_on(scale, &parts, set.align(), set.bootstrap())?;
         words.axes = axes_of(&average);
-        let over = format!("Mean over {} pairs.", self.list.len());
-        words.legend.push(over);
+        words.legend.push(self.mean_in_words());
         let grid = |suffix: &str, grid: &patching::Grid| Grid {
             name: format!("{}{suffix}", words.name),
             values: grid.values.clone(),
@@ -305,16 +340,28 @@ impl Pairs {
         ])
     }
 
+    /// Over how many pairs the mean is, and how it is normalised.
+    pub fn mean_in_words(&self) -> String {
+        let n = self.list.len();
+        let metric = &self.first().metric;
+        match (metric.scale.is_normalized(), metric.means) {
+            (false, _) => format!("Mean over {n} pairs."),
+            (true, Means::OnOneScale) => format!("Means over {n} pairs, on one scale."),
+            (true, Means::OfScaled) => format!("Mean over {n} pairs, each on its own scale."),
+        }
+    }
+
     /// What is drawn, and what is exported: of one pair the same; of a set the means, and with them
     /// their intervals and every pair.
     pub fn studies(
         &self,
-        title: String,
+        title: &str,
         provenance: Provenance,
         by_pair: Vec<Grid>,
         averages: Vec<[Grid; 3]>,
     ) -> (Study, Study) {
         let first = self.first();
+        let title = format!("{title} ({})", first.metric.scale_in_words());
         let mut subtitle = match self.many {
             true => vec![format!(
                 "mean over {} pairs, the first: {}",
@@ -326,7 +373,8 @@ impl Pairs {
                 format!("corrupted: {}", first.corrupted.text),
             ],
         };
-        subtitle.push(format!("model: {}, {}", provenance.model, self.direction));
+        let model = [&[provenance.model.clone()][..], &provenance.processing].concat();
+        subtitle.push(format!("model: {}, {}", model.join(", "), self.direction));
         let study = |grids: Vec<Grid>| Study {
             provenance: provenance.clone(),
             title: title.clone(),
@@ -353,6 +401,16 @@ fn axes_of(average: &Average) -> Vec<AxisLabels> {
     axes.map(labelled).collect()
 }
 
+/// The two answers of the main job.
+///
+/// # Errors
+/// If the model's tokenizer does not have them as one token each.
+pub fn default_answers(model: &Pretrained) -> Result<[Answers; 2], Failure> {
+    let id = |text: &str| model.tokenizer.to_single_token(text);
+    let [a, b] = [id(ANSWERS[0])?, id(ANSWERS[1])?];
+    Ok([a, b].map(|id| Answers::of_ids(&model.tokenizer, &[id])))
+}
+
 /// Where the unpatched runs of a pair lie.
 pub fn unpatched_in_words(unpatched: [f32; 2]) -> String {
     let [clean, corrupted] = unpatched.map(signed);
@@ -360,23 +418,40 @@ pub fn unpatched_in_words(unpatched: [f32; 2]) -> String {
 }
 
 impl PairArgs {
-    /// All pairs, checked before any work is done.
+    /// The run that activations are taken from.
+    pub fn source_name(&self) -> &'static str {
+        match self.direction {
+            Direction::Denoising => "clean",
+            Direction::Noising => "corrupted",
+        }
+    }
+
+    /// The run that is patched.
+    pub fn base_name(&self) -> &'static str {
+        match self.direction {
+            Direction::Denoising => "corrupted",
+            Direction::Noising => "clean",
+        }
+    }
+
+    /// All pairs, checked before any work is done. Numbers are on the scale `default` if no other is asked
+    /// for.
     pub fn ready(
         &self,
         set: &SetArgs,
         metric: &MetricArgs,
-        model_args: &ModelArgs,
+        (model_args, default): (&ModelArgs, Scale),
         model: &Pretrained,
     ) -> Result<Pairs, Failure> {
-        let set = set.set(model)?;
+        let set = set.set(model, model_args.ids)?;
         let list = match &set {
-            Some(set) => self.of_set(set, metric, model_args, model)?,
-            None => vec![self.one(metric, model_args, model)?],
+            Some(set) => self.of_set(set, metric, (model_args, default), model)?,
+            None => vec![self.one(metric, (model_args, default), model)?],
         };
         let many = set.is_some();
         let first = &list[0].metric;
         Ok(Pairs {
-            label: match many && metric.logit_diff.is_none() {
+            label: match many && !metric.has_answers() {
                 true => first.general_label(),
                 false => first.label(),
             },
@@ -390,16 +465,20 @@ impl PairArgs {
         &self,
         set: &PromptSet,
         metric: &MetricArgs,
-        model_args: &ModelArgs,
+        (model_args, default): (&ModelArgs, Scale),
         model: &Pretrained,
     ) -> Result<Vec<ReadyPair>, Failure> {
-        let pairs = set.tokenize(model, model_args.bos, self.direction)?;
+        let pairs = set.tokenize(model, model_args.bos(model)?, self.direction)?;
         let ready = |(pair, texts): (Pair, &PromptPair)| {
-            let answers = Some([texts.a.as_str(), texts.b.as_str()]);
-            let named = metric.named(model, pair.experiment.n_tokens(), answers);
-            let in_line =
-                |failure: Failure| failure.at(&format!("{}, line {}", set.name, pair.line));
-            let prompt = |text: &str, ids: &[u32]| Prompt::new(&model.tokenizer, text, ids);
+            let answers = [&pair.a, &pair.b].map(|ids| Answers::of_ids(&model.tokenizer, ids));
+            let n_tokens = pair.experiment.n_tokens();
+            let named = metric.named(model, n_tokens, answers.each_ref(), default);
+            let in_line = |failure: Failure| {
+                let place = set.numbering.place(pair.line);
+                failure.at(&format!("{}, {place}", set.name))
+            };
+            let prompt =
+                |text: &Written, ids: &[u32]| Prompt::new(&model.tokenizer, &text.words(), ids);
             Ok(ReadyPair {
                 clean: prompt(&texts.clean, pair.experiment.clean()),
                 corrupted: prompt(&texts.corrupted, pair.experiment.corrupted()),
@@ -413,27 +492,26 @@ impl PairArgs {
     fn one(
         &self,
         metric: &MetricArgs,
-        model_args: &ModelArgs,
+        (model_args, default): (&ModelArgs, Scale),
         model: &Pretrained,
     ) -> Result<ReadyPair, Failure> {
-        let answers = self.clean.is_none().then_some(ANSWERS);
+        // The answers of the main job are those of its prompts.
+        let answers = match self.clean.is_none() && !metric.has_answers() {
+            true => default_answers(model)?,
+            false => [Answers::default(), Answers::default()],
+        };
         let (clean, corrupted) = self.prompts(model_args, model)?;
-        let metric = metric.named(model, clean.ids.len(), answers)?;
+        let metric = metric.named(model, clean.ids.len(), answers.each_ref(), default)?;
         let [clean_ids, corrupted_ids] = [&clean, &corrupted].map(|prompt| prompt.ids.clone());
         let experiment = Experiment::new(&model.model, clean_ids, corrupted_ids, self.direction)?;
-        // The average only needs to know which pair it is.
-        let [a, b] = match metric.tokens()[..] {
-            [a, b] => [a, b],
-            _ => [0, 0],
-        };
         Ok(ReadyPair {
             clean,
             corrupted,
             pair: Pair {
                 line: 1,
                 experiment,
-                a,
-                b,
+                a: metric.a.ids.clone(),
+                b: metric.b.ids.clone(),
             },
             metric,
         })
@@ -449,6 +527,12 @@ impl PairArgs {
             let prompt = model_args.prompt(model, text);
             prompt.map_err(|failure| failure.at(&format!("the {which} prompt")))
         };
+        if model_args.ids && self.clean.is_none() {
+            return Err(Failure::Input(
+                "--ids: give both prompts as token ids, --clean '464 3290' --corrupted '464 3797'"
+                    .to_owned(),
+            ));
+        }
         let clean = prompt("clean", self.clean.as_deref().unwrap_or(CLEAN))?;
         let corrupted = prompt("corrupted", self.corrupted.as_deref().unwrap_or(CORRUPTED))?;
         if clean.ids.len() != corrupted.ids.len() {

@@ -2,21 +2,22 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Instant;
 
 use clap::ValueEnum;
 use patching::path::{HeadInput, PathPatching, Receivers};
-use patching::{Direction, Head, Watch, normalized_unit};
+use patching::{Direction, Endpoints, Head, Scale, Watch};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
 use crate::export::{AxisLabels, Draw, ExportArgs, Grid, Provenance, Study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
-use crate::metric::{MetricArgs, MetricKind};
+use crate::metric::{MetricArgs, NamedMetric};
 use crate::output::Output;
 use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, unpatched_in_words};
+use crate::place::Place;
+use crate::processing::ProcessArgs;
 use crate::render::write_figure;
 use crate::report;
 use crate::running::{EngineArgs, Interrupt, progress_bar};
@@ -25,32 +26,33 @@ const EXAMPLES: &str = "\
 Examples:
   patch-cli path --to logits
   patch-cli path --to v --receivers 8.1,9.1 --pos end --out values.svg
-  patch-cli path --prompt-set ioi --count 20 --through-mlps";
+  patch-cli path --prompt-set ioi --count 20 --freeze-mlps";
 
 /// Arguments of `path`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// What of each head is the other run's
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     from: Sent,
 
     /// Who hears it: the logits, or the queries, keys or values of --receivers
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     to: Reader,
 
     /// Heads that hear it, such as 8.6,8.10
     #[arg(long, value_name = "LAYER.HEAD,…", value_delimiter = ',')]
     receivers: Vec<Head>,
 
-    /// The one position at which each head's z is the other run's: a number, or end for the last
-    /// [default: all]
-    #[arg(long, value_name = "N|end")]
-    pos: Option<Position>,
+    /// The one position at which each head's z is the other run's: a number from 0, or from the end (-1,
+    /// or end, is the last) [default: all]
+    #[arg(long, value_name = "N|end", allow_hyphen_values = true)]
+    pos: Option<Place>,
 
-    /// Let MLPs on the way hear it and pass it on, as the paper has it, instead of freezing them
+    /// Freeze the MLPs on the way, so that only the direct way along the residual stream is left, instead of
+    /// letting them hear the sender and pass it on, as the paper has it
     #[arg(long)]
-    through_mlps: bool,
+    freeze_mlps: bool,
 
     #[command(flatten)]
     pair: PairArgs,
@@ -80,6 +82,9 @@ pub struct Args {
 
     #[command(flatten)]
     model: ModelArgs,
+
+    #[command(flatten)]
+    process: ProcessArgs,
 }
 
 /// What a sender's change can be.
@@ -105,34 +110,16 @@ enum Reader {
     V,
 }
 
-/// A position in prompts of any length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Position {
-    At(usize),
-    End,
-}
-
-impl FromStr for Position {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match (text, text.parse()) {
-            ("end", _) => Ok(Self::End),
-            (_, Ok(pos)) => Ok(Self::At(pos)),
-            _ => Err("give the number of a position, from 0, or end".to_owned()),
-        }
-    }
-}
-
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
+    processing: &'a [&'static str],
     bos: bool,
     direction: String,
     from: Sent,
     to: Reader,
     receivers: Vec<String>,
-    /// A number, "end", or null for all.
+    /// A number, "end", "-2" and so on from the end, or null for all.
     pos: Option<serde_json::Value>,
     through_mlps: bool,
     #[serde(flatten)]
@@ -153,10 +140,24 @@ struct Seconds {
 
 /// What path patching of one pair came to.
 struct Done {
-    /// How far each sender moves the metric from the base's.
-    changes: patching::Grid,
-    /// The metric of the clean and of the corrupted run.
-    unpatched: [f32; 2],
+    /// The numbers of all senders, as they are shown.
+    grid: patching::Grid,
+    /// The metric of the unpatched runs.
+    ends: Endpoints,
+}
+
+impl Done {
+    fn of(
+        pairs: &Pairs,
+        pair: &ReadyPair,
+        outcome: patching::path::Outcome,
+    ) -> Result<Self, Failure> {
+        let ends = outcome.ends(pairs.direction);
+        let mut grid = outcome.grid;
+        let scale = pairs.metric_of_pair(pair).scale;
+        scale.apply(&mut grid.values, ends)?;
+        Ok(Self { grid, ends })
+    }
 }
 
 /// Patches the paths, prints what came out and draws the picture.
@@ -164,24 +165,23 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let output = Output::picture(&args.out)?;
     let options = args.figure.options()?;
     let receivers = args.receivers()?;
-    let model = args.model.load()?;
-    let pairs = args
-        .pair
-        .ready(&args.set, &args.metric, &args.model, &model)?;
+    let studied = args.process.load(&args.model)?;
+    let model = &studied.pretrained;
+    let asked = (&args.model, Scale::Change);
+    let pairs = args.pair.ready(&args.set, &args.metric, asked, model)?;
     let exports = args.export.prepare(pairs.n_grids(1))?;
-    args.model.warn_of_unknown_tokens(&model, &pairs.ids());
-    let paths = |pair: &ReadyPair| PathPatching {
-        receivers: receivers.clone(),
-        pos: args.pos.map(|pos| match pos {
-            Position::At(pos) => pos,
-            Position::End => pair.experiment().n_tokens() - 1,
-        }),
-        through_mlps: args.through_mlps,
-    };
+    args.model.warn_of_unknown_tokens(model, &pairs.ids());
+    let mut paths = Vec::new();
     for pair in &pairs.list {
-        paths(pair).check(&model.model, pair.experiment())?;
+        let of_pair = PathPatching {
+            receivers: receivers.clone(),
+            pos: args.position(pair)?,
+            through_mlps: !args.freeze_mlps,
+        };
+        of_pair.check(&model.model, pair.experiment())?;
+        paths.push(of_pair);
     }
-    let provenance = pairs.provenance(&model, args.export.is_wanted())?;
+    let provenance = pairs.provenance(&studied, args.export.is_wanted())?;
     let load = start.elapsed().as_secs_f64();
 
     let before = Instant::now();
@@ -194,13 +194,13 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         stop: interrupt.flag(),
     };
     let mut done = Vec::new();
-    for pair in &pairs.list {
-        let (metric, engine) = (pair.metric.metric, args.engine.engine());
-        let outcome = paths(pair).run(&model.model, pair.experiment(), metric, engine, watch)?;
+    for (pair, paths) in pairs.list.iter().zip(&paths) {
+        let (metric, engine) = (pair.metric.metric(), args.engine.engine());
+        let outcome = paths.run(&model.model, pair.experiment(), metric, engine, watch)?;
         if !outcome.complete {
             return Err(Failure::Stopped("stopped: nothing was written".to_owned()));
         }
-        done.push(args.changes(pair, outcome)?);
+        done.push(Done::of(&pairs, pair, outcome)?);
     }
     bar.finish_and_clear();
     let path_seconds = before.elapsed().as_secs_f64();
@@ -210,21 +210,24 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     exports.write(&exported)?;
     write_picture(&figure, &options, &output, &shown.provenance)?;
 
-    let unpatched: Vec<[f32; 2]> = done.iter().map(|done| done.unpatched).collect();
-    let pairs_report = pairs.report(&unpatched, args.engine.engine);
+    let ends: Vec<Endpoints> = done.iter().map(|done| done.ends).collect();
+    let pairs_report = pairs.report(&ends, args.engine.engine);
+    let bos = args.model.bos(model)?;
     if args.model.json {
         let report = Report {
             model: &model.name,
-            bos: args.model.bos,
+            processing: &studied.processing,
+            bos: bos.is_some(),
             direction: args.pair.direction.to_string(),
             from: args.from,
             to: args.to,
             receivers: args.receivers.iter().map(Head::to_string).collect(),
             pos: args.pos.map(|pos| match pos {
-                Position::At(pos) => pos.into(),
-                Position::End => "end".into(),
+                Place::END => "end".into(),
+                Place::FromStart(pos) => pos.into(),
+                Place::FromEnd(_) => pos.to_string().into(),
             }),
-            through_mlps: args.through_mlps,
+            through_mlps: !args.freeze_mlps,
             pairs: pairs_report,
             seconds: Seconds {
                 load,
@@ -242,9 +245,13 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         writeln!(out, "{n_pairs} pairs, the first of which is")?;
     }
     let (clean, corrupted) = (pairs.first().clean.row(), pairs.first().corrupted.row());
-    writeln!(out, "clean      {clean}\ncorrupted  {corrupted}\n")?;
+    writeln!(out, "clean      {clean}\ncorrupted  {corrupted}")?;
+    writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
     writeln!(out, "path       {}, {}", args.path(), args.pair.direction)?;
     writeln!(out, "metric     {}", pairs.label)?;
+    if pairs.many {
+        writeln!(out, "           {}", pairs.mean_in_words())?;
+    }
     writeln!(out, "clean      {:+.4}", pairs_report.clean_metric)?;
     writeln!(out, "corrupted  {:+.4}\n", pairs_report.corrupted_metric)?;
     let in_terminal = options.applied(&figure.without_subtitle());
@@ -254,13 +261,13 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         _ => None,
     };
     let n_head = model.model.config.n_head;
-    write_strongest(
-        &mut out,
-        &shown.grids[0].values,
+    let strongest = Strongest {
+        values: &shown.grids[0].values,
+        unmoved: unmoved(&pairs, &ends),
         intervals,
         n_head,
-        args.top,
-    )?;
+    };
+    strongest.write(&mut out, args.top)?;
     let each = match pairs.many {
         true => format!(" for each of {n_pairs} pairs"),
         false => String::new(),
@@ -294,39 +301,18 @@ impl Args {
         Ok(Receivers::Heads(input, self.receivers.clone()))
     }
 
-    /// How far each sender moves the metric of one pair; of the normalised metric, as a share of what
-    /// lies between the clean and the corrupted run.
-    fn changes(&self, pair: &ReadyPair, outcome: patching::path::Outcome) -> Result<Done, Failure> {
-        let (clean, corrupted) = (outcome.clean_metric, outcome.corrupted_metric);
-        let base = match self.pair.direction {
-            Direction::Denoising => corrupted,
-            Direction::Noising => clean,
-        };
-        let mut changes = outcome.grid;
-        for value in &mut changes.values {
-            *value -= base;
-        }
-        if pair.metric.kind != MetricKind::Normalized {
-            return Ok(Done {
-                changes,
-                unpatched: [clean, corrupted],
-            });
-        }
-        let unit = normalized_unit(clean, corrupted)?;
-        for value in &mut changes.values {
-            *value /= unit;
-        }
-        Ok(Done {
-            changes,
-            unpatched: [1.0, 0.0],
-        })
+    /// The one position of the senders in the prompts of a pair.
+    fn position(&self, pair: &ReadyPair) -> Result<Option<usize>, Failure> {
+        let of_pair = |pos: Place| pos.of(pair.experiment().n_tokens(), "position");
+        let position = self.pos.map(of_pair).transpose();
+        position.map_err(|failure| failure.at("--pos"))
     }
 
     /// From where to where, and how.
     fn path(&self) -> String {
         let at = match self.pos {
-            Some(Position::At(pos)) => format!(" at position {pos}"),
-            Some(Position::End) => " at the last position".to_owned(),
+            Some(Place::END) => " at the last position".to_owned(),
+            Some(pos) => format!(" at position {pos}"),
             None => String::new(),
         };
         let heads: Vec<String> = self.receivers.iter().map(Head::to_string).collect();
@@ -336,9 +322,9 @@ impl Args {
             Reader::K => format!("the keys of {}", heads.join(", ")),
             Reader::V => format!("the values of {}", heads.join(", ")),
         };
-        let through = match self.through_mlps {
-            true => "through MLPs",
-            false => "MLPs frozen",
+        let through = match self.freeze_mlps {
+            true => "MLPs frozen",
+            false => "through MLPs",
         };
         format!("z of each head{at} to {to}, {through}")
     }
@@ -350,79 +336,101 @@ impl Args {
         done: &[Done],
         provenance: Provenance,
     ) -> Result<(Study, Study), Failure> {
-        let base = match self.pair.direction {
-            Direction::Denoising => "corrupted",
-            Direction::Noising => "clean",
-        };
+        let base = self.pair.base_name();
         let name = match self.to {
             Reader::Logits => "z_to_logits",
             Reader::Q => "z_to_q",
             Reader::K => "z_to_k",
             Reader::V => "z_to_v",
         };
-        let colors = format!("Blue: along this path the {base} run's metric rises; red: it falls.");
-        let words = |name: String, label: &str| Grid {
+        let along = |metric: &NamedMetric| match metric.scale {
+            Scale::Change | Scale::NormalizedChange => Some(format!(
+                "Blue: along this path the {base} run's metric rises; red: it falls."
+            )),
+            _ => metric.colors(base),
+        };
+        let words = |name: String, label: String, metric: &NamedMetric| Grid {
             name,
-            value_label: format!("change of {label}"),
-            center: Some(0.0),
-            legend: vec![colors.clone()],
+            value_label: label,
+            center: metric.center(),
+            legend: along(metric).into_iter().collect(),
             ..Grid::default()
         };
         let of_pair = |(pair, done): (&ReadyPair, &Done)| {
-            let places = &done.changes.places;
-            let words = words(pairs.name_of_grid(name, pair), &pair.metric.label());
+            let places = &done.grid.places;
+            let metric = pairs.metric_of_pair(pair);
+            let unpatched = unpatched_in_words(metric.shown_unpatched(done.ends));
+            let words = words(pairs.name_of_grid(name, pair), metric.label(), &metric);
             Grid {
                 axes: vec![
                     AxisLabels::indices("layer", places[0].len()),
                     AxisLabels::indices("head", places[1].len()),
                 ],
-                values: done.changes.values.clone(),
-                legend: [words.legend, vec![unpatched_in_words(done.unpatched)]].concat(),
+                values: done.grid.values.clone(),
+                legend: [words.legend, vec![unpatched]].concat(),
                 ..words
             }
         };
         let by_pair = pairs.list.iter().zip(done).map(of_pair).collect();
         let mut averages = Vec::new();
         if pairs.many {
-            let changes = done.iter().map(|done| &done.changes);
-            let words = words(name.to_owned(), &pairs.label);
-            averages.push(pairs.average(&self.set, changes, words)?);
+            let grids = done.iter().map(|done| (&done.grid, done.ends));
+            let metric = &pairs.first().metric;
+            let words = words(name.to_owned(), pairs.label.clone(), metric);
+            averages.push(pairs.average(&self.set, grids, words)?);
         }
         let title = format!("Path patching: {}", self.path());
-        Ok(pairs.studies(title, provenance, by_pair, averages))
+        Ok(pairs.studies(&title, provenance, by_pair, averages))
     }
 }
 
-/// The senders with the largest changes, those with none left out; of many pairs with the interval of
-/// 95 %.
-fn write_strongest(
-    out: &mut impl Write,
-    changes: &[f32],
-    intervals: Option<[&[f32]; 2]>,
+/// What a sender that changes nothing comes to, on the scale of the means.
+fn unmoved(pairs: &Pairs, ends: &[Endpoints]) -> f32 {
+    let mean = ends.iter().map(|ends| ends.base).sum::<f32>() / ends.len() as f32;
+    match (pairs.first().metric.scale, pairs.direction) {
+        (Scale::Value, _) => mean,
+        (Scale::Normalized, Direction::Noising) => 1.0,
+        _ => 0.0,
+    }
+}
+
+/// The senders that move the metric most.
+struct Strongest<'a> {
+    /// The numbers of all senders.
+    values: &'a [f32],
+    /// That of a sender that changes nothing.
+    unmoved: f32,
+    /// Of many pairs the ends of the interval of 95 %.
+    intervals: Option<[&'a [f32]; 2]>,
     n_head: usize,
-    top: usize,
-) -> io::Result<()> {
-    let mut order: Vec<usize> = (0..changes.len()).filter(|&i| changes[i] != 0.0).collect();
-    order.sort_by(|&i, &j| changes[j].abs().total_cmp(&changes[i].abs()));
-    order.truncate(top);
-    if order.is_empty() {
-        return Ok(());
-    }
-    let columns = match intervals {
-        Some(_) => "  head     change   95 % interval",
-        None => "  head     change",
-    };
-    writeln!(out, "\nstrongest senders\n{columns}")?;
-    for i in order {
-        let head = Head {
-            layer: i / n_head,
-            head: i % n_head,
-        };
-        write!(out, "{head:>6}  {:>+9.4}", changes[i])?;
-        match intervals {
-            Some([low, high]) => writeln!(out, "   {:+.4} to {:+.4}", low[i], high[i])?,
-            None => writeln!(out)?,
+}
+
+impl Strongest<'_> {
+    fn write(&self, out: &mut impl Write, top: usize) -> io::Result<()> {
+        let moved = |&i: &usize| self.values[i] != self.unmoved;
+        let distance = |i: usize| (self.values[i] - self.unmoved).abs();
+        let mut order: Vec<usize> = (0..self.values.len()).filter(moved).collect();
+        order.sort_by(|&i, &j| distance(j).total_cmp(&distance(i)));
+        order.truncate(top);
+        if order.is_empty() {
+            return Ok(());
         }
+        let columns = match self.intervals {
+            Some(_) => "  head     number   95 % interval",
+            None => "  head     number",
+        };
+        writeln!(out, "\nstrongest senders\n{columns}")?;
+        for i in order {
+            let head = Head {
+                layer: i / self.n_head,
+                head: i % self.n_head,
+            };
+            write!(out, "{head:>6}  {:>+9.4}", self.values[i])?;
+            match self.intervals {
+                Some([low, high]) => writeln!(out, "   {:+.4} to {:+.4}", low[i], high[i])?,
+                None => writeln!(out)?,
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::names::nearest;
 use crate::output::Output;
+use crate::place::Place;
 use crate::render::write_figure;
 
 /// Arguments of `plot`.
@@ -45,9 +46,9 @@ pub struct Part {
     #[arg(long, value_name = "NAME")]
     grid: Option<String>,
 
-    /// Only one index along an axis, such as layer=3; may be repeated
+    /// Only one index along an axis, such as layer=3, or layer=-1 for the last; may be repeated
     #[arg(long, value_name = "AXIS=INDEX", value_parser = parse_selection)]
-    select: Vec<(String, usize)>,
+    select: Vec<(String, Place)>,
 }
 
 /// Reads the file and draws it.
@@ -91,20 +92,33 @@ impl Part {
                 )));
             }
         }
-        for (axis, index) in &self.select {
-            let parts = study.grids.iter().map(|grid| grid.select(axis, *index));
-            study.grids = parts.collect::<Result<Vec<Grid>, grids::Error>>()?;
-            study.subtitle.push(format!("{axis} {index}"));
+        for (axis, place) in &self.select {
+            let part = |grid: &Grid| {
+                let found = grid.axes.iter().find(|found| found.name == *axis);
+                let index = match found {
+                    Some(found) => place.of(found.labels.len(), axis)?,
+                    None => 0, // which the grid refuses with its axes
+                };
+                Ok(grid.select(axis, index)?)
+            };
+            study.grids = study
+                .grids
+                .iter()
+                .map(part)
+                .collect::<Result<_, Failure>>()?;
+            study.subtitle.push(format!("{axis} {place}"));
         }
         Ok(study)
     }
 }
 
-fn parse_selection(text: &str) -> Result<(String, usize), String> {
+fn parse_selection(text: &str) -> Result<(String, Place), String> {
     let (axis, index) = text
         .split_once('=')
         .ok_or("write an axis and an index, such as layer=3")?;
-    let number = index.trim().parse();
-    let number = number.map_err(|_| format!("{index:?} is no index: write a number from 0"))?;
-    Ok((axis.trim().to_owned(), number))
+    let place = index.trim().parse();
+    let place = place.map_err(|_| {
+        format!("{index:?} is not an index: write a number from 0, or -1 for the last")
+    })?;
+    Ok((axis.trim().to_owned(), place))
 }

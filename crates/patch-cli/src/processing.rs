@@ -1,11 +1,11 @@
 //! The options that rewrite a model's weights before a study looks at it ([`lens::processing`]).
 
 use clap::ValueEnum;
-use gpt2::Pretrained;
-use lens::ProcessedModel;
+use gpt2::{Gpt2, Pretrained};
 use lens::processing::{Flags, process};
 
 use crate::common::ModelArgs;
+use crate::export::{MadeHere, Provenance};
 use crate::failure::Failure;
 
 /// The heading of these options in the help.
@@ -73,10 +73,12 @@ impl ProcessArgs {
 
     /// Loads the model, and takes the steps that were asked for.
     pub fn load(&self, args: &ModelArgs) -> Result<Studied, Failure> {
-        let pretrained = args.load()?;
+        let mut pretrained = args.load()?;
         let flags = self.flags();
+        if flags != Flags::NONE {
+            pretrained.model = process(&pretrained.model, flags);
+        }
         Ok(Studied {
-            processed: (flags != Flags::NONE).then(|| process(&pretrained.model, flags)),
             processing: names(flags),
             pretrained,
         })
@@ -102,21 +104,28 @@ fn names(flags: Flags) -> Vec<&'static str> {
 
 /// A model that a study looks at.
 pub struct Studied {
-    /// The model as it was loaded.
+    /// The model, with processed weights if any step was asked for.
     pub pretrained: Pretrained,
-    /// The same with processed weights, if any step was asked for.
-    processed: Option<ProcessedModel>,
     /// The steps that were taken.
     pub processing: Vec<&'static str>,
 }
 
 impl Studied {
     /// What is looked at.
-    pub fn model(&self) -> lens::Model<'_> {
-        match &self.processed {
-            Some(processed) => processed.into(),
-            None => (&self.pretrained.model).into(),
-        }
+    pub fn model(&self) -> &Gpt2 {
+        &self.pretrained.model
+    }
+
+    /// What made numbers of this model and these prompts, given as pairs of name and text.
+    ///
+    /// # Errors
+    /// As [`MadeHere::new`].
+    pub fn provenance(&self, prompts: &[(&str, &str)], exact: bool) -> Result<Provenance, Failure> {
+        let processing = self.processing.iter().map(|step| (*step).to_owned());
+        Ok(Provenance {
+            processing: processing.collect(),
+            ..Provenance::new(&self.pretrained, prompts, exact)?
+        })
     }
 
     /// Its name, and what was done to its weights.

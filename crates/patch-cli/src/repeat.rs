@@ -36,10 +36,6 @@ pub struct Args {
     #[arg(long, value_enum)]
     vocab: Option<Vocab>,
 
-    /// No <|endoftext|> in front
-    #[arg(long, conflicts_with = "bos")]
-    no_bos: bool,
-
     /// Also replace each MLP's output at each position of the second copy by that of the first, and
     /// measure how much worse the second copy is predicted (of the first sequence; 20 s for GPT-2
     /// small)
@@ -103,12 +99,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         CURVE + 1 + usize::from(with_transplant),
     )?;
     let studied = args.process.load(&args.model)?;
+    let bos = args.model.bos_by_default(&studied.pretrained, true)?;
     let (candidates, vocab) = Vocab::tokens(args.vocab, &studied.pretrained)?;
     let prompts = RepeatedTokens::draw(
         studied.model(),
         &candidates,
         args.seq_len,
-        !args.no_bos,
+        bos,
         args.batch as usize,
         args.seed,
     )?;
@@ -117,7 +114,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let repeat = repeat_study(studied.model(), &prompts)?;
     let transplant = match with_transplant {
         true => {
-            let cells = studied.model().gpt2.config.n_layer * args.seq_len;
+            let cells = studied.model().config.n_layer * args.seq_len;
             let (bar, progress) = progress_bar(1, cells);
             let grid = mlp_transplant(studied.model(), &prompts[0], &progress);
             bar.finish_and_clear();
@@ -136,7 +133,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let report = Report {
             model: &studied.pretrained.name,
             processing: &studied.processing,
-            bos: !args.no_bos,
+            bos: bos.is_some(),
             seq_len: args.seq_len,
             seed: args.seed,
             vocab: &vocab,
@@ -148,7 +145,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return report::print_json(&report);
     }
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
-    args.write_words(&mut out, &studied, &vocab, &repeat, transplant.as_ref())?;
+    let words = args.model.bos_in_words(&studied.pretrained, bos);
+    let drawn = format!("twice over, {words}\ndrawn from {vocab}");
+    args.write_words(&mut out, &studied, &drawn, &repeat, transplant.as_ref())?;
     outputs.show(&mut out, study.part(0..1).figure()?)?;
     outputs.say(&mut out)?;
     Ok(())
@@ -238,19 +237,14 @@ impl Args {
         &self,
         out: &mut impl Write,
         studied: &Studied,
-        vocab: &str,
+        drawn: &str,
         study: &RepeatStudy,
         transplant: Option<&Tensor>,
     ) -> io::Result<()> {
         let s = if self.batch == 1 { "" } else { "s" };
-        let bos = match self.no_bos {
-            true => "nothing",
-            false => "<|endoftext|>",
-        };
         writeln!(
             out,
-            "{}: {} sequence{s} of {} random tokens (seed {}), twice over, {bos} in front\n\
-             drawn from {vocab}\n",
+            "{}: {} sequence{s} of {} random tokens (seed {}), {drawn}\n",
             studied.label(),
             self.batch,
             self.seq_len,

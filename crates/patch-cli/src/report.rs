@@ -14,6 +14,13 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::failure::Failure;
 
+/// What a user should know of a file that was read.
+pub fn write_notes(notes: &[String]) {
+    for note in notes {
+        anstream::eprintln!("note: {note}");
+    }
+}
+
 /// Prints what `--json` asks for: one line of JSON on stdout.
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let mut out = io::stdout().lock();

@@ -1,6 +1,5 @@
 //! The arguments that say which activations are patched or ablated, and along which axes.
 
-use std::ops::Range;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValue, TypedValueParser};
@@ -10,8 +9,8 @@ use patching::{Axis, Error, Experiment, Head, SiteKind, Subset, Sweep};
 
 use crate::export::AxisLabels;
 use crate::failure::Failure;
-use crate::metric::parse_range;
 use crate::names::parsed;
+use crate::place::Span;
 
 /// Arguments of every subcommand that sweeps over activations.
 #[derive(Clone, clap::Args)]
@@ -19,7 +18,7 @@ pub struct SelectionArgs {
     /// The activation: resid_pre, resid_mid, resid_post, attn_out or mlp_out over layer × position; z,
     /// q, k, v or pattern over layer × head; heads: all five of these; blocks: resid_pre, attn_out and
     /// mlp_out [default: resid_post; of ablate: z]
-    #[arg(long, value_name = "SITE", value_parser = sites(), hide_possible_values = true)]
+    #[arg(long, value_name = "SITE", value_parser = sites(), hide_possible_values = true, ignore_case = true)]
     pub site: Option<Sites>,
 
     /// Heads position by position: layer × position × head (of pattern: layer × head × destination)
@@ -34,15 +33,27 @@ pub struct SelectionArgs {
     #[arg(long, conflicts_with_all = ["by_pos", "by_dest"])]
     pub by_dest_src: bool,
 
-    /// Only these layers, such as 5..8 (ends before 8), 5..=7 or 0,3,11
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_numbers)]
-    pub layers: Option<Vec<Range<usize>>>,
+    /// Only these layers, such as 5..8 (ends before 8), 5..=7 or 0,3,11; from the end -1 (the last) or
+    /// -3.. (the last three)
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        allow_hyphen_values = true
+    )]
+    pub layers: Option<Vec<Span>>,
 
-    /// Only these positions, by number or by token: 1,10 or 3..6 or ' Jones'
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    /// Only these positions, by number or by token: 1,10 or 3..6 or ' Jones'; from the end -1 (or end, the
+    /// last) or -3..
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        allow_hyphen_values = true
+    )]
     pub positions: Option<Vec<String>>,
 
-    /// Only these heads, as layer.head: 9.9,10.0
+    /// Only these heads, as layer.head: 9.9,10.0 (or L9H9, a9.h9)
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub heads: Option<Vec<Head>>,
 }
@@ -70,7 +81,7 @@ impl FromStr for Sites {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
+        match text.to_ascii_lowercase().as_str() {
             "heads" => Ok(Self::Heads),
             "blocks" => Ok(Self::Blocks),
             _ => text
@@ -133,12 +144,8 @@ impl SelectionArgs {
         tokenizer: &Tokenizer,
         experiment: &'a Experiment,
     ) -> Result<Vec<Sweep<'a>>, Failure> {
-        let layers = self
-            .layers
-            .as_ref()
-            .map(|ranges| ranges.iter().cloned().flatten().collect());
         let subset = Subset {
-            layers,
+            layers: self.layers(model)?,
             positions: self.positions(tokenizer, experiment)?,
             heads: self.heads.clone(),
         };
@@ -162,6 +169,19 @@ impl SelectionArgs {
         self.kinds().into_iter().map(of_kind).collect()
     }
 
+    /// The layers that were asked for.
+    fn layers(&self, model: &gpt2::Gpt2) -> Result<Option<Vec<usize>>, Failure> {
+        let Some(spans) = &self.layers else {
+            return Ok(None);
+        };
+        let mut layers = Vec::new();
+        for span in spans {
+            let range = span.of(model.config.n_layer, "layer");
+            layers.extend(range.map_err(|failure| failure.at("--layers"))?);
+        }
+        Ok(Some(layers))
+    }
+
     /// The positions that were asked for; a token means every place where one of the prompts has it.
     fn positions(
         &self,
@@ -174,8 +194,9 @@ impl SelectionArgs {
         let prompts = [experiment.clean(), experiment.corrupted()].map(|ids| tokenizer.tokens(ids));
         let mut positions = Vec::new();
         for asked in asked {
-            if let Ok(range) = parse_numbers(asked) {
-                positions.extend(range);
+            if let Ok(span) = asked.parse::<Span>() {
+                let range = span.of(experiment.n_tokens(), "position");
+                positions.extend(range.map_err(|failure| failure.at("--positions"))?);
                 continue;
             }
             let spaced = format!(" {asked}");
@@ -214,43 +235,9 @@ pub fn axis_labels(axes: &[Axis], places: &[Vec<usize>], tokens: &[String]) -> V
     axes.iter().zip(places).map(labels).collect()
 }
 
-/// A number, or a range of numbers.
-fn parse_numbers(text: &str) -> Result<Range<usize>, String> {
-    match text.parse::<usize>() {
-        Ok(number) => number
-            .checked_add(1)
-            .map(|end| number..end)
-            .ok_or_else(|| format!("{number} is too large")),
-        Err(_) if text.contains("..") => {
-            let range = parse_range(text)?;
-            match range.end <= MOST {
-                true => Ok(range),
-                false => Err(format!("\"{text}\" ends beyond {MOST}")),
-            }
-        }
-        Err(_) => Err(format!(
-            "\"{text}\" is neither a number nor a range such as 5..8"
-        )),
-    }
-}
-
-/// No model has as many layers or positions; a longer list would only fill the memory.
-const MOST: usize = 1 << 20;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_and_ranges_are_read() {
-        assert_eq!(parse_numbers("7"), Ok(7..8));
-        assert_eq!(parse_numbers("5..8"), Ok(5..8));
-        assert_eq!(parse_numbers("5..=8"), Ok(5..9));
-        for wrong in ["", "x", "-1", "1.5", "0..99999999999"] {
-            assert!(parse_numbers(wrong).is_err(), "{wrong}");
-        }
-        assert!(parse_numbers(&usize::MAX.to_string()).is_err());
-    }
 
     #[test]
     fn several_sites_have_a_name_together() {

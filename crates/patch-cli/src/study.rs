@@ -11,7 +11,7 @@ use patching::Head;
 use tensor::Tensor;
 
 use crate::common::terminal_style;
-use crate::export::{AxisLabels, ExportArgs, Exports, Grid, MadeHere, Provenance, Study};
+use crate::export::{AxisLabels, ExportArgs, Exports, Grid, Study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::output::Output;
@@ -169,7 +169,7 @@ impl Studied {
         let prompt_lines = prompts.iter().map(|(name, text)| format!("{name}: {text}"));
         let lines = about.iter().cloned().chain(prompt_lines);
         Ok(Study {
-            provenance: Provenance::new(&self.pretrained, prompts, args.export.is_wanted())?,
+            provenance: self.provenance(prompts, args.export.is_wanted())?,
             title: title.to_owned(),
             subtitle: lines.chain([format!("model: {}", self.label())]).collect(),
             grids,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use gpt2::Gpt2;
-use patching::{Axis, Direction, Outcome, SiteKind, Sweep};
+use patching::{Axis, Endpoints, Outcome, Scale, SiteKind, Sweep};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
@@ -17,6 +17,7 @@ use crate::html;
 use crate::metric::MetricArgs;
 use crate::output::Output;
 use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, unpatched_in_words};
+use crate::processing::ProcessArgs;
 use crate::render::write_figure;
 use crate::report::{self, quoted};
 use crate::running::{EngineArgs, Interrupt, progress_bar};
@@ -63,11 +64,15 @@ pub struct Args {
 
     #[command(flatten)]
     model: ModelArgs,
+
+    #[command(flatten)]
+    process: ProcessArgs,
 }
 
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
+    processing: &'a [&'static str],
     bos: bool,
     direction: String,
     #[serde(flatten)]
@@ -94,8 +99,8 @@ struct Done {
     grid: patching::Grid,
     /// The same with the words around them.
     shown: Grid,
-    /// The metric of the clean and of the corrupted run, as it is shown.
-    unpatched: [f32; 2],
+    /// The metric of the unpatched runs.
+    ends: Endpoints,
     outcome: Outcome,
 }
 
@@ -105,14 +110,14 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let page = args.page.prepare()?;
     let options = args.figure.options()?;
     let known = args.resume.as_deref().map(read_study).transpose()?;
-    let model = args.model.load()?;
+    let studied = args.process.load(&args.model)?;
+    let model = &studied.pretrained;
     let (gpt2, tokenizer) = (&model.model, &model.tokenizer);
-    let pairs = args
-        .pair
-        .ready(&args.set, &args.metric, &args.model, &model)?;
+    let asked = (&args.model, Scale::Value);
+    let pairs = args.pair.ready(&args.set, &args.metric, asked, model)?;
     let kinds = args.selection.kinds();
     let exports = args.export.prepare(pairs.n_grids(kinds.len()))?;
-    args.model.warn_of_unknown_tokens(&model, &pairs.ids());
+    args.model.warn_of_unknown_tokens(model, &pairs.ids());
     let mut sweeps: Vec<Vec<Sweep<'_>>> = Vec::new();
     for pair in &pairs.list {
         sweeps.push(args.selection.sweeps(gpt2, tokenizer, pair.experiment())?);
@@ -121,7 +126,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
 
     // What is known from an earlier run must be of the same sweep.
     let exact = args.export.is_wanted() || args.page.is_wanted();
-    let provenance = pairs.provenance(&model, exact)?;
+    let provenance = pairs.provenance(&studied, exact)?;
     let known = match &known {
         Some(known) => Some(Known::of(known, &provenance)?),
         None => None,
@@ -148,14 +153,16 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
                 Some(known) => sweep.knowing(known.clone()),
                 None => sweep,
             };
-            let outcome = sweep.run(gpt2, pair.metric.metric, args.engine.engine(), &progress);
-            let (mut values, unpatched) = pair.metric.shown(&outcome)?;
+            let metric = pairs.metric_of_pair(pair);
+            let outcome = sweep.run(gpt2, metric.metric(), args.engine.engine(), &progress);
+            let (mut values, unpatched) = metric.shown(&outcome, pairs.direction)?;
             for (value, known) in values.iter_mut().zip(known.iter().flatten()) {
                 if !known.is_nan() {
                     *value = *known; // as it was shown
                 }
             }
-            let legend = [pair.metric.colors(), Some(unpatched_in_words(unpatched))];
+            let base = args.pair.base_name();
+            let legend = [metric.colors(base), Some(unpatched_in_words(unpatched))];
             of_pair.push(Done {
                 shown: Grid {
                     values: values.clone(),
@@ -166,7 +173,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
                     values,
                     ..outcome.grid.clone()
                 },
-                unpatched,
+                ends: outcome.ends(pairs.direction),
                 outcome,
             });
         }
@@ -185,7 +192,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     write_picture(&figure, &options, &output, &shown.provenance)?;
     if let (Some(page), [pair], [done]) = (&page, &pairs.list[..], &done[..]) {
         let asked = Exploration {
-            model: &model,
+            model,
             experiment: pair.experiment(),
             sites: args.page.sites(&kinds),
             metric: &pair.metric,
@@ -198,12 +205,14 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     }
 
     let first_sweeps = done.iter().flat_map(|done| done.first());
-    let unpatched: Vec<[f32; 2]> = first_sweeps.map(|done| done.unpatched).collect();
-    let pairs_report = pairs.report(&unpatched, args.engine.engine);
+    let ends: Vec<Endpoints> = first_sweeps.map(|done| done.ends).collect();
+    let pairs_report = pairs.report(&ends, args.engine.engine);
+    let bos = args.model.bos(model)?;
     if args.model.json {
         let report = Report {
             model: &model.name,
-            bos: args.model.bos,
+            processing: &studied.processing,
+            bos: bos.is_some(),
             direction: args.pair.direction.to_string(),
             pairs: pairs_report,
             complete,
@@ -222,11 +231,12 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     match (&pairs.list[..], &done[..]) {
         ([pair], [done]) => {
             write_prompts(&mut out, pair)?;
+            writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
             if args.top > 0 {
                 let unpatched = &done[0].outcome.unpatched;
                 let tables = unpatched
                     .logits(gpt2)
-                    .map(|logits| report::top(&model, &logits, args.top));
+                    .map(|logits| report::top(model, &logits, args.top));
                 let titles = ["clean", "corrupted"]
                     .map(|run| format!("top {} after the {run} run", tables[0].len()));
                 writeln!(out)?;
@@ -242,7 +252,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         _ => {
             writeln!(out, "{} pairs, the first of which is", pairs.list.len())?;
             write_prompts(&mut out, pairs.first())?;
-            writeln!(out, "\nmetric     {}, mean over the pairs", pairs.label)?;
+            writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
+            writeln!(out, "\nmetric     {}", pairs.label)?;
+            writeln!(out, "           {}", pairs.mean_in_words())?;
         }
     }
     writeln!(out, "clean      {:+.4}", pairs_report.clean_metric)?;
@@ -271,8 +283,8 @@ fn blank_grid(pairs: &Pairs, pair: &ReadyPair, sweep: &Sweep<'_>, model: &Gpt2) 
     Grid {
         name: pairs.name_of_grid(&sweep.site().to_string(), pair),
         axes: axis_labels(axes, &places, &pair.base().tokens),
-        value_label: pair.metric.label(),
-        center: pair.metric.center(),
+        value_label: pairs.metric_of_pair(pair).label(),
+        center: pairs.metric_of_pair(pair).center(),
         highlight,
         ..Grid::default()
     }
@@ -290,6 +302,17 @@ impl<'a> Known<'a> {
                 "--resume: the file is of the model {} and this run of {}",
                 quoted(&then.model),
                 quoted(&now.model)
+            )));
+        }
+        if then.processing != now.processing {
+            let words = |steps: &[String]| match steps {
+                [] => "raw weights".to_owned(),
+                steps => format!("weights with {}", steps.join(", ")),
+            };
+            return Err(Failure::Input(format!(
+                "--resume: the file is of {} and this run of {}",
+                words(&then.processing),
+                words(&now.processing)
             )));
         }
         if then.prompts != now.prompts {
@@ -339,10 +362,7 @@ impl Args {
         done: &[Vec<Done>],
         provenance: Provenance,
     ) -> Result<(Study, Study), Failure> {
-        let (source, base) = match self.pair.direction {
-            Direction::Denoising => ("clean", "corrupted"),
-            Direction::Noising => ("corrupted", "clean"),
-        };
+        let (source, base) = (self.pair.source_name(), self.pair.base_name());
         let kinds = self.selection.kinds();
         let sites: Vec<String> = kinds.iter().map(SiteKind::to_string).collect();
         let title = format!(
@@ -358,12 +378,12 @@ impl Args {
                     center: pairs.first().metric.center(),
                     ..Grid::default()
                 };
-                let grids = done.iter().map(|done| &done[i].grid);
+                let grids = done.iter().map(|done| (&done[i].grid, done[i].ends));
                 averages.push(pairs.average(&self.set, grids, words)?);
             }
         }
         let by_pair = done.iter().flatten().map(|done| done.shown.clone());
-        Ok(pairs.studies(title, provenance, by_pair.collect(), averages))
+        Ok(pairs.studies(&title, provenance, by_pair.collect(), averages))
     }
 }
 

@@ -1,8 +1,10 @@
 //! `patch-cli tokens`: how texts are cut into tokens.
 
 use std::io::{self, Write};
+use std::path::Path;
 
-use gpt2::Tokenizer;
+use gpt2::tokenizer::parse_ids;
+use gpt2::{Pretrained, Tokenizer};
 
 use crate::failure::Failure;
 use crate::report::{self, Prompt};
@@ -20,6 +22,14 @@ pub struct Args {
     #[arg(required = true)]
     text: Vec<String>,
 
+    /// Model whose tokens are meant: a name, or a folder with tokenizer files [default: GPT-2's]
+    #[arg(long, value_name = "NAME|DIR")]
+    model: Option<String>,
+
+    /// The texts are token ids: '464 3290'
+    #[arg(long)]
+    ids: bool,
+
     /// Print one JSON array on stdout, and nothing else there
     #[arg(long)]
     json: bool,
@@ -27,10 +37,14 @@ pub struct Args {
 
 /// Prints each text's tokens, ids and their number.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let tokenizer = Tokenizer::new();
+    let tokenizer = args.tokenizer()?;
     let mut prompts = Vec::new();
     for text in &args.text {
-        prompts.push(Prompt::new(&tokenizer, text, &tokenizer.encode(text)?));
+        let ids = match args.ids {
+            true => parse_ids(text).map_err(Failure::Input)?,
+            false => tokenizer.encode(text)?,
+        };
+        prompts.push(Prompt::new(&tokenizer, text, &ids));
     }
     if args.json {
         return report::print_json(&prompts);
@@ -47,4 +61,19 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         )?;
     }
     Ok(())
+}
+
+impl Args {
+    /// The tokenizer that is meant. A folder needs no weights for it.
+    fn tokenizer(&self) -> Result<Tokenizer, Failure> {
+        let Some(model) = &self.model else {
+            return Ok(Tokenizer::gpt2());
+        };
+        if let Some(tokenizer) = Tokenizer::in_folder(Path::new(model))? {
+            return Ok(tokenizer);
+        }
+        let model = Pretrained::load(model)?;
+        report::write_notes(&model.notes);
+        Ok(model.tokenizer)
+    }
 }

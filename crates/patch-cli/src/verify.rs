@@ -15,13 +15,13 @@ use std::io::{self, Write};
 
 use gpt2::generate::rank;
 use gpt2::locate::DEFAULT;
-use gpt2::tokenizer::{END_OF_TEXT, N_TOKENS};
+use gpt2::tokenizer::END_OF_TEXT;
 use gpt2::visible::visible_line;
-use gpt2::{Config, Pretrained, Sampling, Site, no_hook};
+use gpt2::{Config, Gpt2, Pretrained, Sampling, Site, no_hook};
 use lens::composition::{k_composition_circuit, top1_accuracy};
 use lens::heads::{RepeatedTokens, repeat_study};
+use lens::ioi;
 use lens::processing::{Flags, process};
-use lens::{ProcessedModel, ioi};
 use patching::{Direction, Experiment, Metric, Patch, SiteKind, Sweep, Watch, incremental, plain};
 use serde::Serialize;
 use tensor::Tensor;
@@ -54,14 +54,7 @@ pub struct Args {
 const GPT2_NAMES: [&str; 2] = [DEFAULT, "openai-community/gpt2"];
 
 /// The sizes of GPT-2 small.
-const GPT2_SIZES: Config = Config {
-    vocab_size: N_TOKENS,
-    block_size: 1024,
-    n_layer: 12,
-    n_head: 12,
-    n_embd: 768,
-    layer_norm_epsilon: 1e-5,
-};
+const GPT2_SIZES: Config = Config::GPT2;
 
 /// One thing that was checked.
 #[derive(Debug, Serialize)]
@@ -89,9 +82,8 @@ struct Report<'a> {
 
 /// Checks the model, and prints a line for each check.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    if args.model.bos {
-        let message =
-            "verify puts <|endoftext|> in front where the published runs had it: leave out --bos";
+    if args.model.bos || args.model.ids {
+        let message = "verify puts <|endoftext|> in front where the published runs had it: leave out --bos and --ids";
         return Err(Failure::Input(message.to_owned()));
     }
     let model = args.model.load()?;
@@ -173,7 +165,14 @@ fn is_gpt2(model: &Pretrained, said_so: bool) -> Result<bool, Failure> {
 }
 
 fn has_gpt2_sizes(model: &Pretrained) -> bool {
-    model.model.config == GPT2_SIZES
+    let config = model.model.config;
+    // What may be written out or left out.
+    let written_out = Config {
+        n_inner: config.n_inner.filter(|n| *n != 4 * config.n_embd),
+        tie_word_embeddings: None,
+        ..config
+    };
+    written_out == GPT2_SIZES
 }
 
 /// Where the weights are from.
@@ -229,8 +228,8 @@ fn difference_of_engines(model: &Pretrained, ids: &[u32]) -> Option<f64> {
         })
         .collect();
     let metric = Metric::LogitDiff {
-        a: ids[0],
-        b: ids[1],
+        a: &ids[..1],
+        b: &ids[1..2],
     };
     let quiet = Watch::NOBODY;
     let plain = plain::run(&model.model, &experiment, &patches, metric, quiet).values;
@@ -371,7 +370,14 @@ fn check_repeated(model: &Pretrained, case: &Repeated, lines: &mut Lines) -> Res
         figures,
     } = case;
     let (tokens, _) = Vocab::tokens(None, model)?;
-    let prompts = RepeatedTokens::draw(&model.model, &tokens, *seq_len, *bos, *batch, 0)?;
+    let prompts = RepeatedTokens::draw(
+        &model.model,
+        &tokens,
+        *seq_len,
+        bos.then_some(END_OF_TEXT),
+        *batch,
+        0,
+    )?;
     let study = repeat_study(&model.model, &prompts)?;
     let in_front = if *bos { "<|endoftext|> and " } else { "" };
     lines.group(&format!("{in_front}{seq_len} random tokens twice over"))?;
@@ -408,13 +414,13 @@ fn check_repeated(model: &Pretrained, case: &Repeated, lines: &mut Lines) -> Res
 
 /// Checks what is published of an induction circuit.
 fn check_circuit(
-    model: &ProcessedModel,
+    model: &Gpt2,
     previous: (usize, usize),
     induction: (usize, usize),
     figure: &str,
     lines: &mut Lines,
 ) -> Result<(), Failure> {
-    let circuit = k_composition_circuit(&model.gpt2, previous, induction, None)?;
+    let circuit = k_composition_circuit(model, previous, induction, None)?;
     let name = |(layer, head): (usize, usize)| format!("{layer}.{head}");
     lines.group(&format!(
         "induction circuit of {} and {}",
@@ -428,11 +434,11 @@ fn check_circuit(
 /// Checks which share of the indirect objects' mean logit difference is published of heads.
 fn check_head_shares(
     model: &Pretrained,
-    processed: &ProcessedModel,
+    processed: &Gpt2,
     shares: &[((usize, usize), &str)],
     lines: &mut Lines,
 ) -> Result<(), Failure> {
-    let table = ioi::table(processed, &model.tokenizer, true)?;
+    let table = ioi::table(processed, &model.tokenizer, Some(END_OF_TEXT))?;
     let mean = ioi::mean_attribution(processed, &table)?;
     lines.group("heads' shares in the mean of the eight logit differences")?;
     for ((layer, head), figure) in shares {
@@ -545,7 +551,8 @@ impl<'a> Next<'a> {
 
 /// What greedy sampling writes after the ids.
 fn write_on(model: &Pretrained, ids: &[u32], count: usize) -> Result<Vec<u32>, Failure> {
-    let mut all = model.model.generate(ids, count, Sampling::GREEDY)?;
+    let end = Some(END_OF_TEXT);
+    let mut all = model.model.generate(ids, count, Sampling::GREEDY, end)?;
     Ok(all.split_off(ids.len()))
 }
 

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok([vec![END_OF_TEXT], model.tokenizer.encode(text)?].concat())
     };
     let metric = Metric::LogProb {
-        token: model.tokenizer.to_single_token(" Hart")?,
+        tokens: &[model.tokenizer.to_single_token(" Hart")?],
     };
     let clean = encode(CLEAN)?;
     println!("ln p( Hart) after \"{CLEAN}\", with one activation of the corrupted run");

@@ -19,8 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let clean = tokenizer.encode("Michelle Jones was a top-notch student. Michelle")?;
     let corrupted = tokenizer.encode("Michelle Smith was a top-notch student. Michelle")?;
     let metric = Metric::LogitDiff {
-        a: tokenizer.to_single_token(" Smith")?,
-        b: tokenizer.to_single_token(" Jones")?,
+        a: &[tokenizer.to_single_token(" Smith")?],
+        b: &[tokenizer.to_single_token(" Jones")?],
     };
 
     // Denoising: each activation of the clean run, put into the corrupted run.

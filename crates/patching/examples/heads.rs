@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let corrupted =
         tokenizer.encode("When John and Mary went to the shops, Mary gave the bag to")?;
     let metric = Metric::LogitDiff {
-        a: tokenizer.to_single_token(" Mary")?,
-        b: tokenizer.to_single_token(" John")?,
+        a: &[tokenizer.to_single_token(" Mary")?],
+        b: &[tokenizer.to_single_token(" John")?],
     };
 
     // A head's output z is made of values, in proportions that queries and keys decide on. Patching each

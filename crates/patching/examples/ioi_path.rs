@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let pairs = ioi
         .prompts(&model)?
-        .tokenize(&model, false, Direction::Noising)?;
+        .tokenize(&model, None, Direction::Noising)?;
     println!(
         "{}, mean over {} pairs of prompts; in brackets 95 % intervals",
         model.name,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpt2::Gpt2;
-use tensor::{Tensor, matmul_transposed};
+use tensor::Tensor;
 
 /// Told, from several threads, which share of all work has been done since the last time. The shares
 /// add up to at most 1.
@@ -49,7 +49,7 @@ impl Unpatched {
             &[2, self.clean.len()],
             [&self.clean[..], &self.corrupted].concat(),
         );
-        let logits = matmul_transposed(&rows, model.unembedding()); // (2, V)
+        let logits = model.unembed_rows(&rows); // (2, V)
         [0, 1].map(|run| logits.row(run).to_vec())
     }
 }

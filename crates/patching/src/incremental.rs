@@ -70,7 +70,11 @@ pub fn run(
     memory: usize,
     watch: Watch<'_>,
 ) -> Measured {
-    let (t, c) = (experiment.n_tokens(), model.config.n_embd);
+    let (t, c, inner) = (
+        experiment.n_tokens(),
+        model.config.n_embd,
+        model.config.inner_size(),
+    );
     let from = metric.first_position(t);
     let given = given(model, experiment, patches);
     // To the left of the first difference source and base are the same run.
@@ -90,8 +94,9 @@ pub fn run(
 
     let rows_of = |p: &Pending| t - p.patch.dests(t).start.max(first_change);
     let floats = memory / size_of::<f32>();
-    let fixed =
-        Mlp::ROWS_TOGETHER * 14 * c + LOGIT_ROWS * model.config.vocab_size + 2 * t * HELD * c;
+    let fixed = Mlp::ROWS_TOGETHER * (3 * inner + 2 * c)
+        + LOGIT_ROWS * model.config.vocab_size
+        + 2 * t * HELD * c;
     let rows = (floats.saturating_sub(fixed) / (HELD * c)).min(MOST_ROWS);
     let chunks = cut(&pending, rows, rows_of);
     let work_of = |p: &Pending| (rows_of(p) * (model.config.n_layer - p.patch.layer)) as f64;
@@ -254,8 +259,8 @@ mod tests {
     /// Metrics that read some logits, all of them, and those of several positions.
     fn metrics(experiment: &Experiment) -> Vec<Metric<'static>> {
         let mut metrics = vec![
-            Metric::LogitDiff { a: 0, b: 1 },
-            Metric::ProbDiff { a: 1, b: 0 },
+            Metric::LogitDiff { a: &[0], b: &[1] },
+            Metric::ProbDiff { a: &[1], b: &[0] },
         ];
         let t = experiment.n_tokens();
         if t > 1 {
@@ -321,7 +326,7 @@ mod tests {
             let mut largest = 0.0_f32;
             for sweep in all_sweeps(&experiment) {
                 if sweep.site() != SiteKind::Pattern || zero {
-                    let metric = Metric::LogitDiff { a: 0, b: 1 };
+                    let metric = Metric::LogitDiff { a: &[0], b: &[1] };
                     largest = largest.max(difference_of_engines(&model, &sweep, metric));
                 }
             }
@@ -348,7 +353,7 @@ mod tests {
 
         #[test]
         fn the_order_of_the_patches_changes_nothing((model, experiment) in random_experiment(), turn in 0..1000_usize) {
-            let metric = Metric::LogitDiff { a: 0, b: 1 };
+            let metric = Metric::LogitDiff { a: &[0], b: &[1] };
             let mut patches: Vec<Patch> = all_sweeps(&experiment).iter().flat_map(|s| s.patches(&model)).collect();
             let run = |patches: &[Patch]| run(&model, &experiment, patches, metric, 1 << 30, Watch::NOBODY).values;
             let mut values = run(&patches);
@@ -362,7 +367,7 @@ mod tests {
 
         #[test]
         fn patching_the_whole_residual_stream_gives_the_source((model, experiment) in random_experiment()) {
-            let metric = Metric::LogitDiff { a: 0, b: 1 };
+            let metric = Metric::LogitDiff { a: &[0], b: &[1] };
             let layers = 0..model.config.n_layer;
             let whole = |site: SiteKind| layers.clone().map(move |layer| Patch::whole(site, layer));
             let patches: Vec<Patch> =
@@ -382,7 +387,7 @@ mod tests {
             at: prop::sample::Index,
         ) {
             let unchanged = |sweep: Sweep<'_>, engine: Engine, base: fn(&Outcome) -> f32| {
-                let outcome = sweep.run(&model, Metric::LogitDiff { a: 0, b: 1 }, engine, &|_| {});
+                let outcome = sweep.run(&model, Metric::LogitDiff { a: &[0], b: &[1] }, engine, &|_| {});
                 let base = base(&outcome).to_bits();
                 let mut values = outcome.grid.values.iter();
                 let unchanged = values.all(|value| value.to_bits() == base);
@@ -454,7 +459,7 @@ mod tests {
             Direction::Denoising,
         )
         .unwrap();
-        let metric = Metric::LogitDiff { a: 0, b: 1 };
+        let metric = Metric::LogitDiff { a: &[0], b: &[1] };
         let flops = |patches: &[Patch]| {
             run(&model, &experiment, patches, metric, 1 << 30, Watch::NOBODY).flops
         };
@@ -499,7 +504,7 @@ mod tests {
             Engine::Plain,
         ] {
             let done = std::sync::Mutex::new(0.0);
-            let metric = Metric::LogitDiff { a: 0, b: 1 };
+            let metric = Metric::LogitDiff { a: &[0], b: &[1] };
             Sweep::over(&experiment, SiteKind::ResidPre).run(&model, metric, engine, &|share| {
                 *done.lock().unwrap() += share;
             });

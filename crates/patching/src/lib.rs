@@ -36,6 +36,7 @@
 //! | [`plain`] | the engine to read first: a whole forward pass for every patch |
 //! | [`incremental`] | the engine that is used: only what can change, and why that is exact |
 //! | [`path`] | path patching: which head talks to which |
+//! | [`Scale`] | how the numbers are given: values, changes, normalised |
 //! | [`prompts`] | many pairs of prompts, from a file or from templates, and the mean over them |
 //!
 //! ```
@@ -51,8 +52,8 @@
 //!     Direction::Denoising,
 //! )?;
 //! let metric = Metric::LogitDiff {
-//!     a: tiny.tokenizer.to_single_token(" Smith")?,
-//!     b: tiny.tokenizer.to_single_token(" Jones")?,
+//!     a: &[tiny.tokenizer.to_single_token(" Smith")?],
+//!     b: &[tiny.tokenizer.to_single_token(" Jones")?],
 //! };
 //! let sweep = Sweep::over(&experiment, SiteKind::ResidPost); // every layer × position
 //! let outcome = sweep.run(&tiny.model, metric, Engine::default(), &|_| {});
@@ -71,6 +72,7 @@ mod patch;
 pub mod path;
 pub mod plain;
 pub mod prompts;
+mod scale;
 mod sweep;
 
 pub use ablation::Ablation;
@@ -78,4 +80,5 @@ pub use engine::{Measured, Progress, Unpatched, Watch};
 pub use experiment::{Direction, Error, Experiment};
 pub use metric::{Metric, Which};
 pub use patch::{Head, Patch, SiteKind};
-pub use sweep::{Axis, Engine, Grid, Outcome, Subset, Sweep, normalized_unit};
+pub use scale::{Endpoints, Means, Scale, normalized_unit};
+pub use sweep::{Axis, Engine, Grid, Outcome, Subset, Sweep};

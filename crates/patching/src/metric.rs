@@ -5,59 +5,62 @@ use std::fmt;
 
 use gpt2::Gpt2;
 use rayon::prelude::*;
-use tensor::{Tensor, View, log_sum_exp, matmul_transposed};
+use tensor::{Tensor, log_sum_exp};
 
 /// Rows whose logits of all tokens are held together.
 pub(crate) const LOGIT_ROWS: usize = 64;
 
 /// How far a run has moved: one number from the logits of the next token (or, for [`Metric::Loss`],
 /// from those at several positions).
+///
+/// An answer may be a set of tokens, such as all years after one: its logit is the mean of the tokens'
+/// logits, its probability the sum of their probabilities.
 #[derive(Clone, Copy)]
 pub enum Metric<'a> {
     /// `logit(a) − logit(b)`. Adding a constant to all logits changes nothing, as it changes none of
     /// the probabilities: the usual choice.
     LogitDiff {
-        /// The token that counts positively.
-        a: u32,
-        /// The token that counts negatively.
-        b: u32,
+        /// The tokens that count positively.
+        a: &'a [u32],
+        /// The tokens that count negatively.
+        b: &'a [u32],
     },
     /// `p(a) − p(b)`.
     ProbDiff {
-        /// The token that counts positively.
-        a: u32,
-        /// The token that counts negatively.
-        b: u32,
+        /// The tokens that count positively.
+        a: &'a [u32],
+        /// The tokens that count negatively.
+        b: &'a [u32],
     },
-    /// `logit(token)`.
+    /// `logit(tokens)`.
     Logit {
-        /// The token.
-        token: u32,
+        /// The tokens.
+        tokens: &'a [u32],
     },
-    /// `p(token)`.
+    /// `p(tokens)`.
     Prob {
-        /// The token.
-        token: u32,
+        /// The tokens.
+        tokens: &'a [u32],
     },
-    /// `ln p(token)`.
+    /// `ln p(tokens)`.
     LogProb {
-        /// The token.
-        token: u32,
+        /// The tokens.
+        tokens: &'a [u32],
     },
     /// How many tokens are more likely than this one: 0 for the most likely.
     Rank {
         /// The token.
         token: u32,
     },
-    /// `logit(token)` minus the clean run's.
+    /// `logit(tokens)` minus the clean run's.
     LogitChange {
-        /// The token.
-        token: u32,
+        /// The tokens.
+        tokens: &'a [u32],
     },
-    /// `p(token)` minus the clean run's.
+    /// `p(tokens)` minus the clean run's.
     ProbChange {
-        /// The token.
-        token: u32,
+        /// The tokens.
+        tokens: &'a [u32],
     },
     /// The Kullback–Leibler divergence from the clean run's distribution of the next token,
     /// Σ p_clean (ln p_clean − ln p), in nats: 0 where the two agree.
@@ -100,14 +103,16 @@ pub(crate) enum End<'a> {
 impl fmt::Debug for Metric<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LogitDiff { a, b } => write!(f, "logit({a}) − logit({b})"),
-            Self::ProbDiff { a, b } => write!(f, "p({a}) − p({b})"),
-            Self::Logit { token } => write!(f, "logit({token})"),
-            Self::Prob { token } => write!(f, "p({token})"),
-            Self::LogProb { token } => write!(f, "ln p({token})"),
+            Self::LogitDiff { a, b } => write!(f, "logit({a:?}) − logit({b:?})"),
+            Self::ProbDiff { a, b } => write!(f, "p({a:?}) − p({b:?})"),
+            Self::Logit { tokens } => write!(f, "logit({tokens:?})"),
+            Self::Prob { tokens } => write!(f, "p({tokens:?})"),
+            Self::LogProb { tokens } => write!(f, "ln p({tokens:?})"),
             Self::Rank { token } => write!(f, "rank({token})"),
-            Self::LogitChange { token } => write!(f, "logit({token}) − clean logit({token})"),
-            Self::ProbChange { token } => write!(f, "p({token}) − clean p({token})"),
+            Self::LogitChange { tokens } => {
+                write!(f, "logit({tokens:?}) − clean logit({tokens:?})")
+            }
+            Self::ProbChange { tokens } => write!(f, "p({tokens:?}) − clean p({tokens:?})"),
             Self::Kl => write!(f, "KL(clean ‖ run)"),
             Self::Loss { from, to } => write!(f, "mean loss at {from}..{to}"),
             Self::Custom(_) => write!(f, "a metric of the caller's"),
@@ -120,8 +125,8 @@ impl Metric<'_> {
     /// needs those of every token.
     pub fn tokens(&self) -> Option<Vec<u32>> {
         match *self {
-            Self::LogitDiff { a, b } => Some(vec![a, b]),
-            Self::Logit { token } | Self::LogitChange { token } => Some(vec![token]),
+            Self::LogitDiff { a, b } => Some([a, b].concat()),
+            Self::Logit { tokens } | Self::LogitChange { tokens } => Some(tokens.to_vec()),
             _ => None,
         }
     }
@@ -150,18 +155,14 @@ impl Metric<'_> {
         let last = rows.n_rows() - 1;
         match (*self, self.tokens()) {
             (Self::Loss { from, to }, _) => {
-                let logits = matmul_transposed(rows.view().rows(0..to - from), model.unembedding());
+                let logits = model.unembed_rows(rows.view().rows(0..to - from));
                 let loss = |pos: usize| loss(logits.row(pos - from), base[pos + 1]);
                 End::Loss(mean((from..to).map(loss)))
             }
             (_, Some(tokens)) => End::of_tokens(model, &tokens, rows.row(last)),
             _ => {
                 let last = rows.view().rows(last..last + 1);
-                End::All(
-                    matmul_transposed(last, model.unembedding())
-                        .into_data()
-                        .into(),
-                )
+                End::All(model.unembed_rows(last).into_data().into())
             }
         }
     }
@@ -185,7 +186,7 @@ impl Metric<'_> {
             let rows = runs.iter().flat_map(|(_, row)| *row).copied().collect();
             let rows = Tensor::new(&[runs.len(), model.config.n_embd], rows);
             // The unembedding is read once for all of them.
-            let logits = matmul_transposed(&rows, model.unembedding());
+            let logits = model.unembed_rows(&rows);
             let of_run = |(i, (run, _)): (usize, &(usize, &[f32]))| {
                 self.of(Which::Patched(*run), &End::All(logits.row(i).into()), clean)
             };
@@ -211,14 +212,14 @@ impl Metric<'_> {
     #[track_caller]
     pub(crate) fn of(&self, run: Which, end: &End<'_>, clean: &End<'_>) -> f32 {
         match *self {
-            Self::LogitDiff { a, b } => end.logit(a) - end.logit(b),
-            Self::ProbDiff { a, b } => end.log_prob(a).exp() - end.log_prob(b).exp(),
-            Self::Logit { token } => end.logit(token),
-            Self::Prob { token } => end.log_prob(token).exp(),
-            Self::LogProb { token } => end.log_prob(token),
+            Self::LogitDiff { a, b } => end.mean_logit(a) - end.mean_logit(b),
+            Self::ProbDiff { a, b } => end.prob(a) - end.prob(b),
+            Self::Logit { tokens } => end.mean_logit(tokens),
+            Self::Prob { tokens } => end.prob(tokens),
+            Self::LogProb { tokens } => end.log_prob(tokens),
             Self::Rank { token } => end.rank(token) as f32,
-            Self::LogitChange { token } => end.logit(token) - clean.logit(token),
-            Self::ProbChange { token } => end.log_prob(token).exp() - clean.log_prob(token).exp(),
+            Self::LogitChange { tokens } => end.mean_logit(tokens) - clean.mean_logit(tokens),
+            Self::ProbChange { tokens } => end.prob(tokens) - clean.prob(tokens),
             Self::Kl => divergence(clean.all(), end.all()),
             Self::Loss { .. } => match end {
                 End::Loss(loss) => *loss,
@@ -233,13 +234,7 @@ impl End<'_> {
     /// The logits of some tokens, from the last position's row `(C)`: the same bits as among those of all
     /// tokens.
     pub(crate) fn of_tokens(model: &Gpt2, tokens: &[u32], row: &[f32]) -> Self {
-        let unembedding = model.unembedding();
-        let columns = tokens
-            .iter()
-            .flat_map(|&token| unembedding.row(token as usize));
-        let columns = Tensor::new(&[tokens.len(), row.len()], columns.copied().collect());
-        let row = View::new(row, 1, row.len(), row.len(), 1);
-        let logits = matmul_transposed(row, &columns).into_data();
+        let logits = model.unembed_tokens(row, tokens);
         Self::Of(tokens.iter().copied().zip(logits).collect())
     }
 
@@ -263,9 +258,25 @@ impl End<'_> {
         }
     }
 
+    /// The mean of the tokens' logits.
     #[track_caller]
-    fn log_prob(&self, token: u32) -> f32 {
-        self.logit(token) - log_sum_exp(self.all())
+    fn mean_logit(&self, tokens: &[u32]) -> f32 {
+        mean(tokens.iter().map(|&token| self.logit(token)))
+    }
+
+    /// The sum of the tokens' probabilities.
+    #[track_caller]
+    fn prob(&self, tokens: &[u32]) -> f32 {
+        let total = log_sum_exp(self.all());
+        let of_token = |&token: &u32| f64::from((self.logit(token) - total).exp());
+        tokens.iter().map(of_token).sum::<f64>() as f32
+    }
+
+    /// Its logarithm: also where the sum is too small for a float.
+    #[track_caller]
+    fn log_prob(&self, tokens: &[u32]) -> f32 {
+        let logits: Vec<f32> = tokens.iter().map(|&token| self.logit(token)).collect();
+        log_sum_exp(&logits) - log_sum_exp(self.all())
     }
 
     /// Of equal logits the first token comes first, as in [`gpt2::generate::rank`].
@@ -322,21 +333,47 @@ mod tests {
             logits.iter().sum()
         };
         for (metric, expected) in [
-            (Metric::LogitDiff { a: 0, b: 2 }, 1.0),
+            (Metric::LogitDiff { a: &[0], b: &[2] }, 1.0),
             (
-                Metric::ProbDiff { a: 0, b: 2 },
+                Metric::ProbDiff { a: &[0], b: &[2] },
                 p(&logits, 0) - p(&logits, 2),
             ),
-            (Metric::Logit { token: 2 }, 2.0),
-            (Metric::Prob { token: 2 }, p(&logits, 2)),
-            (Metric::LogProb { token: 2 }, p(&logits, 2).ln()),
+            (Metric::Logit { tokens: &[2] }, 2.0),
+            (Metric::Prob { tokens: &[2] }, p(&logits, 2)),
+            (Metric::LogProb { tokens: &[2] }, p(&logits, 2).ln()),
             (Metric::Rank { token: 0 }, 0.0),
             (Metric::Rank { token: 1 }, 2.0),
-            (Metric::LogitChange { token: 0 }, 3.0),
+            (Metric::LogitChange { tokens: &[0] }, 3.0),
             (
-                Metric::ProbChange { token: 0 },
+                Metric::ProbChange { tokens: &[0] },
                 p(&logits, 0) - p(&clean, 0),
             ),
+            // Sets of tokens.
+            (
+                Metric::LogitDiff {
+                    a: &[0, 2],
+                    b: &[1],
+                },
+                1.5,
+            ),
+            (
+                Metric::ProbDiff {
+                    a: &[0, 2],
+                    b: &[1],
+                },
+                p(&logits, 0) + p(&logits, 2) - p(&logits, 1),
+            ),
+            (Metric::Logit { tokens: &[1, 2] }, 1.5),
+            (Metric::LogitChange { tokens: &[0, 2] }, 1.5),
+            (
+                Metric::Prob { tokens: &[1, 2] },
+                p(&logits, 1) + p(&logits, 2),
+            ),
+            (
+                Metric::LogProb { tokens: &[1, 2] },
+                (p(&logits, 1) + p(&logits, 2)).ln(),
+            ),
+            (Metric::ProbChange { tokens: &[0, 1, 2] }, 0.0),
             (Metric::Kl, kl),
             (Metric::Custom(&own), 6.0),
         ] {
@@ -366,9 +403,9 @@ mod tests {
     fn the_named_logits_give_the_same_bits_as_all_of_them() {
         let (logits, clean) = ([0.1_f32, 0.7, -0.3], [0.0, 1.0, 2.0]);
         for metric in [
-            Metric::LogitDiff { a: 2, b: 1 },
-            Metric::Logit { token: 0 },
-            Metric::LogitChange { token: 1 },
+            Metric::LogitDiff { a: &[2], b: &[1] },
+            Metric::Logit { tokens: &[0] },
+            Metric::LogitChange { tokens: &[1] },
         ] {
             let named = |logits: &[f32]| {
                 let tokens = metric.tokens().unwrap();

@@ -108,7 +108,8 @@ impl FromStr for SiteKind {
 
     /// The name of a kind; TransformerLens's spelling `hook_resid_post` is taken as well.
     fn from_str(text: &str) -> Result<Self, String> {
-        let name = text.strip_prefix("hook_").unwrap_or(text);
+        let lower = text.to_ascii_lowercase();
+        let name = lower.strip_prefix("hook_").unwrap_or(&lower);
         Self::ALL
             .into_iter()
             .find(|kind| kind.to_string() == name)
@@ -122,7 +123,8 @@ impl FromStr for SiteKind {
     }
 }
 
-/// A head by its layer and its number there, both from 0. As text it is `5.1`: head 1 of layer 5.
+/// A head by its layer and its number there, both from 0. As text it is `5.1`: head 1 of layer 5. `L5H1`
+/// (TransformerLens) and `a5.h1` (circuits) are read as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Head {
     /// The layer.
@@ -141,11 +143,19 @@ impl FromStr for Head {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('.').map(|(l, h)| (l.parse(), h.parse()));
-        match parts {
-            Some((Ok(layer), Ok(head))) => Ok(Self { layer, head }),
+        let digits = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => text.parse().ok(),
+            false => None,
+        };
+        let lower = text.to_ascii_lowercase();
+        let lower = lower.strip_prefix(['l', 'a']).unwrap_or(&lower);
+        let parts = [".h", ".", "h"]
+            .iter()
+            .find_map(|between| lower.split_once(between));
+        match parts.map(|(layer, head)| (digits(layer), digits(head))) {
+            Some((Some(layer), Some(head))) => Ok(Self { layer, head }),
             _ => Err(format!(
-                "\"{text}\" is no head: write LAYER.HEAD, such as 5.1 for head 1 of layer 5"
+                "invalid head \"{text}\": expected LAYER.HEAD, such as 5.1 for head 1 of layer 5"
             )),
         }
     }
@@ -284,6 +294,23 @@ mod tests {
         let mut base = Tensor::zeros(shape);
         patch.apply(&Tensor::new(shape, vec![1.0; n]), &mut base);
         (0..n).filter(|&i| base.data()[i] == 1.0).collect()
+    }
+
+    #[test]
+    fn heads_are_read_in_the_spellings_of_other_tools() {
+        let head = Head { layer: 9, head: 11 };
+        for text in [
+            "9.11", "L9H11", "l9h11", "a9.h11", "A9.H11", "9h11", "L9.11",
+        ] {
+            assert_eq!(text.parse(), Ok(head), "{text}");
+        }
+        assert_eq!(head.to_string(), "9.11");
+        for text in [
+            "", "9", "L9", "9.", ".1", "h1", "9.-1", "+9.1", "m9", "9.1.2", "aL9H1", "９.1",
+        ] {
+            let error = text.parse::<Head>().unwrap_err();
+            assert!(error.contains("expected LAYER.HEAD"), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -60,8 +60,8 @@
 //!     Direction::Noising,
 //! )?;
 //! let metric = Metric::LogitDiff {
-//!     a: tiny.tokenizer.to_single_token(" Mary")?,
-//!     b: tiny.tokenizer.to_single_token(" John")?,
+//!     a: &[tiny.tokenizer.to_single_token(" Mary")?],
+//!     b: &[tiny.tokenizer.to_single_token(" John")?],
 //! };
 //! // Which heads do the queries of head 11.0 listen to?
 //! let paths = PathPatching {
@@ -85,7 +85,7 @@ use gpt2::{Gpt2, Site};
 use tensor::Tensor;
 
 use crate::metric::Which;
-use crate::{Axis, Engine, Experiment, Grid, Head, Metric, Watch};
+use crate::{Axis, Direction, Endpoints, Engine, Experiment, Grid, Head, Metric, Watch};
 
 /// What of a head reads the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -204,6 +204,13 @@ pub struct Outcome {
     pub grid: Grid,
     /// Whether all senders were reached.
     pub complete: bool,
+}
+
+impl Outcome {
+    /// The metric of the unpatched runs; `direction` is the experiment's.
+    pub fn ends(&self, direction: Direction) -> Endpoints {
+        Endpoints::new(direction, self.clean_metric, self.corrupted_metric)
+    }
 }
 
 impl PathPatching {
@@ -418,7 +425,7 @@ mod tests {
         })
     }
 
-    const METRIC: Metric<'static> = Metric::LogitDiff { a: 0, b: 1 };
+    const METRIC: Metric<'static> = Metric::LogitDiff { a: &[0], b: &[1] };
 
     fn outcome(
         (model, experiment, paths): &(Gpt2, Experiment, PathPatching),
@@ -627,7 +634,7 @@ mod tests {
         let heads = vec![Head { layer: 3, head: 1 }, Head { layer: 2, head: 0 }];
         for metric in [
             Metric::Kl,
-            Metric::Prob { token: 2 },
+            Metric::Prob { tokens: &[2] },
             Metric::Loss { from: 1, to: 4 },
             Metric::Custom(&custom),
         ] {

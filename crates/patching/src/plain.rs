@@ -92,7 +92,8 @@ fn end(model: &Gpt2, ids: &[u32], from: usize, hook: &mut Hook<'_>) -> Tensor {
 /// attention (which is computed above the diagonal too).
 fn flops_of_a_run(model: &Gpt2, t: usize) -> u64 {
     let (t, c) = (t as u64, model.config.n_embd as u64);
-    let block = 2 * t * 12 * c * c + 4 * t * t * c;
+    let inner = model.config.inner_size() as u64;
+    let block = 2 * t * (4 * c * c + 2 * c * inner) + 4 * t * t * c;
     model.config.n_layer as u64 * block
 }
 
@@ -142,7 +143,10 @@ mod tests {
     fn patching_the_whole_residual_stream_gives_the_sources_logits() {
         let tiny = Pretrained::tiny().unwrap();
         let experiment = tiny_experiment(&tiny, Direction::Denoising);
-        let metric = Metric::LogitDiff { a: 1757, b: 5335 };
+        let metric = Metric::LogitDiff {
+            a: &[1757],
+            b: &[5335],
+        };
         let patches: Vec<Patch> = [SiteKind::ResidPre, SiteKind::ResidMid, SiteKind::ResidPost]
             .into_iter()
             .flat_map(|site| (0..12).map(move |layer| Patch::whole(site, layer)))
@@ -159,7 +163,10 @@ mod tests {
     fn both_directions_meet_at_the_ends() {
         // Before the prompts differ nothing changes; at the last position of the last layer all does.
         let tiny = Pretrained::tiny().unwrap();
-        let metric = Metric::LogitDiff { a: 1757, b: 5335 };
+        let metric = Metric::LogitDiff {
+            a: &[1757],
+            b: &[5335],
+        };
         for direction in Direction::ALL {
             let experiment = tiny_experiment(&tiny, direction);
             let outcome = Sweep::over(&experiment, SiteKind::ResidPost).run(

@@ -3,7 +3,8 @@
 //! One pair of prompts shows what a model does with that pair. To tell what it does with a *task*, run
 //! the same sweep for many pairs and average. A [`PromptSet`] is a list of pairs as text:
 //!
-//! - out of a file, with the columns `clean`, `corrupted`, `a` and `b` ([`PromptSet::open`]);
+//! - out of a file, with the columns `clean`, `corrupted`, `a` and `b`, or as other tools name them
+//!   ([`PromptSet::open`] lists the forms);
 //! - made from the templates of the indirect-object task ([`Ioi`]), or that task's eight prompts of
 //!   TransformerLens's tutorial ([`PromptSet::ioi_tutorial`]).
 //!
@@ -18,11 +19,11 @@
 //!
 //! let tiny = Pretrained::tiny()?;
 //! let set = Ioi { count: 4, ..Ioi::default() }.prompts(&tiny)?;
-//! let pairs = set.tokenize(&tiny, false, Direction::Denoising)?;
+//! let pairs = set.tokenize(&tiny, None, Direction::Denoising)?;
 //! let mut grids = Vec::new();
 //! for pair in &pairs {
 //!     let sweep = Sweep::over(&pair.experiment, SiteKind::Z); // every layer × head
-//!     grids.push(sweep.run(&tiny.model, pair.metric(), Engine::default(), &|_| {}).grid);
+//!     grids.push(sweep.run(&tiny.model, pair.metric()?, Engine::default(), &|_| {}).grid);
 //! }
 //! let parts: Vec<Part> = pairs.iter().zip(&grids).map(|(pair, grid)| Part::new(pair, grid)).collect();
 //! let average = prompts::average(&parts, None, Bootstrap::default())?;
@@ -35,30 +36,65 @@ mod average;
 mod ioi;
 mod read;
 
+use std::collections::HashSet;
 use std::fmt;
 
-use gpt2::tokenizer::END_OF_TEXT;
 use gpt2::visible::visible_line;
 use gpt2::{Pretrained, Tokenizer};
 
-pub use self::average::{Align, Average, Bootstrap, Part, average};
+pub use self::average::{Align, Average, Bootstrap, Part, average, average_on};
 pub use self::ioi::{Corruption, Ioi};
 pub use self::read::Format;
 use crate::{Direction, Experiment, Metric};
 
-/// One pair of prompts as text, with the two answers that the metric compares.
+/// A prompt as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// A text.
+    Text(String),
+    /// The token ids that stand for it.
+    Ids(Vec<u32>),
+}
+
+/// One answer as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A text that must be one token, with its space.
+    Text(String),
+    /// A token id.
+    Id(u32),
+    /// A token id, and the text of the answer beside it: it must begin with that token, blanks apart.
+    /// (EAP-IG writes "gem" beside the id of " gem".)
+    Named {
+        /// The token id.
+        id: u32,
+        /// The text.
+        text: String,
+    },
+}
+
+/// One pair of prompts, with the answers that a metric compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptPair {
-    /// The line of the file on which it begins, from 1; for pairs that were made, their number.
+    /// Which one it is: what [`PromptSet::numbering`] says. No two of a set have the same.
     pub line: usize,
     /// The prompt whose answer is the right one.
-    pub clean: String,
+    pub clean: Written,
     /// The same prompt with the fact of interest changed.
-    pub corrupted: String,
-    /// The token that counts positively, with its space.
-    pub a: String,
-    /// The token that counts negatively, with its space.
-    pub b: String,
+    pub corrupted: Written,
+    /// The answers that count positively; there may be none.
+    pub a: Vec<Answer>,
+    /// The answers that count negatively; there may be none.
+    pub b: Vec<Answer>,
+}
+
+/// What [`PromptPair::line`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbering {
+    /// The lines of the file, from 1, on which the pairs begin.
+    Lines,
+    /// The pairs, from 1: of a JSON document, which may be one long line, or of pairs that were made.
+    Pairs,
 }
 
 /// Pairs of prompts, and where they are from. There is at least one.
@@ -68,6 +104,24 @@ pub struct PromptSet {
     pub name: String,
     /// The pairs.
     pub pairs: Vec<PromptPair>,
+    /// What their numbers count.
+    pub numbering: Numbering,
+    /// What a user should know of the file, a sentence each, such as
+    /// `pairs.csv: columns passed over: plural, template`.
+    pub notes: Vec<String>,
+}
+
+/// Prompts without a partner, out of a file ([`Prompts::open`]). There is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompts {
+    /// The file: what errors begin with.
+    pub name: String,
+    /// The number of each, as [`Prompts::numbering`] says, and the prompt.
+    pub prompts: Vec<(usize, Written)>,
+    /// What their numbers count.
+    pub numbering: Numbering,
+    /// As [`PromptSet::notes`].
+    pub notes: Vec<String>,
 }
 
 /// One pair of prompts as tokens, checked: ready to run.
@@ -77,18 +131,51 @@ pub struct Pair {
     pub line: usize,
     /// The two prompts, and which is patched into which.
     pub experiment: Experiment,
-    /// The token that counts positively.
-    pub a: u32,
-    /// The token that counts negatively.
-    pub b: u32,
+    /// The tokens that count positively, each once; there may be none.
+    pub a: Vec<u32>,
+    /// The tokens that count negatively, each once and none of `a`; there may be none.
+    pub b: Vec<u32>,
 }
 
 impl Pair {
-    /// `logit(a) − logit(b)`.
-    pub fn metric(&self) -> Metric<'static> {
+    /// `logit(a) − logit(b)`, of the means where there are several answers on a side.
+    pub fn metric(&self) -> Metric<'_> {
         Metric::LogitDiff {
-            a: self.a,
-            b: self.b,
+            a: &self.a,
+            b: &self.b,
+        }
+    }
+}
+
+impl Answer {
+    /// As a list of words shows it: the text, or the id with its sign, such as `#319`.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Text(text) | Self::Named { text, .. } => text.clone(),
+            Self::Id(id) => format!("#{id}"),
+        }
+    }
+}
+
+impl Written {
+    /// As a list of words shows it: the text, or the ids with blanks between them.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Ids(ids) => {
+                let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+                ids.join(" ")
+            }
+        }
+    }
+}
+
+impl Numbering {
+    /// `line 3` or `pair 3`.
+    pub fn place(self, number: usize) -> String {
+        match self {
+            Self::Lines => format!("line {number}"),
+            Self::Pairs => format!("pair {number}"),
         }
     }
 }
@@ -115,6 +202,16 @@ pub enum Error {
         reason: String,
     },
 
+    /// A pair, of which several may stand in a line, or which was made, that cannot be patched.
+    Pair {
+        /// The file.
+        name: String,
+        /// The pair, from 1.
+        pair: usize,
+        /// What was found and what was expected.
+        reason: String,
+    },
+
     /// Prompts that cannot be made, or an average that cannot be taken.
     Request {
         /// What was asked for, why it cannot be done, and what can.
@@ -129,6 +226,9 @@ impl fmt::Display for Error {
             Self::Line { name, line, reason } => {
                 write!(f, "{}, line {line}: {reason}", visible_line(name))
             }
+            Self::Pair { name, pair, reason } => {
+                write!(f, "{}, pair {pair}: {reason}", visible_line(name))
+            }
             Self::Request { reason } => f.write_str(reason),
         }
     }
@@ -137,48 +237,74 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl PromptSet {
-    /// Every pair as tokens, with `<|endoftext|>` in front of each prompt if `bos`.
+    /// Every pair as tokens, with `bos` in front of each prompt if there is one.
     ///
     /// # Errors
     /// If a pair cannot be run, with its line: a prompt that is empty or too long for the model, prompts
     /// of different token counts (with both rows of tokens) or the same ones, an answer that is not one
-    /// token or unknown to the model, or twice the same answer.
+    /// token, unknown to the model, not the token of its id, or there twice.
     pub fn tokenize(
         &self,
         pretrained: &Pretrained,
-        bos: bool,
+        bos: Option<u32>,
         direction: Direction,
     ) -> Result<Vec<Pair>, Error> {
         let pair = |pair: &PromptPair| {
-            pair.tokenize(pretrained, bos, direction)
-                .map_err(|reason| Error::Line {
-                    name: self.name.clone(),
-                    line: pair.line,
-                    reason,
-                })
+            let ready = pair.tokenize(pretrained, bos, direction);
+            ready.map_err(|reason| self.error(pair.line, reason))
         };
         self.pairs.iter().map(pair).collect()
+    }
+
+    /// That something is wrong with the pair of this number.
+    fn error(&self, number: usize, reason: String) -> Error {
+        let name = self.name.clone();
+        match self.numbering {
+            Numbering::Lines => Error::Line {
+                name,
+                line: number,
+                reason,
+            },
+            Numbering::Pairs => Error::Pair {
+                name,
+                pair: number,
+                reason,
+            },
+        }
     }
 }
 
 impl PromptPair {
+    /// A pair of texts with one answer on either side: clean, corrupted, a and b.
+    pub fn of_texts(line: usize, [clean, corrupted, a, b]: [String; 4]) -> Self {
+        Self {
+            line,
+            clean: Written::Text(clean),
+            corrupted: Written::Text(corrupted),
+            a: vec![Answer::Text(a)],
+            b: vec![Answer::Text(b)],
+        }
+    }
+
     /// The pair as tokens, or what is wrong with it.
     fn tokenize(
         &self,
         pretrained: &Pretrained,
-        bos: bool,
+        bos: Option<u32>,
         direction: Direction,
     ) -> Result<Pair, String> {
         let Pretrained {
             model, tokenizer, ..
         } = pretrained;
-        let encode = |which: &str, text: &str| {
-            let mut ids = tokenizer
-                .encode(text)
-                .map_err(|e| format!("the {which} prompt: {e}"))?;
-            // An empty prompt is a mistake even where <|endoftext|> would stand.
-            if bos && !text.is_empty() {
-                ids.insert(0, END_OF_TEXT);
+        let encode = |which: &str, prompt: &Written| {
+            let mut ids = Vec::from_iter(bos);
+            match prompt {
+                Written::Text(text) => ids.extend(
+                    tokenizer
+                        .encode(text)
+                        .map_err(|e| format!("the {which} prompt: {e}"))?,
+                ),
+                Written::Ids(given) => ids.extend(given),
             }
             Ok::<_, String>(ids)
         };
@@ -194,17 +320,13 @@ impl PromptPair {
                 ),
                 _ => error.to_string(),
             })?;
-        let answer = |column: &str, text: &str| {
-            let id = tokenizer
-                .to_single_token(text)
-                .and_then(|id| model.check_prompt(&[id]).map(|()| id));
-            id.map_err(|e| format!("column \"{column}\": {e}"))
-        };
-        let (a, b) = (answer("a", &self.a)?, answer("b", &self.b)?);
-        if a == b {
+        let a = answer_tokens(pretrained, "a", &self.a)?;
+        let b = answer_tokens(pretrained, "b", &self.b)?;
+        if let Some(&both) = a.iter().find(|token| b.contains(token)) {
             return Err(format!(
-                "the metric would compare \"{}\" with itself: columns \"a\" and \"b\" must be two tokens",
-                visible_line(&self.a)
+                "the metric would compare \"{}\" with itself: it is an answer in both columns, \"a\" and \
+                 \"b\"",
+                visible_line(&tokenizer.token(both))
             ));
         }
         Ok(Pair {
@@ -214,6 +336,52 @@ impl PromptPair {
             b,
         })
     }
+}
+
+/// The tokens of the answers in a column, or what is wrong with them.
+fn answer_tokens(
+    pretrained: &Pretrained,
+    column: &str,
+    answers: &[Answer],
+) -> Result<Vec<u32>, String> {
+    let Pretrained {
+        model, tokenizer, ..
+    } = pretrained;
+    let known = |id: u32| model.check_prompt(&[id]).map(|()| id);
+    let token = |answer: &Answer| match answer {
+        Answer::Text(text) => tokenizer
+            .to_single_token(text)
+            .and_then(known)
+            .map_err(|e| e.to_string()),
+        Answer::Id(id) => known(*id).map_err(|e| e.to_string()),
+        Answer::Named { id, text } => {
+            let id = known(*id).map_err(|e| e.to_string())?;
+            let token = tokenizer.token(id);
+            let begins = text.trim_start().starts_with(token.trim_start());
+            if token.trim().is_empty() || !begins {
+                return Err(format!(
+                    "the token {id} is \"{}\", and the answer beside it \"{}\": the ids seem to be of \
+                     another model's vocabulary",
+                    visible_line(&token),
+                    visible_line(text)
+                ));
+            }
+            Ok(id)
+        }
+    };
+    let mut tokens = Vec::new();
+    let mut seen = HashSet::new();
+    for answer in answers {
+        let id = token(answer).map_err(|reason| format!("column \"{column}\": {reason}"))?;
+        if !seen.insert(id) {
+            return Err(format!(
+                "column \"{column}\": \"{}\" is there twice",
+                visible_line(&tokenizer.token(id))
+            ));
+        }
+        tokens.push(id);
+    }
+    Ok(tokens)
 }
 
 /// Tokens in a row with slashes between them.
@@ -228,22 +396,21 @@ fn row(tokenizer: &Tokenizer, ids: &[u32]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use gpt2::tokenizer::END_OF_TEXT;
+
     use super::*;
 
     const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
     const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
 
     fn set(pairs: &[[&str; 4]]) -> PromptSet {
-        let pair = |(i, [clean, corrupted, a, b]): (usize, &[&str; 4])| PromptPair {
-            line: i + 2,
-            clean: clean.to_string(),
-            corrupted: corrupted.to_string(),
-            a: a.to_string(),
-            b: b.to_string(),
-        };
+        let pair =
+            |(i, texts): (usize, &[&str; 4])| PromptPair::of_texts(i + 2, texts.map(str::to_owned));
         PromptSet {
             name: "pairs.csv".to_owned(),
             pairs: pairs.iter().enumerate().map(pair).collect(),
+            numbering: Numbering::Lines,
+            notes: vec![],
         }
     }
 
@@ -251,11 +418,13 @@ mod tests {
     fn a_good_pair_has_the_ids_of_the_main_job() {
         let tiny = Pretrained::tiny().unwrap();
         let set = set(&[[CLEAN, CORRUPTED, " Smith", " Jones"]]);
-        let pairs = set.tokenize(&tiny, false, Direction::Denoising).unwrap();
-        assert_eq!([pairs[0].a, pairs[0].b], [4176, 5437]);
+        let pairs = set.tokenize(&tiny, None, Direction::Denoising).unwrap();
+        assert_eq!([&pairs[0].a[..], &pairs[0].b], [[4176], [5437]]);
         assert_eq!(pairs[0].experiment.clean()[..2], [48736, 5437]);
         assert_eq!(pairs[0].experiment.differing_positions(), [1]);
-        let pairs = set.tokenize(&tiny, true, Direction::Noising).unwrap();
+        let pairs = set
+            .tokenize(&tiny, Some(END_OF_TEXT), Direction::Noising)
+            .unwrap();
         assert_eq!(pairs[0].experiment.base()[..3], [END_OF_TEXT, 48736, 5437]);
     }
 
@@ -307,13 +476,13 @@ mod tests {
             ),
         ] {
             let set = set(&[[CLEAN, CORRUPTED, " Smith", " Jones"], pair]);
-            for bos in [false, true] {
+            for bos in [None, Some(END_OF_TEXT)] {
                 let error = set
                     .tokenize(&tiny, bos, Direction::Denoising)
                     .unwrap_err()
                     .to_string();
                 // With <|endoftext|> in front there is a token more.
-                if bos && error.contains("tokens") {
+                if bos.is_some() && error.contains("tokens") {
                     continue;
                 }
                 for part in parts {

@@ -7,7 +7,10 @@ use gpt2::Gpt2;
 
 use crate::engine::{Progress, Unpatched, Watch};
 use crate::metric::Which;
-use crate::{Error, Experiment, Head, Metric, Patch, SiteKind, incremental, plain};
+use crate::{
+    Direction, Endpoints, Error, Experiment, Head, Metric, Patch, Scale, SiteKind, incremental,
+    plain,
+};
 
 /// What one axis of a grid counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,33 +110,21 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The metric of the unpatched runs; `direction` is the experiment's.
+    pub fn ends(&self, direction: Direction) -> Endpoints {
+        Endpoints::new(direction, self.clean_metric, self.corrupted_metric)
+    }
+
     /// The grid on the scale on which the clean run is 1 and the corrupted run 0:
     /// `(patched − corrupted) / (clean − corrupted)` (TransformerLens's usual normalisation).
     ///
     /// # Errors
-    /// As [`normalized_unit`].
+    /// As [`crate::normalized_unit`].
     pub fn normalized(&self) -> Result<Grid, Error> {
-        let (clean, corrupted) = (self.clean_metric, self.corrupted_metric);
-        let unit = normalized_unit(clean, corrupted)?;
         let mut grid = self.grid.clone();
-        for value in &mut grid.values {
-            *value = (*value - corrupted) / unit;
-        }
+        let ends = self.ends(Direction::Denoising); // the base does not matter
+        Scale::Normalized.apply(&mut grid.values, ends)?;
         Ok(grid)
-    }
-}
-
-/// How far the clean run's metric lies from the corrupted one's: the unit of the normalised scale.
-///
-/// # Errors
-/// If the two are closer to each other than a ten-thousandth of the larger, as rounding is then all that
-/// the scale would show.
-pub fn normalized_unit(clean: f32, corrupted: f32) -> Result<f32, Error> {
-    let unit = clean - corrupted;
-    let enough = 1e-4 * clean.abs().max(corrupted.abs());
-    match unit.is_finite() && unit.abs() > enough {
-        true => Ok(unit),
-        false => Err(Error::NothingToNormalize { clean, corrupted }),
     }
 }
 
@@ -419,7 +410,6 @@ mod tests {
     use gpt2::Config;
 
     use super::*;
-    use crate::Direction;
 
     fn model() -> Gpt2 {
         let sizes = Config {
@@ -447,7 +437,7 @@ mod tests {
         names.iter().map(|name| name.parse().unwrap()).collect()
     }
 
-    const METRIC: Metric<'static> = Metric::LogitDiff { a: 0, b: 1 };
+    const METRIC: Metric<'static> = Metric::LogitDiff { a: &[0], b: &[1] };
 
     fn run(sweep: &Sweep<'_>, model: &Gpt2) -> Outcome {
         sweep.run(model, METRIC, Engine::default(), &|_| {})

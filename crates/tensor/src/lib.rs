@@ -12,7 +12,7 @@
 //! | product with a transpose | Y = X Wᵀ, for a few rows and a tall W | [`matmul_transposed`] |
 //! | layer norm | (x − mean) / √(var + ε) · weight + bias | [`layer_norm`] |
 //! | softmax | e^(x − max) / Σ e^(x − max) | [`softmax`] |
-//! | GELU, tanh form | ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))) | [`gelu`] |
+//! | GELU and its kin | ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))) | [`Activation`] |
 //!
 //! A [`View`] is a matrix that borrows its numbers from a tensor through strides: one head of a
 //! `(T, n_head, head_size)` tensor, some columns of a weight, a transpose. Taking a view copies
@@ -34,16 +34,18 @@
 //! assert_eq!(matmul(&x, &w).data(), [-2.0, -2.0]);
 //! ```
 
+mod activation;
 mod linear;
 mod matmul;
 mod ops;
 mod tensor;
 mod view;
 
+pub use crate::activation::Activation;
 pub use crate::linear::linear;
 pub use crate::matmul::{matmul, matmul_into, matmul_reference};
 pub use crate::ops::{
-    argmax, dot, exp, gelu, layer_norm, layer_norm_scale, log_sum_exp, matmul_transposed, max,
+    argmax, dot, exp, layer_norm, layer_norm_scale, log_sum_exp, matmul_transposed, max,
     scale_and_shift, softmax, softmax_row,
 };
 pub use crate::tensor::Tensor;

@@ -206,28 +206,8 @@ pub fn exp(x: f32) -> f32 {
     power * two_to(half) * two_to(n.wrapping_sub(half))
 }
 
-/// GELU of every number, in place, in the tanh form that GPT-2 was trained with:
-/// ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))) (Hendrycks & Gimpel 2016, arXiv 1606.08415).
-///
-/// Computed as x / (1 + e^(−2u)) with u = √(2/π) (x + 0.044715 x³), which is the same.
-pub fn gelu(x: &mut Tensor) {
-    x.data_mut()
-        .par_chunks_mut(NUMBERS_WORTH_A_THREAD)
-        .for_each(gelu_of);
-}
-
-#[multiversion(targets = "simd")]
-fn gelu_of(numbers: &mut [f32]) {
-    /// 2 √(2/π)
-    const TWICE_ROOT: f32 = 1.595_769;
-    for number in numbers {
-        let x = *number;
-        *number = x / (1.0 + exp(-TWICE_ROOT * (x + 0.044715 * x * x * x)));
-    }
-}
-
 /// Fewer numbers than this are not worth a second thread.
-const NUMBERS_WORTH_A_THREAD: usize = 1 << 14;
+pub(crate) const NUMBERS_WORTH_A_THREAD: usize = 1 << 14;
 
 /// How many rows of `n` numbers are worth a second thread.
 fn rows_worth_a_thread(n: usize) -> usize {
@@ -365,43 +345,6 @@ mod tests {
         );
         assert_eq!([exp(f32::INFINITY), exp(89.0)], [f32::INFINITY; 2]);
         assert!(exp(f32::NAN).is_nan() && exp(-100.0) > 0.0);
-    }
-
-    #[test]
-    fn gelu_is_its_formula_everywhere() {
-        let numbers: Vec<f32> = (-12_000..=12_000).map(|i| i as f32 / 1000.0).collect();
-        let n = numbers.len();
-        let mut got = Tensor::new(&[n], numbers.clone());
-        gelu(&mut got);
-        for (x, got) in numbers.iter().zip(got.data()) {
-            let x = f64::from(*x);
-            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
-            let exact = 0.5 * x * (1.0 + u.tanh());
-            assert!(
-                (f64::from(*got) - exact).abs() <= 1e-6 * exact.abs() + 1e-8,
-                "gelu({x}) = {got}, not {exact}"
-            );
-        }
-        let mut ends = Tensor::new(&[3], vec![f32::MIN, f32::MAX, f32::NAN]);
-        gelu(&mut ends);
-        assert!(ends.data()[0] == 0.0 && ends.data()[1] == f32::MAX && ends.data()[2].is_nan());
-    }
-
-    #[test]
-    fn gelu_is_what_pytorch_says() {
-        // torch.nn.functional.gelu(x, approximate="tanh")
-        let mut x = Tensor::new(&[7], vec![-10.0, -3.0, -1.0, 0.0, 0.5, 2.0, 10.0]);
-        let expected = [
-            0.0,
-            -0.003_637_39,
-            -0.158_808_01,
-            0.0,
-            0.345_714,
-            1.954_597_7,
-            10.0,
-        ];
-        gelu(&mut x);
-        assert_close(x.data(), &expected, 1e-6);
     }
 
     #[test]

@@ -38,6 +38,7 @@ enum Bytes {
 type State = (u64, Option<SystemTime>);
 
 /// A tensor of a file.
+#[derive(Clone)]
 pub(super) struct Entry {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
@@ -120,14 +121,16 @@ impl DataFile {
         Err(Error::format(&self.path, reason))
     }
 
-    /// Every tensor of the file but the buffers, under its name without `transformer.`.
+    /// Every tensor of the file but the buffers, under its name in GPT-2's own files. A tensor that was
+    /// saved once for several that are the same is there under all of their names (safetensors'
+    /// `save_model` writes into the metadata which those are).
     pub(super) fn entries(&self) -> Result<BTreeMap<String, Entry>, Error> {
         let (data_start, header) =
             read_header(self.bytes()).map_err(|reason| Error::format(&self.path, reason))?;
         let mut entries = BTreeMap::new();
         for (name, info) in header.tensors() {
             let short = short_name(&name);
-            if is_buffer(short) {
+            if is_buffer(&short) {
                 continue;
             }
             let (start, end) = info.data_offsets;
@@ -136,9 +139,17 @@ impl DataFile {
                 shape: info.shape.clone(),
                 range: data_start + start..data_start + end,
             };
-            if entries.insert(short.to_owned(), entry).is_some() {
-                let reason = "stands in the file twice, with and without the prefix `transformer.`";
-                return Err(Error::tensor(&self.path, short, reason));
+            if entries.insert(short.clone(), entry).is_some() {
+                let reason = "stands in the file twice, under names that mean the same";
+                return Err(Error::tensor(&self.path, &short, reason));
+            }
+        }
+        for (left_out, saved) in header.metadata().iter().flatten() {
+            let left_out = short_name(left_out);
+            if let Some(entry) = entries.get(&short_name(saved)).cloned()
+                && !is_buffer(&left_out)
+            {
+                entries.entry(left_out).or_insert(entry);
             }
         }
         Ok(entries)
@@ -150,9 +161,27 @@ fn state(file: &File) -> io::Result<State> {
     Ok((found.len(), found.modified().ok()))
 }
 
-/// A tensor's name without the prefix that some programs give it.
-pub(super) fn short_name(name: &str) -> &str {
-    name.strip_prefix("transformer.").unwrap_or(name)
+/// A tensor's name without what the programs around a model add to it: prefixes, and the wrappers of
+/// `torch.compile` and of data-parallel training.
+pub(super) fn short_name(name: &str) -> String {
+    const WRAPPERS: [&str; 3] = [
+        "_orig_mod.",
+        "_fsdp_wrapped_module.",
+        "_checkpoint_wrapped_module.",
+    ];
+    const PREFIXES: [&str; 3] = ["module.", "model.", "transformer."];
+    let mut name = name.to_owned();
+    for wrapper in WRAPPERS {
+        name = name.replace(wrapper, "");
+    }
+    let mut short = name.as_str();
+    while let Some(rest) = PREFIXES
+        .iter()
+        .find_map(|prefix| short.strip_prefix(prefix))
+    {
+        short = rest;
+    }
+    short.to_owned()
 }
 
 /// `h.N.attn.bias` and `h.N.attn.masked_bias`: the causal mask, which some files store.

@@ -42,8 +42,8 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Files, Error> {
         }
         let names = files.entry(file).or_default();
         let name = short_name(&tensor);
-        if !is_buffer(name) {
-            names.insert(name.to_owned());
+        if !is_buffer(&name) {
+            names.insert(name);
         }
     }
     if files.is_empty() {

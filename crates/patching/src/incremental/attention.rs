@@ -1,6 +1,7 @@
 //! The heads, for rows of many runs at once.
 
-use gpt2::rows::{attend, gather, pattern};
+use gpt2::model::CausalSelfAttention;
+use gpt2::rows::gather;
 use rayon::prelude::*;
 use tensor::Tensor;
 
@@ -9,7 +10,7 @@ use crate::{Patch, SiteKind};
 
 /// Queries, keys and values of one layer, and whose they are.
 pub struct Attention<'a> {
-    pub n_head: usize,
+    pub attn: &'a CausalSelfAttention,
     pub runs: &'a [Run],
     /// The same runs with those of their rows that have a query.
     pub asking: &'a [Run],
@@ -47,7 +48,7 @@ impl Attention<'_> {
         rows.for_each(|(row, (run, dest))| {
             let seen = (0..=dest).map(|src| self.kv(run, src));
             let (keys, values): (Vec<_>, Vec<_>) = seen.unzip();
-            attend(self.n_head, self.q(run, dest), &keys, &values, row);
+            self.attn.attend(self.q(run, dest), &keys, &values, row);
         });
         z
     }
@@ -62,7 +63,7 @@ impl Attention<'_> {
         given: Option<&Tensor>,
         row: &mut [f32],
     ) {
-        let (c, head_size) = (row.len(), row.len() / self.n_head);
+        let (c, head_size) = (row.len(), row.len() / self.attn.n_head);
         row.copy_from_slice(z.row(BASE, dest));
         let given_row = |pos: usize| given.map(|given| &given.data()[pos * c..][..c]);
         // Where this kind is patched at this position the source's, else the base's.
@@ -83,21 +84,21 @@ impl Attention<'_> {
         };
         let keys: Vec<&[f32]> = (0..=dest).map(key).collect();
         let values: Vec<&[f32]> = (0..=dest).map(value).collect();
-        for head in patch.heads(self.n_head) {
+        for head in patch.heads(self.attn.n_head) {
             let piece = head * head_size..(head + 1) * head_size;
             if patch.site == SiteKind::Z {
                 let source = given_row(dest).unwrap_or_else(|| z.row(SOURCE, dest));
                 row[piece.clone()].copy_from_slice(&source[piece]);
                 continue;
             }
-            let mut weights = pattern(piece.clone(), q, &keys);
+            let mut weights = self.attn.pattern(piece.clone(), q, &keys);
             if patch.site == SiteKind::Pattern {
                 let source_weights = match given {
                     // (n_head, T, T): head, dest, src
                     Some(given) => given.row(head * given.shape()[1] + dest).to_vec(),
                     None => {
                         let keys = (0..=dest).map(|src| self.kv(SOURCE, src).0);
-                        pattern(
+                        self.attn.pattern(
                             piece.clone(),
                             self.q(SOURCE, dest),
                             &keys.collect::<Vec<_>>(),

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use gpt2::Gpt2;
 use rayon::prelude::*;
-use tensor::{Tensor, matmul_transposed};
+use tensor::Tensor;
 
 use super::rows::{Rows, SOURCE};
 use crate::Metric;
@@ -80,7 +80,7 @@ impl Ends {
             let c = self.rows.c;
             let rows = some.iter().flat_map(|row| &self.rows.data[row * c..][..c]);
             let rows = Tensor::new(&[some.len(), c], rows.copied().collect());
-            let logits = matmul_transposed(&rows, model.unembedding());
+            let logits = model.unembed_rows(&rows);
             let of_row = |(i, row): (usize, &usize)| loss(logits.row(i), base[index[*row].1 + 1]);
             let computed: Vec<f32> = some.par_iter().enumerate().map(of_row).collect();
             for (row, loss) in some.iter().zip(computed) {

@@ -112,7 +112,7 @@ impl<'a> Walk<'a> {
         let attention = if from == 0 {
             kv = self.linear(normalized.view(), weight, bias); // (R, 3C): queries, keys, values
             Attention {
-                n_head: block.attn.n_head,
+                attn: &block.attn,
                 runs: &self.x.runs,
                 asking: &asking,
                 q: &kv,
@@ -126,7 +126,7 @@ impl<'a> Walk<'a> {
             q = self.linear(asked.view(), weight.columns(0..c), &bias[..c]); // (asking rows, C)
             kv = self.linear(normalized.view(), weight.columns(c..3 * c), &bias[c..]); // (R, 2C)
             Attention {
-                n_head: block.attn.n_head,
+                attn: &block.attn,
                 runs: &self.x.runs,
                 asking: &asking,
                 q: &q,
@@ -176,7 +176,7 @@ impl<'a> Walk<'a> {
             data: block.mlp.forward_rows(&normalized).into_data(), // (R', C)
             c,
         };
-        self.flops += 16 * (normalized.n_rows() * c * c) as u64;
+        self.flops += 4 * (normalized.n_rows() * c * model.config.inner_size()) as u64;
         drop(normalized);
         let kinds = [SiteKind::MlpOut, SiteKind::ResidPost];
         self.x = self.add_to(&mid, mlp_out, layer, kinds, from);

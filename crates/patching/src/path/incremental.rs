@@ -70,8 +70,10 @@ pub fn run(task: &Task<'_>, memory: usize) -> Ends {
         source_z: &source_z,
         positions: &positions,
     };
+    let inner = model.config.inner_size();
     let floats_a_sender = positions.len() * (HELD * c + heads.len() * model.config.head_size());
-    let floats = (memory / size_of::<f32>()).saturating_sub(Mlp::ROWS_TOGETHER * 10 * c);
+    let floats =
+        (memory / size_of::<f32>()).saturating_sub(Mlp::ROWS_TOGETHER * (2 * inner + 2 * c));
     let chunk_size = (floats / floats_a_sender.max(1)).max(1);
 
     // What no receiver hears leaves the base as it is.

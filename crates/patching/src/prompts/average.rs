@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
 
 use super::{Error, Pair};
-use crate::{Axis, Grid};
+use crate::{Axis, Endpoints, Grid, Scale, normalized_unit};
 
 /// From where positions are counted, so that equal numbers have equal roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,12 +79,20 @@ pub struct Part<'a> {
     pub pair: &'a Pair,
     /// Its grid.
     pub grid: &'a Grid,
+    /// The metric of its unpatched runs: what a scale is made of.
+    pub ends: Endpoints,
 }
 
 impl<'a> Part<'a> {
     /// A pair and its grid.
     pub fn new(pair: &'a Pair, grid: &'a Grid) -> Self {
-        Self { pair, grid }
+        let ends = Endpoints::default();
+        Self { pair, grid, ends }
+    }
+
+    /// The same with the metric of the pair's unpatched runs.
+    pub fn with_ends(self, ends: Endpoints) -> Self {
+        Self { ends, ..self }
     }
 
     /// The positions along the first axis that counts positions. (Of a pattern's two axes both count
@@ -153,6 +161,24 @@ impl Average {
 /// # Panics
 /// If the grids are not over the same axes, or not of one model's layers and heads.
 pub fn average(
+    parts: &[Part<'_>],
+    align: Option<Align>,
+    bootstrap: Bootstrap,
+) -> Result<Average, Error> {
+    average_on(Scale::Value, parts, align, bootstrap)
+}
+
+/// [`average`], with the means on a scale: on that of the means of the unpatched runs' metrics
+/// ([`crate::Means::OnOneScale`]). In each draw they are the means of the pairs that were drawn.
+///
+/// # Errors
+/// As [`average`], and if the scale is normalised and the means of the unpatched runs are too close to
+/// each other.
+///
+/// # Panics
+/// As [`average`].
+pub fn average_on(
+    scale: Scale,
     parts: &[Part<'_>],
     align: Option<Align>,
     bootstrap: Bootstrap,
@@ -233,7 +259,13 @@ pub fn average(
                 .collect();
         }
         let values = cells.iter().map(|&cell| grid.values[cell]);
-        rows.push(values.collect::<Vec<f32>>());
+        // The unpatched runs are drawn with their pair.
+        let Endpoints {
+            clean,
+            corrupted,
+            base,
+        } = part.ends;
+        rows.push(values.chain([clean, corrupted, base]).collect::<Vec<f32>>());
     }
     // The order of the pairs must change nothing, and sums and draws have one: that of the numbers.
     rows.sort_by(|x, y| {
@@ -246,16 +278,26 @@ pub fn average(
     let n = parts.len();
     let draws = bootstrap.draws(n);
     let n_cells = places.iter().map(Vec::len).product();
+    let mean_of = |counts: &[u32], column: usize| {
+        let drawn = counts.iter().zip(&rows);
+        let sum: f64 = drawn
+            .map(|(&count, row)| f64::from(count) * f64::from(row[column]))
+            .sum();
+        sum / n as f64
+    };
+    let ends_of = |counts: &[u32]| {
+        let [clean, corrupted, base] = [0, 1, 2].map(|i| mean_of(counts, n_cells + i));
+        Zero::of(scale, clean, corrupted, base)
+    };
+    let once = vec![1; n];
+    let zero = ends_of(&once);
+    zero.check().map_err(request)?;
+    let zeros: Vec<Zero> = draws.chunks_exact(n).map(ends_of).collect();
     let of_cell = |means: &mut Vec<f64>, cell: usize| {
-        let mean = rows.iter().map(|row| f64::from(row[cell])).sum::<f64>() / n as f64;
+        let mean = zero.scaled(mean_of(&once, cell));
         means.clear();
-        means.extend(draws.chunks_exact(n).map(|counts| {
-            let drawn = counts.iter().zip(&rows);
-            let sum: f64 = drawn
-                .map(|(&count, row)| f64::from(count) * f64::from(row[cell]))
-                .sum();
-            sum / n as f64
-        }));
+        let drawn = draws.chunks_exact(n).zip(&zeros);
+        means.extend(drawn.map(|(counts, zero)| zero.scaled(mean_of(counts, cell))));
         means.sort_by(f64::total_cmp);
         let tail = (1.0 - level) / 2.0;
         [mean, quantile(means, tail), quantile(means, 1.0 - tail)].map(|x| x as f32)
@@ -277,6 +319,39 @@ pub fn average(
         align,
         positions,
     })
+}
+
+/// Where a scale of means has its 0, and how long its unit is.
+#[derive(Clone, Copy)]
+struct Zero {
+    origin: f64,
+    /// From the mean of the corrupted runs to that of the clean ones, if that is the unit.
+    ends: Option<[f64; 2]>,
+}
+
+impl Zero {
+    fn of(scale: Scale, clean: f64, corrupted: f64, base: f64) -> Self {
+        Self {
+            origin: scale.origin(0.0, corrupted, base),
+            ends: scale.is_normalized().then_some([corrupted, clean]),
+        }
+    }
+
+    fn scaled(&self, x: f64) -> f64 {
+        let unit = self
+            .ends
+            .map_or(1.0, |[corrupted, clean]| clean - corrupted);
+        (x - self.origin) / unit
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Some([corrupted, clean]) = self.ends else {
+            return Ok(());
+        };
+        let unit = normalized_unit(clean as f32, corrupted as f32);
+        unit.map(|_| ())
+            .map_err(|error| format!("in the mean over the pairs {error}"))
+    }
 }
 
 /// The number below which a share of the sorted numbers lies, between two of them in proportion
@@ -439,8 +514,8 @@ mod tests {
         Pair {
             line,
             experiment,
-            a: 0,
-            b: 1,
+            a: vec![0],
+            b: vec![1],
         }
     }
 
@@ -468,6 +543,38 @@ mod tests {
         let grids: Vec<Grid> = numbers.iter().map(of_number).collect();
         let parts: Vec<Part<'_>> = grids.iter().map(|grid| Part::new(&pair, grid)).collect();
         average(&parts, None, bootstrap).unwrap()
+    }
+
+    #[test]
+    fn means_on_one_scale_are_not_ruled_by_a_pair_whose_ends_meet() {
+        let pair = pair(1, 3, &[1]);
+        let numbers = [[5.0_f32, 10.0, 0.0], [3.01, 3.02, 3.0], [6.0, 8.0, 2.0]];
+        let grids = numbers.map(|[value, ..]| grid(&[Axis::Layer], &[1], |_| value));
+        let part = |(grid, [_, clean, corrupted]): (_, &[f32; 3])| {
+            let ends = Endpoints::new(Direction::Denoising, *clean, *corrupted);
+            Part::new(&pair, grid).with_ends(ends)
+        };
+        let parts: Vec<Part<'_>> = grids.iter().zip(&numbers).map(part).collect();
+        let on = |scale| average_on(scale, &parts, None, Bootstrap::default());
+        let mean = |scale| on(scale).unwrap().mean.values[0];
+        let expected = (14.01 - 5.0) / (21.02 - 5.0);
+        assert!((mean(Scale::Normalized) - expected).abs() < 1e-6);
+        assert_eq!(mean(Scale::NormalizedChange), mean(Scale::Normalized));
+        assert!((mean(Scale::Change) - 9.01 / 3.0).abs() < 1e-6);
+        assert!((mean(Scale::Value) - 14.01 / 3.0).abs() < 1e-6);
+        // The ends are drawn with their pairs: a draw of one pair alone has its own scale.
+        let normalized = on(Scale::Normalized).unwrap();
+        assert!(normalized.low.values[0] >= 0.499 && normalized.high.values[0] <= 0.668);
+        let same = parts
+            .iter()
+            .map(|part| part.with_ends(Endpoints::default()));
+        let same: Vec<Part<'_>> = same.collect();
+        let error = average_on(Scale::Normalized, &same, None, Bootstrap::default());
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("in the mean over the pairs the clean"),
+            "{error}"
+        );
     }
 
     #[test]

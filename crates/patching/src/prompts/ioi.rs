@@ -9,7 +9,7 @@ use gpt2::Pretrained;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use super::{Error, PromptPair, PromptSet};
+use super::{Error, Numbering, PromptPair, PromptSet};
 
 /// In BABA order: B is the subject, A the indirect object.
 const TEMPLATES: [&str; 15] = [
@@ -111,7 +111,7 @@ impl Ioi {
     pub const MAX_COUNT: usize = 100_000;
 
     /// The pairs. For a model that was trained on some tokens only, names, places, objects and
-    /// templates with any other token are left out.
+    /// templates with any other token are left out, and so are words that are several tokens of the model's.
     ///
     /// # Errors
     /// If no pairs or more than [`Ioi::MAX_COUNT`] are asked for, or the model knows too few words.
@@ -129,7 +129,11 @@ impl Ioi {
             ids.is_ok_and(|ids| pretrained.unknown_tokens(&ids).is_empty())
         };
         let known_words = |words: &[&'static str]| -> Vec<&'static str> {
-            let known = |word: &&'static str| knows(&format!(" {word}"));
+            let one_token = |text: &str| pretrained.tokenizer.to_single_token(text).is_ok();
+            let known = |word: &&'static str| {
+                let text = format!(" {word}");
+                one_token(&text) && knows(&text)
+            };
             words.iter().copied().filter(known).collect()
         };
         let mut names = known_words(&NAMES);
@@ -188,17 +192,16 @@ impl Ioi {
                 Corruption::SwappedSubject => [first, second, io],
                 Corruption::Abc => [names[2], names[3], names[4]],
             };
-            pairs.push(PromptPair {
-                line: number,
-                clean: fill(template, [first, second, s], place, object),
-                corrupted: fill(template, corrupted, place, object),
-                a: format!(" {io}"),
-                b: format!(" {s}"),
-            });
+            let clean = fill(template, [first, second, s], place, object);
+            let corrupted = fill(template, corrupted, place, object);
+            let texts = [clean, corrupted, format!(" {io}"), format!(" {s}")];
+            pairs.push(PromptPair::of_texts(number, texts));
         }
         Ok(PromptSet {
             name: "the indirect-object prompts".to_owned(),
             pairs,
+            numbering: Numbering::Pairs,
+            notes: vec![],
         })
     }
 }
@@ -228,19 +231,18 @@ impl PromptSet {
         let mut pairs = Vec::new();
         for (format, [one, other]) in FORMATS {
             for (correct, incorrect) in [(one, other), (other, one)] {
-                pairs.push(PromptPair {
-                    line: pairs.len() + 1,
-                    // Who gives is not who is given to.
-                    clean: format.replace("{}", incorrect),
-                    corrupted: format.replace("{}", correct),
-                    a: correct.to_owned(),
-                    b: incorrect.to_owned(),
-                });
+                // Who gives is not who is given to.
+                let [clean, corrupted] =
+                    [incorrect, correct].map(|name| format.replace("{}", name));
+                let texts = [clean, corrupted, correct.to_owned(), incorrect.to_owned()];
+                pairs.push(PromptPair::of_texts(pairs.len() + 1, texts));
             }
         }
         Self {
             name: "the tutorial's indirect-object prompts".to_owned(),
             pairs,
+            numbering: Numbering::Pairs,
+            notes: vec![],
         }
     }
 }
@@ -263,8 +265,24 @@ mod tests {
 
     use gpt2::{Config, Gpt2, Tokenizer};
 
+    use super::super::Answer;
     use super::*;
     use crate::Direction;
+
+    /// Clean, corrupted, a and b of a pair that is made of texts.
+    fn texts(pair: &PromptPair) -> [String; 4] {
+        let answer = |answers: &[Answer]| {
+            assert_eq!(answers.len(), 1);
+            answers[0].words()
+        };
+        let PromptPair { a, b, .. } = pair;
+        [
+            pair.clean.words(),
+            pair.corrupted.words(),
+            answer(a),
+            answer(b),
+        ]
+    }
 
     /// A model of no use but for what it says it knows.
     fn model_that_knows(known_tokens: Option<HashSet<u32>>) -> Pretrained {
@@ -280,14 +298,17 @@ mod tests {
             name: "toy".to_owned(),
             path: None,
             model: Gpt2::random(config, 1),
-            tokenizer: Tokenizer::new(),
+            tokenizer: Tokenizer::gpt2(),
+            bos: None,
+            eos: None,
             known_tokens,
+            notes: Vec::new(),
         }
     }
 
     #[test]
     fn every_name_place_and_object_is_one_token_and_no_name_is_there_twice() {
-        let tokenizer = Tokenizer::new();
+        let tokenizer = Tokenizer::gpt2();
         for word in NAMES.iter().chain(&PLACES).chain(&OBJECTS) {
             let ids = tokenizer.encode(&format!(" {word}")).unwrap();
             assert_eq!(ids.len(), 1, "{word}");
@@ -334,13 +355,7 @@ mod tests {
             let mut subject_first = 0;
             let mut templates = HashSet::new();
             for pair in &set.pairs {
-                let PromptPair {
-                    clean,
-                    corrupted,
-                    a,
-                    b,
-                    ..
-                } = pair;
+                let [clean, corrupted, a, b] = &texts(pair);
                 let count = |text: &str, name: &str| text.matches(name).count();
                 assert_eq!((count(clean, a), count(clean, b)), (1, 2), "{pair:?}");
                 let in_corrupted = match corruption {
@@ -361,7 +376,10 @@ mod tests {
                 Corruption::SwappedSubject => 1,
                 Corruption::Abc => 3,
             };
-            for pair in set.tokenize(&toy, true, Direction::Denoising).unwrap() {
+            for pair in set
+                .tokenize(&toy, Some(50256), Direction::Denoising)
+                .unwrap()
+            {
                 assert_eq!(pair.experiment.differing_positions().len(), n_different);
             }
         }
@@ -379,15 +397,15 @@ mod tests {
             .prompts(&tiny)
             .unwrap();
             for pair in set.pairs {
-                for text in [&pair.clean, &pair.corrupted, &pair.a, &pair.b] {
-                    let ids = tiny.tokenizer.encode(text).unwrap();
+                for text in texts(&pair) {
+                    let ids = tiny.tokenizer.encode(&text).unwrap();
                     assert!(tiny.unknown_tokens(&ids).is_empty(), "{text}");
                 }
             }
         }
         let words =
             "Friends John and Mary found a ring at the house. John gave it to Then, afterwards";
-        let some = Tokenizer::new()
+        let some = Tokenizer::gpt2()
             .encode(words)
             .unwrap()
             .into_iter()
@@ -398,7 +416,7 @@ mod tests {
         assert!(
             set.pairs
                 .iter()
-                .all(|pair| pair.clean.starts_with("Friends "))
+                .all(|pair| pair.clean.words().starts_with("Friends "))
         );
         let error = Ioi::default().prompts(&model_that_knows(Some(HashSet::new())));
         let error = error.unwrap_err().to_string();

@@ -1,0 +1,177 @@
+//! How the numbers of patched runs are given: as they are, as changes, or on the scale of the two
+//! unpatched runs.
+//!
+//! | scale | formula |
+//! |---|---|
+//! | [`Scale::Value`] | `patched` |
+//! | [`Scale::Change`] | `patched − base` |
+//! | [`Scale::Normalized`] | `(patched − corrupted) / (clean − corrupted)`: 1 as clean, 0 as corrupted |
+//! | [`Scale::NormalizedChange`] | `(patched − base) / (clean − corrupted)` |
+//!
+//! Over many pairs there are two normalised means. TransformerLens's demos put the *means* on one scale:
+//! the mean of the patched runs, between the means of the unpatched ones ([`Means::OnOneScale`]). The mean
+//! of each pair on its own scale ([`Means::OfScaled`]) is ruled by pairs whose two ends nearly meet.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{Direction, Error};
+
+/// How numbers are given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scale {
+    /// The metric of the patched run.
+    #[default]
+    Value,
+    /// How far it has moved from the base run's.
+    Change,
+    /// Between that of the corrupted run, 0, and that of the clean one, 1.
+    Normalized,
+    /// How far it has moved from the base run's, where from corrupted to clean it is 1.
+    NormalizedChange,
+}
+
+/// Which mean over many pairs is normalised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Means {
+    /// The means of patched and unpatched runs, on one scale.
+    #[default]
+    OnOneScale,
+    /// The mean of the pairs, each on its own scale.
+    OfScaled,
+}
+
+/// The metric of the runs that nothing was patched in.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Endpoints {
+    /// Of the clean run.
+    pub clean: f32,
+    /// Of the corrupted run.
+    pub corrupted: f32,
+    /// Of the one of them that is patched.
+    pub base: f32,
+}
+
+impl Endpoints {
+    /// The ends of an experiment of this direction.
+    pub fn new(direction: Direction, clean: f32, corrupted: f32) -> Self {
+        let base = match direction {
+            Direction::Denoising => corrupted,
+            Direction::Noising => clean,
+        };
+        Self {
+            clean,
+            corrupted,
+            base,
+        }
+    }
+}
+
+impl Scale {
+    /// Whether the two unpatched runs are its unit.
+    pub fn is_normalized(self) -> bool {
+        matches!(self, Self::Normalized | Self::NormalizedChange)
+    }
+
+    /// Puts values of a metric on this scale.
+    ///
+    /// # Errors
+    /// As [`normalized_unit`], of a scale that has it.
+    pub fn apply(self, values: &mut [f32], ends: Endpoints) -> Result<(), Error> {
+        let unit = match self.is_normalized() {
+            true => normalized_unit(ends.clean, ends.corrupted)?,
+            false => 1.0,
+        };
+        let origin = self.origin(0.0, ends.corrupted, ends.base);
+        for value in values {
+            *value = (*value - origin) / unit;
+        }
+        Ok(())
+    }
+
+    /// What counts as 0.
+    pub(crate) fn origin<T>(self, zero: T, corrupted: T, base: T) -> T {
+        match self {
+            Self::Value => zero,
+            Self::Normalized => corrupted,
+            Self::Change | Self::NormalizedChange => base,
+        }
+    }
+}
+
+impl fmt::Display for Scale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Value => "value",
+            Self::Change => "change",
+            Self::Normalized => "normalized",
+            Self::NormalizedChange => "normalized change",
+        })
+    }
+}
+
+impl FromStr for Scale {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Value, Self::Change, Self::Normalized]
+            .into_iter()
+            .find(|scale| scale.to_string() == text)
+            .ok_or_else(|| {
+                format!("there is no scale \"{text}\"; give value, change or normalized")
+            })
+    }
+}
+
+/// How far the clean run's metric lies from the corrupted one's: the unit of the normalised scale.
+///
+/// # Errors
+/// If the two are closer to each other than a ten-thousandth of the larger, as rounding is then all that
+/// the scale would show.
+pub fn normalized_unit(clean: f32, corrupted: f32) -> Result<f32, Error> {
+    let unit = clean - corrupted;
+    let enough = 1e-4 * clean.abs().max(corrupted.abs());
+    match unit.is_finite() && unit.abs() > enough {
+        true => Ok(unit),
+        false => Err(Error::NothingToNormalize { clean, corrupted }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_scale_is_its_formula() {
+        for (direction, base) in [(Direction::Denoising, 2.0), (Direction::Noising, 10.0)] {
+            let ends = Endpoints::new(direction, 10.0, 2.0);
+            for (scale, expected) in [
+                (Scale::Value, 6.0),
+                (Scale::Change, 6.0 - base),
+                (Scale::Normalized, 0.5),
+                (Scale::NormalizedChange, (6.0 - base) / 8.0),
+            ] {
+                let mut values = [6.0, f32::NAN];
+                scale.apply(&mut values, ends).unwrap();
+                assert_eq!(values[0], expected, "{scale} of {direction}");
+                assert!(values[1].is_nan());
+            }
+        }
+    }
+
+    #[test]
+    fn ends_that_meet_are_not_a_scale() {
+        let ends = Endpoints::new(Direction::Denoising, 3.0, 3.0);
+        assert_eq!(Scale::Change.apply(&mut [4.0], ends).ok(), Some(()));
+        let error = Scale::Normalized.apply(&mut [4.0], ends).unwrap_err();
+        assert!(error.to_string().contains("too close to each other"));
+    }
+
+    #[test]
+    fn scales_are_read_by_their_names() {
+        for scale in [Scale::Value, Scale::Change, Scale::Normalized] {
+            assert_eq!(scale.to_string().parse(), Ok(scale));
+        }
+        assert!("x".parse::<Scale>().unwrap_err().contains("value, change"));
+    }
+}

@@ -386,7 +386,7 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
         ),
         (
             &["plot", "good.json", "--select", "="],
-            &["'='", "is no index"],
+            &["'='", "is not an index"],
         ),
         (
             &["plot", "good.json", "--select", "layer=2"],

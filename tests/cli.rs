@@ -58,7 +58,12 @@ fn json_is_one_object_with_the_golden_grid() {
     assert_eq!(json["direction"], "denoising");
     assert_eq!(
         json["metric"],
-        serde_json::json!({"kind": "logit_diff", "a": " Smith", "b": " Jones"})
+        serde_json::json!({
+            "kind": "logit_diff",
+            "scale": "value",
+            "a": " Smith",
+            "b": " Jones"
+        })
     );
     assert_eq!(
         axes(&json),
@@ -401,7 +406,10 @@ fn what_cannot_be_used_is_named_with_what_to_do() {
         ),
         (
             vec!["--metric", "vibes"],
-            vec!["invalid value 'vibes'", "logit_diff, normalized, prob_diff"],
+            vec![
+                "invalid value 'vibes'",
+                "logit_diff, normalized, normalized_by_pair, prob_diff",
+            ],
         ),
         (
             vec!["--direction", "sideways"],

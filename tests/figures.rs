@@ -113,9 +113,9 @@ fn a_picture_says_what_made_it_as_png_and_as_svg() {
     let folder = Folder::new();
     folder.tiny(&["--out", "a.svg"]).success();
     let svg = fs::read_to_string(folder.file("a.svg")).unwrap();
-    assert!(
-        svg.contains("<title>Patching resid_post from the clean into the corrupted run</title>")
-    );
+    assert!(svg.contains(
+        "<title>Patching resid_post from the clean into the corrupted run (values)</title>"
+    ));
     assert!(svg.contains("&quot;software&quot;:&quot;patch-cli&quot;"));
     assert!(svg.contains(">−10.3</text>"), "the values are in the cells");
     folder.tiny(&["--out", "a.png"]).success();

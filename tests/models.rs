@@ -226,13 +226,14 @@ fn a_missing_model_is_said_to_have_been_looked_for_in_the_hub_cache_too() {
         2,
         &[
             "cannot read torch/model.safetensors: No such file",
-            "only pytorch_model.bin, which this program does not read",
+            "pytorch_model.bin is PyTorch's own form",
+            "save_pretrained('torch-safetensors')",
         ],
     );
 }
 
 #[test]
-fn what_is_no_ordinary_file_and_another_vocabulary_are_refused() {
+fn irregular_files_and_a_config_of_another_vocabulary_are_refused() {
     let folder = Folder::new();
     predict(&folder, "/dev/zero").failure(2, &["cannot read /dev/zero: it is no ordinary file"]);
     let path = folder.file("small-words");
@@ -241,7 +242,7 @@ fn what_is_no_ordinary_file_and_another_vocabulary_are_refused() {
     fs::write(path.join("config.json"), config).unwrap();
     predict(&folder, "small-words").failure(
         2,
-        &["a vocabulary of 21128 tokens is not GPT-2's, which has 50257"],
+        &["tensor `wte.weight`: has shape [50257, 64]; [21128, 64] is expected"],
     );
 }
 

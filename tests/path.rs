@@ -105,8 +105,8 @@ fn path_shows_the_strongest_senders_and_draws_them() {
     let run = path(&folder, &noising).success();
     for part in [
         "clean      When/ John/ and/ Mary/ went",
-        "path       z of each head to the queries of 10.3, 11.0, MLPs frozen, noising",
-        "metric     logit(\" Mary\") − logit(\" John\")",
+        "path       z of each head to the queries of 10.3, 11.0, through MLPs, noising",
+        "metric     change of logit(\" Mary\") − logit(\" John\")",
         "clean      +6.3409",
         "corrupted  -10.6210",
         "strongest senders\n  head     change\n",
@@ -133,14 +133,7 @@ fn path_prints_one_json_object_with_the_change_that_the_judge_has() {
         case["to"] == "v" && case["through_mlps"] == true && case["receivers"][0][0] == 11
     };
     let case = cases.into_iter().find(is_case).unwrap();
-    let args = [
-        "--to",
-        "v",
-        "--receivers",
-        "11.0",
-        "--json",
-        "--through-mlps",
-    ];
+    let args = ["--to", "v", "--receivers", "11.0", "--json"];
     let json = path(&folder, &args).success().json();
     assert_eq!(json["receivers"], serde_json::json!(["11.0"]));
     assert_eq!(json["through_mlps"], true);

@@ -217,7 +217,7 @@ fn repeated_tokens_name_the_heads_that_notice_and_draw_them() {
     assert_parts(
         &run.stdout,
         &[
-            "1 sequence of 20 random tokens (seed 3), twice over, <|endoftext|> in front",
+            "1 sequence of 20 random tokens (seed 3), twice over, with <|endoftext|> in front",
             "drawn from the 1145 tokens that tiny knows",
             "accuracy                  0.0000       1.0000",
             "\ninduction  ",

@@ -157,7 +157,8 @@ fn what_is_written_is_printed_with_the_reason_of_its_end() {
     assert_eq!(
         print(&[]),
         format!(
-            "F/amous/ computer/ scientist/ Alan\n37 10877 3644 11444 12246\n\n{ALAN} Turing was late.\n\n\
+            "F/amous/ computer/ scientist/ Alan\n37 10877 3644 11444 12246\n\
+             without <|endoftext|> in front\n\n{ALAN} Turing was late.\n\n\
              5 tokens written by tiny, always the most likely one; \"<|endoftext|>\" ends the text\n\
              log probability {log_prob:.4}, {:.4} a token\n",
             log_prob / 5.0

@@ -120,7 +120,6 @@ Examples:
   patch-cli tokens 'Michelle Jones' ' Jones'
   patch-cli predict 'Famous computer scientist Alan' --answer ' Turing'
   patch-cli lens 'Famous computer scientist Alan' --answers ' Turing' ' Jones'
-  patch-cli repeat --out heads.png
 
 All options: patch-cli sweep --help";
 

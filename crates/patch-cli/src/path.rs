@@ -266,6 +266,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         unmoved: unmoved(&pairs, &ends),
         intervals,
         n_head,
+        scale: pairs.first().metric.scale.to_string(),
     };
     strongest.write(&mut out, args.top)?;
     let each = match pairs.many {
@@ -403,6 +404,7 @@ struct Strongest<'a> {
     /// Of many pairs the ends of the interval of 95 %.
     intervals: Option<[&'a [f32]; 2]>,
     n_head: usize,
+    scale: String,
 }
 
 impl Strongest<'_> {
@@ -416,8 +418,8 @@ impl Strongest<'_> {
             return Ok(());
         }
         let columns = match self.intervals {
-            Some(_) => "  head     number   95 % interval",
-            None => "  head     number",
+            Some(_) => format!("  head  {:>9}   95 % interval", self.scale),
+            None => format!("  head  {:>9}", self.scale),
         };
         writeln!(out, "\nstrongest senders\n{columns}")?;
         for i in order {

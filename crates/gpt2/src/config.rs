@@ -160,7 +160,7 @@ impl Config {
     /// What [`Config::from_shapes`] has assumed, in one line.
     pub fn assumed(&self) -> String {
         format!(
-            "no config.json beside the weights: {} heads, {}, scores divided by √head_size alone and ε = {} \
+            "no config.json beside the weights: {} heads, {}, scores divided by √head_size alone and ε = {:e} \
              are assumed, as in OpenAI's models of this size",
             self.n_head, self.activation_function, self.layer_norm_epsilon
         )

@@ -340,6 +340,18 @@ impl Pairs {
         ])
     }
 
+    /// The answers of the first of many pairs; those of one pair stand in its metric.
+    pub fn answers_in_words(&self) -> Option<String> {
+        let NamedMetric { a, b, .. } = &self.first().metric;
+        match (self.many, a.ids.is_empty(), b.ids.is_empty()) {
+            (false, ..) | (_, true, _) => None,
+            (true, false, true) => Some(format!("answer a: {}", a.in_words())),
+            (true, false, false) => {
+                Some(format!("answers a: {}, b: {}", a.in_words(), b.in_words()))
+            }
+        }
+    }
+
     /// Over how many pairs the mean is, and how it is normalised.
     pub fn mean_in_words(&self) -> String {
         let n = self.list.len();

@@ -246,7 +246,12 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     }
     let (clean, corrupted) = (pairs.first().clean.row(), pairs.first().corrupted.row());
     writeln!(out, "clean      {clean}\ncorrupted  {corrupted}")?;
-    writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
+    writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
+    if let Some(answers) = pairs.answers_in_words() {
+        writeln!(out, "{answers}")?;
+    }
+    writeln!(out)?;
+    writeln!(out, "model      {}", studied.label())?;
     writeln!(out, "path       {}, {}", args.path(), args.pair.direction)?;
     writeln!(out, "metric     {}", pairs.label)?;
     if pairs.many {

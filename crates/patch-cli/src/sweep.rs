@@ -247,13 +247,18 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
                     .collect();
                 report::write_top_tables(&mut out, &tables)?;
             }
-            writeln!(out, "\nmetric     {}", pair.metric.label())?;
+            writeln!(out, "\nmodel      {}", studied.label())?;
+            writeln!(out, "metric     {}", pair.metric.label())?;
         }
         _ => {
             writeln!(out, "{} pairs, the first of which is", pairs.list.len())?;
             write_prompts(&mut out, pairs.first())?;
             writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
-            writeln!(out, "\nmetric     {}", pairs.label)?;
+            if let Some(answers) = pairs.answers_in_words() {
+                writeln!(out, "{answers}")?;
+            }
+            writeln!(out, "\nmodel      {}", studied.label())?;
+            writeln!(out, "metric     {}", pairs.label)?;
             writeln!(out, "           {}", pairs.mean_in_words())?;
         }
     }

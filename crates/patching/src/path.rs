@@ -560,7 +560,7 @@ mod tests {
             assert!(
                 text.parse::<Head>()
                     .unwrap_err()
-                    .contains("write LAYER.HEAD"),
+                    .contains("expected LAYER.HEAD"),
                 "{text}"
             );
         }

@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod abuse;
+mod answers;
 mod arguments;
 mod browser;
 mod cli;
 mod figures;
 mod golden;
+mod kin;
 mod lens;
 mod models;
 mod page;

@@ -2,10 +2,30 @@
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use tensor::Tensor;
+use tensor::{Activation, Tensor};
 
 use crate::model::{Block, CausalSelfAttention, LayerNorm, Linear, Mlp};
 use crate::{Config, Gpt2};
+
+impl Config {
+    /// The same sizes in one of the ways in which GPT-2's kin differ from OpenAI's (a hidden layer of
+    /// another width, other activation functions and scales), by the seed; every fourth is OpenAI's.
+    pub fn of_kin(self, seed: u64) -> Self {
+        let activations = [
+            Activation::GeluNew,
+            Activation::Gelu,
+            Activation::Silu,
+            Activation::QuickGelu,
+        ];
+        Self {
+            n_inner: (seed & 1 == 1).then_some(3 * self.n_embd + 1),
+            activation_function: activations[(seed >> 2 & 3) as usize],
+            scale_attn_weights: seed & 6 != 2,
+            scale_attn_by_inverse_layer_idx: seed & 2 == 2,
+            ..self
+        }
+    }
+}
 
 impl Gpt2 {
     /// A model whose every parameter is random and none is trivial, so that a mistake with any of them

@@ -283,7 +283,7 @@ mod tests {
                 n_embd: n_head * head_size,
                 ..Config::default()
             };
-            let model = Gpt2::random(sizes, seed);
+            let model = Gpt2::random(sizes.of_kin(seed), seed);
             assert_adds_up(&model, &ids, at.index(ids.len()), a, b);
             let processed = process(&model, Flags::DEFAULT);
             assert_adds_up(&processed, &ids, at.index(ids.len()), a, b);

@@ -191,6 +191,7 @@ fn cut(pending: &[Pending], limit: usize, rows_of: impl Fn(&Pending) -> usize) -
 mod tests {
     use gpt2::Config;
     use proptest::prelude::*;
+    use tensor::Tensor;
 
     use super::*;
     use crate::{Ablation, Axis, Direction, Engine, Outcome, SiteKind, Subset, Sweep, plain};
@@ -214,7 +215,11 @@ mod tests {
                 n_embd,
                 ..Config::default()
             };
-            Gpt2::random(sizes, seed)
+            let mut model = Gpt2::random(sizes.of_kin(seed), seed);
+            // Half of them have the bias of processed weights.
+            let bias = (0..vocab_size).map(|i| (i as f32).sin()).collect();
+            model.lm_head_bias = (seed & 16 == 0).then(|| Tensor::new(&[vocab_size], bias));
+            model
         });
         (model, 1..=12_usize).prop_flat_map(|(model, t)| {
             let token = 0..model.config.vocab_size as u32;

@@ -521,10 +521,9 @@ mod tests {
         let mut tensors = whole_model();
         let expected = logits(file(&tensors));
         for (name, tensor) in &mut tensors {
-            if name.contains("attn.c_") || name.contains("mlp.c_") {
-                if name.ends_with(".weight") {
-                    transpose(tensor);
-                }
+            let is_linear = name.contains("attn.c_") || name.contains("mlp.c_");
+            if is_linear && name.ends_with(".weight") {
+                transpose(tensor);
             }
         }
         assert_eq!(logits(file(&tensors)), expected);

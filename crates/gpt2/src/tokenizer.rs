@@ -87,7 +87,7 @@ enum Engine {
         prefix_space: bool,
     },
     /// Those of a model's files.
-    Files { words: Words, bpe: Bpe },
+    Files { words: Box<Words>, bpe: Box<Bpe> },
     /// The model has no tokens with text.
     WithoutText,
 }

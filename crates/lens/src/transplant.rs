@@ -318,7 +318,7 @@ mod tests {
         for limit in [1, 20, 50] {
             let done = std::cell::Cell::new(0.0);
             let progress = |share: f64| done.set(done.get() + share);
-            let cut = in_chunks((&tiny).into(), &prompt, limit, &progress).unwrap();
+            let cut = in_chunks(&tiny, &prompt, limit, &progress).unwrap();
             assert_eq!(cut, whole, "{limit} rows");
             assert!((done.get() - 1.0).abs() < 1e-9, "{}", done.get());
         }

@@ -248,7 +248,7 @@ impl Pairs {
     /// The provenance of what is computed of them.
     ///
     /// # Errors
-    /// As [`Provenance::new`].
+    /// As [`Studied::provenance`].
     pub fn provenance(&self, studied: &Studied, exact: bool) -> Result<Provenance, Failure> {
         let mut prompts = vec![("direction".to_owned(), self.direction.to_string())];
         for pair in &self.list {

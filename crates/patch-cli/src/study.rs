@@ -157,7 +157,7 @@ impl Studied {
     /// text is and the text; the lines under the title are `about`, these, and the model.
     ///
     /// # Errors
-    /// As [`Provenance::new`].
+    /// As [`Studied::provenance`].
     pub fn study(
         &self,
         args: &StudyArgs,

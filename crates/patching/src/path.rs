@@ -17,9 +17,9 @@
 //! 2. Run the base prompt with **all heads frozen**: each layer's z is the base's, except the sender's,
 //!    which is the source's. So the residual stream behind the sender's layer holds the sender's change,
 //!    `(z_source − z_base) W_O` of that head, and nothing that other heads would make of it. Layer norms
-//!    are computed anew where the stream is read. MLPs are frozen like the heads, so that only the
-//!    direct way along the residual stream is left; with `through_mlps` they are computed anew, as the
-//!    paper has it, and pass the change on in their own words.
+//!    are computed anew where the stream is read. With `through_mlps`, as the paper and ARENA have it, MLPs
+//!    are computed anew and pass the change on; without, they are frozen like the heads, so that only the
+//!    direct way along the residual stream is left.
 //! 3. In this run, see what the receivers read: what the queries (or keys, or values) of the receiving
 //!    heads *would be*, computed from the changed stream before the freeze comes down on z.
 //! 4. Run the base prompt once more, with nothing frozen, and put these queries (keys, values) in the
@@ -32,8 +32,8 @@
 //! A sender in a receiver's layer or above it cannot be heard by it: attention reads the stream as it
 //! enters the block. For senders that no receiver hears, the result is the base's metric, bit for bit.
 //!
-//! This is **not** `get_path_patch_head_to_heads` of TransformerLens 3.5 and later, which patches what
-//! lies directly between two heads and lets the rest be.
+//! With `through_mlps` it is ARENA's `get_path_patch_head_to_heads`. It is **not** `get_act_patch_direct_path`
+//! of TransformerLens 3.5 and later, which patches what lies directly between two heads and lets the rest be.
 //!
 //! # Two engines
 //!

@@ -125,7 +125,7 @@ fn apply(activation: Activation, numbers: &mut [f32]) {
         Activation::Sigmoid => each(numbers, |x| 1.0 / (1.0 + exp(-x))),
         Activation::Tanh => each(numbers, f32::tanh),
         Activation::Mish => each(numbers, |x| x * softplus(x).tanh()),
-        Activation::Laplace => each(numbers, |x| normal_cdf((x - 0.707_107) / 0.282_095)),
+        Activation::Laplace => each(numbers, laplace),
         Activation::HardSwish => each(numbers, |x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0),
         Activation::SqrtSoftplus => each(numbers, |x| softplus(x).sqrt()),
         Activation::Linear => {}
@@ -150,6 +150,12 @@ fn gelu_new(x: f32) -> f32 {
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
     x * normal_cdf(x)
+}
+
+/// The mean is √½, to as many digits as the paper and PyTorch's users have it.
+#[inline(always)]
+fn laplace(x: f32) -> f32 {
+    normal_cdf((x - std::f32::consts::FRAC_1_SQRT_2) / 0.282_095)
 }
 
 /// NaN stays NaN, unlike with `f32::max`.
@@ -237,7 +243,7 @@ mod tests {
             (Activation::Tanh, &f64::tanh),
             (Activation::Mish, &|x| x * softplus(x).tanh()),
             (Activation::Laplace, &|x| {
-                exact_cdf((x - 0.707107) / 0.282095)
+                exact_cdf((x - 0.5_f64.sqrt()) / 0.282095)
             }),
             (Activation::HardSwish, &|x| {
                 x * (x + 3.0).clamp(0.0, 6.0) / 6.0

@@ -77,8 +77,8 @@ fn from_json(path: &Path, settings: &Settings) -> Result<Tables, Error> {
     ids.add(&json.added).map_err(fail)?;
     ids.add_settings(settings).map_err(fail)?;
     let engine = Engine::Files {
-        words: json.words,
-        bpe: json.bpe,
+        words: Box::new(json.words),
+        bpe: Box::new(json.bpe),
     };
     let tables = tables(path, &ids, engine, json.nfc)?;
     let bos = || settings.role("bos_token").and_then(|token| ids.id(token));
@@ -107,7 +107,10 @@ fn from_pair(folder: &Path, settings: &Settings) -> Result<Tables, Error> {
         Class::Gpt2 | Class::GptNeoX => Words::gpt2(prefix_space),
         Class::Qwen2 => Words::qwen2(prefix_space),
     };
-    let engine = Engine::Files { words, bpe };
+    let engine = Engine::Files {
+        words: Box::new(words),
+        bpe: Box::new(bpe),
+    };
     let mut ids = Ids::new(Vocabulary::File(vocabulary));
     ids.add_settings(settings).map_err(fail)?;
     add_defaults(&mut ids, class).map_err(fail)?;

@@ -194,10 +194,11 @@ fn read_columns(entries: &[(String, &RawValue)], reader: &mut Reader) -> Result<
         columns.push(column);
     }
     let layout = reader.layout(&names).map_err(|reason| (1, reason))?;
-    for row in 0..columns.first().map_or(0, Vec::len) {
-        let cell = |place: usize| cell(columns[place][row].1);
+    let n_rows = columns.first().map_or(0, Vec::len);
+    for number in 1..=n_rows {
+        let cell = |place: usize| cell(columns[place][number - 1].1);
         let row = Row {
-            number: row + 1,
+            number,
             names: &names,
             layout: &layout,
             cell: &cell,

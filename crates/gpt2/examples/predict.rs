@@ -7,7 +7,6 @@
 
 use std::error::Error;
 
-use gpt2::tokenizer::END_OF_TEXT;
 use gpt2::{Pretrained, Sampling, generate, no_hook};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -34,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     // To write is to take the likeliest token, put it at the end, and ask again.
-    let end = Some(END_OF_TEXT);
+    let end = model.eos;
     let written = model.model.generate(&ids, 8, Sampling::GREEDY, end)?;
     println!("{}", model.tokenizer.decode(&written));
     Ok(())

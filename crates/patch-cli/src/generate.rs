@@ -2,7 +2,6 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use gpt2::tokenizer::END_OF_TEXT;
 use gpt2::visible::visible_line;
 use gpt2::{Pretrained, Sampling, TextStream, Written};
 use serde::Serialize;
@@ -162,6 +161,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         let sample = args.write(&model, &prompt, sampling, &mut show)?;
         writeln!(out, "\n")?;
+        if args.model.ids {
+            let ids: Vec<String> = sample.ids.iter().map(u32::to_string).collect();
+            writeln!(out, "ids written: {}", ids.join(" "))?;
+        }
         write_end(&mut out, &model, &prompt, &sample)?;
     }
     Ok(())
@@ -206,7 +209,7 @@ impl Args {
         sampling: Sampling,
         show: &mut dyn FnMut(&str) -> io::Result<()>,
     ) -> Result<Sample, Failure> {
-        let end = Some(END_OF_TEXT);
+        let end = model.eos;
         let mut stream = TextStream::new(&self.stop);
         let (mut ids, mut log_probs) = (Vec::new(), Vec::new());
         let mut finish_reason = FinishReason::Length;

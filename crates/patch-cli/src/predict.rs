@@ -196,14 +196,11 @@ impl Args {
     fn answer_ids(&self, studied: &Studied) -> Result<Vec<Vec<u32>>, Failure> {
         let tokenizer = &studied.pretrained.tokenizer;
         let ids = |text: &String| {
-            let several = match self.multi_token {
-                true => tokenizer.encode(text)?,
-                false => Vec::new(),
-            };
-            match several.len() {
-                // An empty answer is refused there, too.
-                0 | 1 => Ok(vec![tokenizer.to_single_token(text)?]),
-                _ => Ok(several),
+            // An empty answer is refused in either way.
+            match tokenizer.to_single_token(text) {
+                Ok(id) => Ok(vec![id]),
+                Err(_) if self.multi_token && !text.is_empty() => Ok(tokenizer.encode(text)?),
+                Err(error) => Err(error.into()),
             }
         };
         self.answer.iter().map(ids).collect()

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use gpt2::Pretrained;
-use gpt2::tokenizer::N_TOKENS;
 use patching::Head;
 use tensor::Tensor;
 
@@ -45,7 +44,12 @@ impl Vocab {
                 model.name
             ))),
             (Some(Self::All) | None, _) => {
-                let count = model.model.config.vocab_size.min(N_TOKENS);
+                // Embeddings beyond the tokenizer's last token are there only to fill up.
+                let vocab_size = model.model.config.vocab_size;
+                let count = match model.tokenizer.n_tokens() {
+                    0 => vocab_size,
+                    n => vocab_size.min(n),
+                };
                 Ok(((0..count as u32).collect(), format!("all {count} tokens")))
             }
         }

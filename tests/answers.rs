@@ -47,8 +47,9 @@ fn sets_are_the_mean_of_logits_and_the_sum_of_probabilities() {
         let sum = |ids: &[usize]| ids.iter().map(|i| probs[*i]).sum::<f64>();
         let got = diff[key].as_f64().unwrap() as f32;
         assert!((got - (mean(&ids[..2]) - mean(&ids[2..]))).abs() < 1e-4);
+        // The engine's logits are rounded otherwise, by up to 10⁻⁵.
         let got = prob[key].as_f64().unwrap();
-        assert!((got - (sum(&ids[..2]) - sum(&ids[2..]))).abs() < 1e-4);
+        assert!((got - (sum(&ids[..2]) - sum(&ids[2..]))).abs() < 2e-5);
     }
     // The same sets in a file, by text and by id.
     let line = serde_json::json!({

@@ -283,3 +283,55 @@ fn what_a_missing_config_leaves_open_is_said_in_one_line() {
     assert!(notes[1].contains("no tokenizer files beside the weights"));
     assert_eq!(notes.len(), 2, "{notes:?}");
 }
+
+/// The tiny model, one token's embedding of which is so large that its logit overflows.
+fn put_diverged(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let config = changed_config(&json!({"tie_word_embeddings": false}));
+    fs::write(folder.join("config.json"), config).unwrap();
+    let file = SafeTensors::deserialize(gpt2_tiny::WEIGHTS).unwrap();
+    let wte = file.iter().find(|(name, _)| name.ends_with("wte.weight"));
+    let (_, wte) = wte.unwrap();
+    let f16 = |bytes: &[u8]| half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+    let mut head: Vec<f32> = wte.data().chunks(2).map(f16).collect();
+    head[64 * 262..64 * 263].fill(f32::MAX);
+    let head: Vec<u8> = head.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let head = TensorView::new(Dtype::F32, wte.shape().to_vec(), &head).unwrap();
+    let views = file.iter().chain([("lm_head.weight", head)]);
+    let bytes = safetensors::serialize(views, None).unwrap();
+    fs::write(folder.join("model.safetensors"), bytes).unwrap();
+}
+
+#[test]
+fn logits_that_are_not_finite_are_no_numbers_anywhere() {
+    let folder = Folder::new();
+    put_diverged(&folder.file("inf"));
+    let message = "the logit of token 262 is";
+    for args in [
+        &["predict", "Her name was"][..],
+        &["predict", "Her name was", "--all-positions"],
+        &["generate", "Her name was"],
+        &["lens", "Her name was"],
+        &["sweep"],
+        &["sweep", "--metric", "kl"],
+        &["sweep", "--metric", "rank"],
+        &["sweep", "--metric", "prob"],
+        &["sweep", "--metric", "loss"],
+        &[
+            "sweep",
+            "--prompt-set",
+            "ioi-tutorial",
+            "--metric",
+            "log_prob",
+        ],
+        &["path", "--metric", "kl"],
+        &["ablate", "--metric", "kl"],
+        &["ablate", "--metric", "logit", "--token", " the"],
+        &["repeat", "--seq-len", "5"],
+    ] {
+        let run = folder.run([args, &["--model", "inf"]].concat());
+        assert_eq!(run.code, Some(2), "{args:?}: {}", run.stdout);
+        assert!(run.stderr.contains(message), "{args:?}: {}", run.stderr);
+    }
+    assert_eq!(folder.files(), ["inf"], "nothing is drawn");
+}

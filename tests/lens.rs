@@ -228,7 +228,9 @@ fn log_prob_change(logits: &Tensor, model: &Gpt2, prompt: &[u32]) -> f32 {
     let log_probs = rows.map(|rows| {
         rows.map(|row| {
             let total = log_sum_exp(row);
-            row.iter().map(|x| x - total).collect::<Vec<f32>>()
+            row.iter()
+                .map(|x| (f64::from(*x) - total) as f32)
+                .collect::<Vec<f32>>()
         })
     });
     log_probs.fold(0.0, |largest, [got, expected]| {

@@ -68,7 +68,7 @@ fn assert_top(browser: &Browser, run: &str, tiny: &Pretrained, logits: &[f32]) {
     assert_eq!(shown.len(), 10);
     for (shown, id) in shown.iter().zip(rank(logits, 10)) {
         let logit = logits[id as usize];
-        let prob = (logit - total).exp();
+        let prob = (f64::from(logit) - total).exp() as f32;
         assert_eq!(
             shown[..2],
             [visible(&tiny.tokenizer.token(id)), id.to_string()]

@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let prompt = "When John and Mary went to the shops, John gave the bag to";
     let ids = model.tokenizer.encode(prompt)?;
     let mary = model.tokenizer.to_single_token(" Mary")? as usize;
-    let p = |logits: &[f32]| (logits[mary] - tensor::log_sum_exp(logits)).exp();
+    let p = |logits: &[f32]| (f64::from(logits[mary]) - tensor::log_sum_exp(logits)).exp();
     println!("{prompt} …");
     println!(
         "p( Mary) with all heads: {:.3}",

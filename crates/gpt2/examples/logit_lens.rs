@@ -7,8 +7,9 @@
 
 use std::error::Error;
 
+use gpt2::generate::log_prob;
 use gpt2::{Pretrained, Site};
-use tensor::{Tensor, argmax, log_sum_exp, matmul_transposed};
+use tensor::{Tensor, argmax, matmul_transposed};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let model = Pretrained::load(&std::env::args().nth(1).unwrap_or_else(|| "tiny".to_owned()))?;
@@ -27,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let normalized = model.model.ln_f.forward_rows(&x); // (1, C)
         let logits = matmul_transposed(&normalized, model.model.unembedding()).into_data(); // (V)
         let best = argmax(&logits);
-        let p = (logits[best] - log_sum_exp(&logits)).exp();
+        let p = log_prob(&logits, best as u32).exp();
         println!(
             "{:<28} {:>12} {p:.3}",
             site.to_string(),

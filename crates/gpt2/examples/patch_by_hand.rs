@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     let show = |what: &str, logits: &[f32]| {
         let total = tensor::log_sum_exp(logits);
-        let p = |token: usize| (logits[token] - total).exp();
+        let p = |token: usize| (f64::from(logits[token]) - total).exp();
         println!(
             "{what:<44} p( Jones) {:.3}  p( Smith) {:.3}",
             p(jones),

@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let token = model.tokenizer.token(id);
         println!(
             "{token:>12} logit {logit:6.2} probability {:.4}",
-            (logit - total).exp()
+            (f64::from(logit) - total).exp()
         );
     }
 

@@ -2,7 +2,7 @@
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use tensor::{argmax, exp, max};
+use tensor::{argmax, log_sum_exp};
 
 use crate::{Error, Gpt2, Session};
 
@@ -205,11 +205,9 @@ pub fn check_logits(logits: &[f32], count: usize) -> Result<(), Error> {
     }
 }
 
-/// The log probability of one token, given all logits: logit − log Σ e^logit, with the sum in f64.
+/// The log probability of one token, given all logits: logit − log Σ e^logit.
 pub fn log_prob(logits: &[f32], id: u32) -> f64 {
-    let max = max(logits);
-    let sum: f64 = logits.iter().map(|x| f64::from(exp(x - max))).sum();
-    f64::from(logits[id as usize]) - f64::from(max) - sum.ln()
+    f64::from(logits[id as usize]) - log_sum_exp(logits)
 }
 
 /// The ids of the `count` largest logits, the largest first; of equal ones the smaller id first.

@@ -133,16 +133,22 @@ pub struct Summary {
 impl Summary {
     /// The numbers of one activation.
     pub fn of(name: &str, x: &Tensor) -> Self {
-        let finite = || x.data().iter().copied().filter(|x| x.is_finite());
-        let sum: f64 = finite().map(f64::from).sum();
+        // Elsewhere than in scores −∞ is an overflow, as +∞ is.
+        let is_masked = |x: &f32| *x == f32::NEG_INFINITY && name.ends_with("scores");
+        let unmasked = || x.data().iter().copied().filter(|x| !is_masked(x));
+        let sum: f64 = unmasked().map(f64::from).sum();
+        let [least, most] = match unmasked().all(f32::is_finite) {
+            true => [f32::INFINITY, f32::NEG_INFINITY],
+            false => [f32::NAN; 2], // which `f32::min` would pass over
+        };
         Self {
             name: name.to_owned(),
             shape: x.shape().to_vec(),
             sum,
-            mean: sum / finite().count().max(1) as f64,
-            norm: finite().map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt(),
-            min: finite().fold(f32::INFINITY, f32::min),
-            max: finite().fold(f32::NEG_INFINITY, f32::max),
+            mean: sum / unmasked().count().max(1) as f64,
+            norm: unmasked().map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt(),
+            min: unmasked().fold(least, |min, x| if x < min { x } else { min }),
+            max: unmasked().fold(most, |max, x| if x > max { x } else { max }),
         }
     }
 }

@@ -245,10 +245,11 @@ fn mean(row: &[f32]) -> f32 {
 }
 
 /// The `count` heads of a grid `(n_layer, n_head)` with the highest scores, the highest first, as
-/// layer, head and score.
+/// layer, head and score. A score that is not a number is left out.
 pub fn strongest(grid: &Tensor, count: usize) -> Vec<(usize, usize, f32)> {
     let n_head = grid.row_len();
     let mut heads: Vec<(usize, usize, f32)> = (grid.data().iter().enumerate())
+        .filter(|(_, score)| !score.is_nan())
         .map(|(i, score)| (i / n_head, i % n_head, *score))
         .collect();
     heads.sort_by(|x, y| y.2.total_cmp(&x.2));

@@ -9,6 +9,7 @@
 //! Each point is normalised by its own mean and variance. [`attribution`](crate::attribution)
 //! reads the same points with the scale of the run's last one, which makes them add up.
 
+use gpt2::generate::check_logits;
 use gpt2::{Gpt2, Site};
 use rayon::prelude::*;
 use tensor::{Tensor, argmax, log_sum_exp};
@@ -83,7 +84,7 @@ pub fn accumulated_resid(cache: &ActivationCache, n_layer: usize) -> Tensor {
 /// Reads every point of the residual stream at every position through `ln_f` and the unembedding.
 ///
 /// # Errors
-/// If the model cannot read the prompt, or does not know an answer.
+/// If the model cannot read the prompt, does not know an answer, or has logits that are not finite.
 pub fn logit_lens(model: &Gpt2, ids: &[u32], answers: &[u32]) -> Result<LogitLens, Error> {
     /// Rows of logits that are held at once: 51 MB of them for GPT-2's vocabulary.
     const BATCH: usize = 256;
@@ -100,20 +101,18 @@ pub fn logit_lens(model: &Gpt2, ids: &[u32], answers: &[u32]) -> Result<LogitLen
     let mut probs_of = Vec::new();
     for start in (0..p * t).step_by(BATCH) {
         let logits = model.unembed(rows.view().rows(start..(start + BATCH).min(p * t)));
-        let read: Vec<(u32, f32, Vec<f32>)> = (0..logits.n_rows())
+        let read = (0..logits.n_rows())
             .into_par_iter()
             .map(|i| {
                 let row = logits.row(i);
+                check_logits(row, (start + i) % t + 1)?;
                 let total = log_sum_exp(row);
-                let prob = |id: u32| (row[id as usize] - total).exp();
+                let prob = |id: u32| (f64::from(row[id as usize]) - total).exp() as f32;
                 let best = argmax(row) as u32;
-                (
-                    best,
-                    prob(best),
-                    answers.iter().map(|&id| prob(id)).collect(),
-                )
+                let of_answers = answers.iter().map(|&id| prob(id)).collect();
+                Ok((best, prob(best), of_answers))
             })
-            .collect();
+            .collect::<Result<Vec<(u32, f32, Vec<f32>)>, Error>>()?;
         for (i, (token, prob, probs)) in read.into_iter().enumerate() {
             top.push((token, prob));
             logits_of.extend(answers.iter().map(|&id| logits.row(i)[id as usize]));

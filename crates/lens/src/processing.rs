@@ -285,7 +285,8 @@ mod tests {
         for i in 0..x.n_rows() {
             let [a, b] = [x.row(i), y.row(i)].map(|row| (row, tensor::log_sum_exp(row)));
             for (x, y) in a.0.iter().zip(b.0) {
-                largest = largest.max(((x - a.1) - (y - b.1)).abs());
+                let change = (f64::from(*x) - a.1) - (f64::from(*y) - b.1);
+                largest = largest.max(change.abs() as f32);
             }
         }
         largest

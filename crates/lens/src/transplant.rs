@@ -255,7 +255,7 @@ fn log_probs(model: &Gpt2, x: &Tensor, next: &[u32]) -> Vec<f32> {
                     let pairs = row.iter_mut().zip(&b_u.data()[tokens.clone()]);
                     pairs.for_each(|(logit, b)| *logit += b);
                 }
-                let part = f64::from(log_sum_exp(row));
+                let part = log_sum_exp(row);
                 let (low, high) = (total.min(part), total.max(part));
                 *total = high + (low - high).exp().ln_1p();
                 if tokens.contains(&(*next as usize)) {

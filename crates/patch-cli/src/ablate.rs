@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::metric::{Answers, MetricArgs, MetricReport};
 use crate::output::Output;
-use crate::pairs::{CLEAN, default_answers};
+use crate::pairs::{CLEAN, check_ends, default_answers};
 use crate::place::Place;
 use crate::processing::ProcessArgs;
 use crate::render::write_figure;
@@ -163,7 +163,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let mut grids: Vec<Grid> = Vec::new();
     let mut ends = Endpoints::default();
     let share = 1.0 / experiments.len() as f32;
-    for of_experiment in sweeps {
+    for (of_experiment, sweep_experiment) in sweeps.into_iter().zip(&experiments) {
         for (i, sweep) in of_experiment.into_iter().enumerate() {
             let sweep = sweep.stopped_by(interrupt.flag());
             let outcome = sweep.run(
@@ -175,6 +175,11 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             if !outcome.complete {
                 return Err(Failure::Stopped("stopped: nothing was written".to_owned()));
             }
+            check_ends(
+                &model.model,
+                sweep_experiment,
+                outcome.ends(Direction::Noising),
+            )?;
             if i == 0 {
                 ends = Endpoints {
                     clean: outcome.clean_metric,

@@ -366,7 +366,10 @@ fn next(logits: &[f32]) -> Next {
     let total = tensor::log_sum_exp(logits);
     rank(logits, TOP)
         .into_iter()
-        .map(|id| (id, logits[id as usize], (logits[id as usize] - total).exp()))
+        .map(|id| {
+            let logit = logits[id as usize];
+            (id, logit, (f64::from(logit) - total).exp() as f32)
+        })
         .collect()
 }
 

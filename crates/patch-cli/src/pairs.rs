@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use gpt2::Pretrained;
+use gpt2::generate::check_logits;
+use gpt2::{Gpt2, Pretrained, no_hook};
 use patching::prompts::{
     Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, Written,
     average_on,
@@ -421,6 +422,29 @@ pub fn default_answers(model: &Pretrained) -> Result<[Answers; 2], Failure> {
     let id = |text: &str| model.tokenizer.to_single_token(text);
     let [a, b] = [id(ANSWERS[0])?, id(ANSWERS[1])?];
     Ok([a, b].map(|id| Answers::of_ids(&model.tokenizer, &[id])))
+}
+
+/// Refuses a pair of which one unpatched run has no number to compare the others with: the logits of a model
+/// that has diverged may be infinite.
+///
+/// # Errors
+/// [`Failure::Input`] with the run, and the token whose logit is not finite.
+pub fn check_ends(model: &Gpt2, experiment: &Experiment, ends: Endpoints) -> Result<(), Failure> {
+    for (which, ids, metric) in [
+        ("clean", experiment.clean(), ends.clean),
+        ("corrupted", experiment.corrupted(), ends.corrupted),
+    ] {
+        if metric.is_finite() {
+            continue;
+        }
+        let logits = model.next_token_logits(ids, &mut no_hook);
+        let at = |error: gpt2::Error| Failure::from(error).at(&format!("the {which} prompt"));
+        check_logits(&logits, ids.len()).map_err(at)?;
+        return Err(Failure::Input(format!(
+            "the metric of the {which} run is not a finite number: its logits are too large"
+        )));
+    }
+    Ok(())
 }
 
 /// Where the unpatched runs of a pair lie.

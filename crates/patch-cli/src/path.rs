@@ -15,7 +15,9 @@ use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::metric::{MetricArgs, NamedMetric};
 use crate::output::Output;
-use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, unpatched_in_words};
+use crate::pairs::{
+    PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, check_ends, unpatched_in_words,
+};
 use crate::place::Place;
 use crate::processing::ProcessArgs;
 use crate::render::write_figure;
@@ -200,6 +202,11 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         if !outcome.complete {
             return Err(Failure::Stopped("stopped: nothing was written".to_owned()));
         }
+        check_ends(
+            &model.model,
+            pair.experiment(),
+            outcome.ends(pairs.direction),
+        )?;
         done.push(Done::of(&pairs, pair, outcome)?);
     }
     bar.finish_and_clear();
@@ -414,7 +421,10 @@ struct Strongest<'a> {
 
 impl Strongest<'_> {
     fn write(&self, out: &mut impl Write, top: usize) -> io::Result<()> {
-        let moved = |&i: &usize| self.values[i] != self.unmoved;
+        let moved = |&i: &usize| {
+            let value = self.values[i];
+            value.is_finite() && value != self.unmoved
+        };
         let distance = |i: usize| (self.values[i] - self.unmoved).abs();
         let mut order: Vec<usize> = (0..self.values.len()).filter(moved).collect();
         order.sort_by(|&i, &j| distance(j).total_cmp(&distance(i)));

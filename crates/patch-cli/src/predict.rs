@@ -7,6 +7,7 @@
 
 use std::io::{self, Write};
 
+use gpt2::generate::{check_logits, log_prob};
 use gpt2::{Pretrained, Site, no_hook};
 use lens::text::{TokenScore, loss, score_rows};
 use serde::Serialize;
@@ -220,6 +221,7 @@ impl Args {
                 normalized = Some(x.clone());
             }
         });
+        check_logits(&next, ids.len())?;
         let scores = match normalized {
             Some(x) => Some(Scores::new(pretrained, &score_rows(model, &x, ids)?)),
             None => None,
@@ -238,7 +240,7 @@ impl Args {
                     positions.map(|pos| logits.row(pos).to_vec()).collect()
                 }
             };
-            let of = |(row, id): (&Vec<f32>, &u32)| row[*id as usize] - tensor::log_sum_exp(row);
+            let of = |(row, id): (&Vec<f32>, &u32)| log_prob(row, *id) as f32;
             found.push(Answer {
                 text: text.clone(),
                 log_prob: rows.iter().zip(answer).map(of).sum(),

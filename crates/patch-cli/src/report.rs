@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use gpt2::generate::rank;
+use gpt2::generate::{log_prob, rank};
 use gpt2::visible::visible_line;
 use gpt2::{Pretrained, Tokenizer};
 use serde::Serialize;
@@ -117,7 +117,7 @@ pub fn top(model: &Pretrained, logits: &[f32], count: usize) -> Vec<Candidate> {
             id,
             token: model.tokenizer.token(id),
             logit,
-            prob: (logit - total).exp(),
+            prob: (f64::from(logit) - total).exp() as f32,
         }
     };
     rank(logits, count)
@@ -138,7 +138,7 @@ pub fn candidate(model: &Pretrained, logits: &[f32], id: u32) -> Candidate {
         id,
         token: model.tokenizer.token(id),
         logit,
-        prob: (logit - tensor::log_sum_exp(logits)).exp(),
+        prob: log_prob(logits, id).exp() as f32,
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use gpt2::Gpt2;
+use gpt2::generate::check_logits;
 use patching::{Axis, Endpoints, Outcome, Scale, SiteKind, Sweep};
 use serde::Serialize;
 
@@ -16,7 +17,9 @@ use crate::figure::{FigureArgs, write_picture};
 use crate::html;
 use crate::metric::MetricArgs;
 use crate::output::Output;
-use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, unpatched_in_words};
+use crate::pairs::{
+    PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, check_ends, unpatched_in_words,
+};
 use crate::processing::ProcessArgs;
 use crate::render::write_figure;
 use crate::report::{self, quoted};
@@ -155,6 +158,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             };
             let metric = pairs.metric_of_pair(pair);
             let outcome = sweep.run(gpt2, metric.metric(), args.engine.engine(), &progress);
+            check_ends(gpt2, pair.experiment(), outcome.ends(pairs.direction))?;
             let (mut values, unpatched) = metric.shown(&outcome, pairs.direction)?;
             for (value, known) in values.iter_mut().zip(known.iter().flatten()) {
                 if !known.is_nan() {
@@ -181,6 +185,12 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     let sweep_seconds = before.elapsed().as_secs_f64();
+    // What stands in the tables of one pair.
+    if let ([pair], [of_pair]) = (&pairs.list[..], &done[..]) {
+        for logits in of_pair[0].outcome.unpatched.logits(gpt2) {
+            check_logits(&logits, pair.experiment().n_tokens())?;
+        }
+    }
     let complete = done.iter().flatten().all(|done| done.outcome.complete);
 
     let (shown, exported) = args.studies(&pairs, &done, provenance)?;

@@ -544,7 +544,7 @@ impl<'a> Next<'a> {
         Self {
             logits,
             mean: sum / logits.len() as f64,
-            log_sum_exp: tensor::log_sum_exp(logits).into(),
+            log_sum_exp: tensor::log_sum_exp(logits),
         }
     }
 

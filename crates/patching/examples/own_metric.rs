@@ -28,10 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             said.insert(cell, tensor::argmax(logits) as u32);
         }
         let total = tensor::log_sum_exp(logits);
-        -logits
-            .iter()
-            .map(|logit| (logit - total).exp() * (logit - total))
-            .sum::<f32>()
+        let log_probs = logits.iter().map(|logit| f64::from(*logit) - total);
+        -log_probs.map(|log_p| log_p.exp() * log_p).sum::<f64>() as f32
     };
     let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
     let outcome = sweep.run(

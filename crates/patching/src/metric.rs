@@ -13,6 +13,9 @@ pub(crate) const LOGIT_ROWS: usize = 64;
 /// How far a run has moved: one number from the logits of the next token (or, for [`Metric::Loss`],
 /// from those at several positions).
 ///
+/// A number that cannot be computed, because the model's logits are not finite, is NaN, whatever the metric:
+/// it is never shown as a number, and a mean with it is NaN.
+///
 /// An answer may be a set of tokens, such as all years after one: its logit is the mean of the tokens'
 /// logits, its probability the sum of their probabilities.
 #[derive(Clone, Copy)]
@@ -208,16 +211,17 @@ impl Metric<'_> {
         }
     }
 
-    /// The metric of a run, given what it reads of it and of the clean run.
+    /// The metric of a run, given what it reads of it and of the clean run. What is not a finite number is
+    /// NaN.
     #[track_caller]
     pub(crate) fn of(&self, run: Which, end: &End<'_>, clean: &End<'_>) -> f32 {
-        match *self {
+        let number = match *self {
             Self::LogitDiff { a, b } => end.mean_logit(a) - end.mean_logit(b),
             Self::ProbDiff { a, b } => end.prob(a) - end.prob(b),
             Self::Logit { tokens } => end.mean_logit(tokens),
             Self::Prob { tokens } => end.prob(tokens),
             Self::LogProb { tokens } => end.log_prob(tokens),
-            Self::Rank { token } => end.rank(token) as f32,
+            Self::Rank { token } => end.rank(token),
             Self::LogitChange { tokens } => end.mean_logit(tokens) - clean.mean_logit(tokens),
             Self::ProbChange { tokens } => end.prob(tokens) - clean.prob(tokens),
             Self::Kl => divergence(clean.all(), end.all()),
@@ -226,7 +230,8 @@ impl Metric<'_> {
                 _ => panic!("a loss from {end:?}"),
             },
             Self::Custom(f) => f(run, end.all()),
-        }
+        };
+        if number.is_finite() { number } else { f32::NAN }
     }
 }
 
@@ -268,7 +273,7 @@ impl End<'_> {
     #[track_caller]
     fn prob(&self, tokens: &[u32]) -> f32 {
         let total = log_sum_exp(self.all());
-        let of_token = |&token: &u32| f64::from((self.logit(token) - total).exp());
+        let of_token = |&token: &u32| (f64::from(self.logit(token)) - total).exp();
         tokens.iter().map(of_token).sum::<f64>() as f32
     }
 
@@ -276,22 +281,27 @@ impl End<'_> {
     #[track_caller]
     fn log_prob(&self, tokens: &[u32]) -> f32 {
         let logits: Vec<f32> = tokens.iter().map(|&token| self.logit(token)).collect();
-        log_sum_exp(&logits) - log_sum_exp(self.all())
+        (log_sum_exp(&logits) - log_sum_exp(self.all())) as f32
     }
 
-    /// Of equal logits the first token comes first, as in [`gpt2::generate::rank`].
+    /// Of equal logits the first token comes first, as in [`gpt2::generate::rank`]. Logits of which some are
+    /// not finite have no order: NaN.
     #[track_caller]
-    fn rank(&self, token: u32) -> usize {
+    fn rank(&self, token: u32) -> f32 {
         let (logits, own) = (self.all(), self.logit(token));
+        if logits.iter().any(|logit| !logit.is_finite()) {
+            return f32::NAN;
+        }
         let (before, after) = logits.split_at(token as usize);
-        before.iter().filter(|logit| **logit >= own).count()
-            + after.iter().filter(|logit| **logit > own).count()
+        let count = before.iter().filter(|logit| **logit >= own).count()
+            + after.iter().filter(|logit| **logit > own).count();
+        count as f32
     }
 }
 
 /// −ln p(token) of one row of logits, `(vocab_size)`.
 pub(crate) fn loss(logits: &[f32], token: u32) -> f32 {
-    log_sum_exp(logits) - logits[token as usize]
+    (log_sum_exp(logits) - f64::from(logits[token as usize])) as f32
 }
 
 pub(crate) fn mean(numbers: impl ExactSizeIterator<Item = f32>) -> f32 {
@@ -303,11 +313,12 @@ pub(crate) fn mean(numbers: impl ExactSizeIterator<Item = f32>) -> f32 {
 fn divergence(p: &[f32], q: &[f32]) -> f32 {
     let (p_total, q_total) = (log_sum_exp(p), log_sum_exp(q));
     let term = |(p, q): (&f32, &f32)| {
-        let (p, q) = (f64::from(p - p_total), f64::from(q - q_total));
+        let (p, q) = (f64::from(*p) - p_total, f64::from(*q) - q_total);
         p.exp() * (p - q)
     };
-    // It cannot be negative but by rounding.
-    p.iter().zip(q).map(term).sum::<f64>().max(0.0) as f32
+    let sum: f64 = p.iter().zip(q).map(term).sum();
+    // It cannot be negative but by rounding. (`f64::max` would make 0 of NaN.)
+    if sum < 0.0 { 0.0 } else { sum as f32 }
 }
 
 #[cfg(test)]

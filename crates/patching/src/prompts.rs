@@ -23,7 +23,7 @@
 //! let mut grids = Vec::new();
 //! for pair in &pairs {
 //!     let sweep = Sweep::over(&pair.experiment, SiteKind::Z); // every layer × head
-//!     grids.push(sweep.run(&tiny.model, pair.metric()?, Engine::default(), &|_| {}).grid);
+//!     grids.push(sweep.run(&tiny.model, pair.metric(), Engine::default(), &|_| {}).grid);
 //! }
 //! let parts: Vec<Part> = pairs.iter().zip(&grids).map(|(pair, grid)| Part::new(pair, grid)).collect();
 //! let average = prompts::average(&parts, None, Bootstrap::default())?;

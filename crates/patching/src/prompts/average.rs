@@ -295,6 +295,9 @@ pub fn average_on(
     let zeros: Vec<Zero> = draws.chunks_exact(n).map(ends_of).collect();
     let of_cell = |means: &mut Vec<f64>, cell: usize| {
         let mean = zero.scaled(mean_of(&once, cell));
+        if !mean.is_finite() {
+            return [f32::NAN; 3]; // as where one pair has no number
+        }
         means.clear();
         let drawn = draws.chunks_exact(n).zip(&zeros);
         means.extend(drawn.map(|(counts, zero)| zero.scaled(mean_of(counts, cell))));

@@ -14,3 +14,6 @@ pub const KNOWN_TOKENS: &str = include_str!("known_tokens.json");
 
 /// `model.safetensors`: the parameters as F16, under Hugging Face's names.
 pub const WEIGHTS: &[u8] = include_bytes!("model.safetensors");
+
+/// The SHA-256 of [`WEIGHTS`] in hexadecimal digits.
+pub const SHA256: &str = "f2614804c070440ec632366b8becff8c5d6c1a3003ac09721da74eb25c3e7f3c";

@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::Error;
+use crate::encoding::{other_encoding, without_mark};
 
 /// The longest file of text that is read, and the longest header of a safetensors file: many times
 /// what GPT-2 xl needs, and little enough that reading a hostile one does no harm.
@@ -15,19 +16,29 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
     read_text_up_to(path, MAX_TEXT_BYTES)
 }
 
-/// A file of text of at most so many bytes.
+/// A file of text of at most so many bytes, without the mark that some editors put in front of UTF-8.
 pub(crate) fn read_text_up_to(path: &Path, limit: u64) -> Result<String, Error> {
     let fail = |error: io::Error| Error::io(path, error);
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     open(path)?
         .take(limit + 1)
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .map_err(fail)?;
-    if text.len() as u64 > limit {
+    if bytes.len() as u64 > limit {
         let reason = format!("it has more than {limit} bytes, the most that are read");
         return Err(fail(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
     }
-    Ok(text)
+    let broken = |reason: String| fail(io::Error::new(io::ErrorKind::InvalidData, reason));
+    if let Some(reason) = other_encoding(&bytes) {
+        return Err(broken(reason));
+    }
+    let text = std::str::from_utf8(without_mark(&bytes)).map_err(|error| {
+        let at = error.valid_up_to();
+        broken(format!(
+            "the text is not UTF-8 from its byte {at} on; save it as UTF-8"
+        ))
+    })?;
+    Ok(text.to_owned())
 }
 
 /// Opens an ordinary file. To open a pipe would wait for ever, and a device has no end.
@@ -64,6 +75,28 @@ mod tests {
             "", ".", "..", "a/b", "/a", "../a", "..\\a", "C:a", "a\0", "a/",
         ] {
             assert!(!is_plain_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_utf_8_with_or_without_a_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        let read = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            read_text(&path).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(b"\xef\xbb\xbf{}"), Ok("{}".to_owned()));
+        for (bytes, part) in [
+            (
+                &b"\xff\xfe{\0}\0"[..],
+                "config.json: it is written in UTF-16; save it as UTF-8",
+            ),
+            (b"{\0}\0", "it is written in UTF-16"),
+            (b"{\"a\": \"\xe9\"}", "not UTF-8 from its byte 7 on"),
+        ] {
+            let error = read(bytes).unwrap_err();
+            assert!(error.contains(part), "{error}");
         }
     }
 

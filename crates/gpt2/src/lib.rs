@@ -36,6 +36,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod encoding;
 mod error;
 mod files;
 pub mod generate;

@@ -73,23 +73,22 @@ pub fn write_csv(study: &Study) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// The row, and what is wrong there.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Grid>, String> {
-    let mut reader = ReaderBuilder::new().from_reader(bytes);
+    let mut reader = ReaderBuilder::new().from_reader(behind_separator_line(bytes)?);
     let header = reader.headers().map_err(|e| e.to_string())?.clone();
     let columns: Vec<&str> = header.iter().collect();
-    let ["grid", axis_columns @ .., "value"] = columns.as_slice() else {
-        return Err(format!(
-            "a table with the columns grid, axes, value is expected; it has {}",
-            columns.join(", ")
-        ));
+    // pandas puts its index in front.
+    let first = usize::from(matches!(columns.first(), Some(&("" | "Unnamed: 0"))));
+    let ["grid", axis_columns @ .., "value"] = &columns[first..] else {
+        return Err(other_columns(&columns));
     };
     // The axes: the name, the column of the index, and that of the labels if there is one.
     let mut axes: Vec<(&str, usize, Option<usize>)> = Vec::new();
     for (at, &name) in axis_columns.iter().enumerate() {
         match axes.last_mut() {
             Some((axis, _, labels @ None)) if name.strip_suffix(LABEL) == Some(axis) => {
-                *labels = Some(at + 1);
+                *labels = Some(first + at + 1);
             }
-            _ => axes.push((name, at + 1, None)),
+            _ => axes.push((name, first + at + 1, None)),
         }
     }
     let mut scattered: Vec<Scattered<'_>> = Vec::new();
@@ -97,7 +96,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Grid>, String> {
     for (row, record) in reader.records().enumerate() {
         let record = record.map_err(|e| e.to_string())?;
         let row = row + 1;
-        let name = &record[0];
+        let name = &record[first];
         let used = axes.iter().filter(|(_, at, _)| !record[*at].is_empty());
         let used: Vec<_> = used.copied().collect();
         if used.len() > MAX_AXES {
@@ -144,6 +143,52 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Grid>, String> {
         grid.values.push(value);
     }
     scattered.into_iter().map(Scattered::gathered).collect()
+}
+
+/// The table behind Excel's first line that names the separator, if that is a comma.
+///
+/// # Errors
+/// If it is another one.
+fn behind_separator_line(bytes: &[u8]) -> Result<&[u8], String> {
+    let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+    let (line, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+    let line = line.strip_prefix(b"\"").unwrap_or(line);
+    let line = line.strip_suffix(b"\"").unwrap_or(line);
+    match line.strip_prefix(b"sep=") {
+        None | Some([]) => Ok(bytes),
+        Some(b",") => Ok(rest),
+        Some(separator) => Err(format!(
+            "its columns are separated by {} (its first line says so): save it with commas",
+            in_words(&String::from_utf8_lossy(separator))
+        )),
+    }
+}
+
+/// What is said of a table that has not the columns of grids.
+fn other_columns(columns: &[&str]) -> String {
+    let separator = match columns {
+        [only] => [";", "\t", "|"]
+            .into_iter()
+            .find(|separator| only.starts_with(&format!("grid{separator}"))),
+        _ => None,
+    };
+    match separator {
+        Some(separator) => format!(
+            "its columns are separated by {}: save it with commas",
+            in_words(separator)
+        ),
+        None => format!(
+            "a table with the columns grid, axes, value is expected; it has {}",
+            columns.join(", ")
+        ),
+    }
+}
+
+fn in_words(separator: &str) -> String {
+    match separator {
+        "\t" => "tabs".to_owned(),
+        other => format!("{other:?}"),
+    }
 }
 
 /// A grid whose rows are being read.

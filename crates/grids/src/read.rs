@@ -95,6 +95,7 @@ pub fn read_json(bytes: &[u8]) -> Result<Study, Error> {
 /// # Errors
 /// With the line and what is wrong there.
 pub fn read_words(bytes: &[u8]) -> Result<Study, Error> {
+    let bytes = utf8(bytes).map_err(Error::Format)?;
     serde_json::from_slice(bytes).map_err(|error| {
         Error::Format(format!(
             "a JSON object with \"grids\" is expected, as --json prints it: {error}"
@@ -108,7 +109,8 @@ pub fn read_words(bytes: &[u8]) -> Result<Study, Error> {
 /// # Errors
 /// With the row and what is wrong there; if the words are about other grids; and as [`Study::check`].
 pub fn read_csv(bytes: &[u8], words: Option<Study>) -> Result<Study, Error> {
-    let grids = csv_form::decode(bytes).map_err(Error::Format)?;
+    let grids = utf8(bytes).and_then(csv_form::decode);
+    let grids = grids.map_err(Error::Format)?;
     checked(filled(words, grids)?)
 }
 
@@ -116,8 +118,8 @@ pub fn read_csv(bytes: &[u8], words: Option<Study>) -> Result<Study, Error> {
 /// `values`, and its axes `axis0`, `axis1` and so on.
 ///
 /// # Errors
-/// If the bytes are no array of floats in C order, or the words are about another one; and as
-/// [`Study::check`].
+/// If the bytes are no array of numbers as `numpy.save` writes it, or the words are about another one; and
+/// as [`Study::check`].
 pub fn read_npy(bytes: &[u8], words: Option<Study>) -> Result<Study, Error> {
     let (shape, values) = npy::decode(bytes).map_err(Error::Format)?;
     checked(filled(words, vec![bare("values", &shape, values)?])?)
@@ -164,6 +166,27 @@ pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
         ))),
         false => Ok(bytes),
     }
+}
+
+/// The bytes of a text without the byte order mark of UTF-8.
+///
+/// # Errors
+/// If they are UTF-16 or UTF-32, which a mark tells, or zeros where English has them.
+fn utf8(bytes: &[u8]) -> Result<&[u8], String> {
+    let zeros = bytes
+        .first_chunk()
+        .map(|first: &[u8; 4]| first.map(|byte| byte == 0));
+    let encoding = match (bytes, zeros) {
+        ([0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..], _) => "UTF-32",
+        ([0xff, 0xfe, ..] | [0xfe, 0xff, ..], _) => "UTF-16",
+        (_, Some([true, false, true, false] | [false, true, false, true])) => "UTF-16",
+        (_, Some([true, true, true, false] | [false, true, true, true])) => "UTF-32",
+        _ => return Ok(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)),
+    };
+    Err(format!(
+        "it is written in {encoding}; save it as UTF-8 (Excel: \"CSV UTF-8\"; Notepad: Encoding UTF-8; \
+         PowerShell: Out-File -Encoding utf8)"
+    ))
 }
 
 fn checked(study: Study) -> Result<Study, Error> {
@@ -440,6 +463,65 @@ mod tests {
         }
         let missing = message(read_study(&folder.path().join("none.csv")));
         assert!(missing.contains("cannot read") && missing.contains("none.csv"));
+    }
+
+    #[test]
+    fn texts_in_other_encodings_are_named() {
+        let json = serde_json::to_string(&study()).unwrap();
+        let table = "grid,layer,value\nx,0,2\n";
+        let read = |name: &str, bytes: &[u8]| match name {
+            "a.json" => read_json(bytes),
+            _ => read_csv(bytes, None),
+        };
+        for (name, text) in [("a.json", json.as_str()), ("a.csv", table)] {
+            let units: Vec<u16> = text.encode_utf16().collect();
+            let little: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+            let big: Vec<u8> = units.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+            for bytes in [
+                [&b"\xff\xfe"[..], &little].concat(),
+                [&b"\xfe\xff"[..], &big].concat(),
+                little,
+                big,
+            ] {
+                let error = message(read(name, &bytes));
+                let expected = "it is written in UTF-16; save it as UTF-8";
+                assert!(error.contains(expected), "{name}: {error}");
+            }
+            assert!(read(name, format!("\u{feff}{text}").as_bytes()).is_ok());
+        }
+        // A table in UTF-16 whose words are read, and the other way round.
+        let words = [&b"\xff\xfe"[..], b"{\0}\0"].concat();
+        assert!(message(read_words(&words)).contains("UTF-16"));
+    }
+
+    #[test]
+    fn a_table_that_excel_or_pandas_wrote_is_read_or_named() {
+        let plain = read_csv(b"grid,layer,value\nx,0,2\nx,1,3\n", None).unwrap();
+        for table in [
+            "sep=,\ngrid,layer,value\nx,0,2\nx,1,3\n",
+            "sep=,\r\ngrid,layer,value\r\nx,0,2\r\nx,1,3\r\n",
+            "\u{feff}\"sep=,\"\r\ngrid,layer,value\r\nx,0,2\r\nx,1,3\r\n",
+            ",grid,layer,value\n0,x,0,2\n1,x,1,3\n",
+            "Unnamed: 0,grid,layer,value\n0,x,0,2\n1,x,1,3\n",
+        ] {
+            assert_eq!(read_csv(table.as_bytes(), None).unwrap(), plain, "{table}");
+        }
+        for (table, part) in [
+            (
+                "sep=;\ngrid;layer;value\nx;0;2\n",
+                "separated by \";\" (its first line says so)",
+            ),
+            (
+                "sep=\t\ngrid\tlayer\tvalue\n",
+                "separated by tabs (its first line says so)",
+            ),
+            ("sep=\n", "the columns grid, axes, value"),
+            ("grid;layer;value\nx;0;2,5\n", "separated by \";\": save"),
+            ("grid\tlayer\tvalue\nx\t0\t2\n", "separated by tabs: save"),
+        ] {
+            let error = message(read_csv(table.as_bytes(), None));
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

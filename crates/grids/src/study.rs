@@ -15,8 +15,9 @@ pub struct Provenance {
     pub version: String,
     /// The model as the user called it.
     pub model: String,
-    /// The SHA-256 of each file of weights, by the file's name: those that are on record, and, if
-    /// files are exported, all.
+    /// The SHA-256 of each file of weights, by the file's name: of all files in exports and JSON; in a
+    /// picture alone of those that are on record. If there are none, files have no such key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub model_checksum: BTreeMap<String, String>,
     /// What was done to the weights before they were run, by TransformerLens's names; nothing, if they
     /// were run as they are.

@@ -10,7 +10,7 @@ use patching::{Ablation, Direction, Endpoints, Experiment, Scale, SiteKind, Swee
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
-use crate::export::{Draw, ExportArgs, Grid, Study};
+use crate::export::{Draw, ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::metric::{Answers, MetricArgs, MetricReport};
@@ -113,7 +113,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let kinds = selection.kinds();
     let exports = args.export.prepare(kinds.len())?;
     let (how, text) = args.how_and_text()?;
-    let studied = args.process.load(&args.model)?;
+    let studied = (args.process).load_for_study(&args.model, args.export.is_wanted())?;
     let model = &studied.pretrained;
     let prompt = args.model.prompt(model, &text)?;
     let ids = &prompt.ids;
@@ -222,7 +222,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
 
     let sites: Vec<String> = kinds.iter().map(SiteKind::to_string).collect();
     let study = Study {
-        provenance: studied.provenance(&[("prompt", &text)], args.export.is_wanted())?,
+        provenance: studied.provenance(named(&[("prompt", &text)]))?,
         title: format!(
             "Ablating {}: {how} ({})",
             sites.join(", "),

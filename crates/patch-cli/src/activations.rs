@@ -14,7 +14,7 @@ use unicode_width::UnicodeWidthStr;
 use wildmatch::WildMatch;
 
 use crate::common::ModelArgs;
-use crate::export::{AxisLabels, ExportArgs, Grid, MadeHere, Provenance, Study};
+use crate::export::{AxisLabels, ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{self, Prompt, pad, pad_left};
@@ -105,7 +105,7 @@ impl From<Summary> for Row {
 
 /// Runs the text and lists its activations.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let studied = args.process.load(&args.model)?;
+    let studied = (args.process).load_for_study(&args.model, args.save.is_some())?;
     let model = &studied.pretrained;
     let prompt = args.model.prompt(model, &args.text)?;
     let chosen = args.chosen(model.model.config.n_layer)?;
@@ -208,7 +208,7 @@ impl Args {
         });
         let prompts = [("prompt", prompt.text.as_str())];
         Ok(Study {
-            provenance: Provenance::new(&studied.pretrained, &prompts, true)?,
+            provenance: studied.provenance(named(&prompts))?,
             title: "Activations".to_owned(),
             subtitle: vec![
                 format!("prompt: {}", prompt.text),

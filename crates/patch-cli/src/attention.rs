@@ -69,7 +69,7 @@ struct Report<'a> {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let heads = args.heads();
     let outputs = args.study.prepare(&[], heads.len().max(1))?;
-    let studied = args.process.load(&args.model)?;
+    let studied = (args.process).load_for_study(&args.model, args.study.export.is_wanted())?;
     let model = &studied.pretrained;
     for head in &heads {
         checked(*head, model)?;
@@ -120,7 +120,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         _ => "Attention".to_owned(),
     };
     let prompts = [("prompt", args.text.as_str())];
-    let study = studied.study(&args.study, &title, &[], &prompts, grids.collect())?;
+    let study = studied.study(&title, &[], &prompts, grids.collect())?;
     outputs.write(&study, &[&|| study.figure()])?;
 
     let bos = args.model.bos(model)?;

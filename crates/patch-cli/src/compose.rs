@@ -139,7 +139,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let outputs = args
         .study
         .prepare(&[], kinds.len() + of_head + of_circuit)?;
-    let studied = args.process.load(&args.model)?;
+    let studied = (args.process).load_for_study(&args.model, args.study.export.is_wanted())?;
     let (model, gpt2) = (&studied.pretrained, studied.model());
     let (tokens, vocab) = Vocab::tokens(args.vocab, model)?;
     let among = match &args.among {
@@ -184,7 +184,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let prompts: Vec<(&str, &str)> = (args.among.iter())
         .map(|text| ("between the tokens of", text.as_str()))
         .collect();
-    let study = studied.study(&args.study, title, &[], &prompts, grids)?;
+    let study = studied.study(title, &[], &prompts, grids)?;
     let figure = || study.part(args.drawn(study.grids.len())).figure();
     outputs.write(&study, &[&figure])?;
 

@@ -76,7 +76,7 @@ struct Report<'a> {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let kinds = args.kinds();
     let outputs = args.study.prepare(&[], kinds.len())?;
-    let studied = args.process.load(&args.model)?;
+    let studied = (args.process).load_for_study(&args.model, args.study.export.is_wanted())?;
     let model = &studied.pretrained;
     let prompt = args.model.prompt(model, &args.text)?;
     args.model.warn_of_unknown_tokens(model, &prompt.ids);
@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     });
     let prompts = [("prompt", args.text.as_str())];
     let title = "How much each head is of a kind";
-    let study = studied.study(&args.study, title, &[], &prompts, grids.collect())?;
+    let study = studied.study(title, &[], &prompts, grids.collect())?;
     outputs.write(&study, &[&|| study.figure()])?;
 
     let bos = args.model.bos(model)?;

@@ -20,6 +20,7 @@ use grids::{Format, words_beside, write_csv, write_npy, write_safetensors};
 use crate::failure::Failure;
 use crate::output::{Output, SOFTWARE};
 
+pub use self::checksum::Checksums;
 pub use self::figures::Draw;
 pub use grids::{AxisLabels, Form, Grid, Highlight, NamedText, Provenance, Study};
 
@@ -44,32 +45,32 @@ pub fn place_in_words(grid: &Grid, place: usize) -> String {
     words.collect::<Vec<String>>().join(", ")
 }
 
+/// Texts with what they are, given as pairs of name and text.
+pub fn named(prompts: &[(&str, &str)]) -> Vec<NamedText> {
+    let named = |&(name, text): &(&str, &str)| NamedText {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    };
+    prompts.iter().map(named).collect()
+}
+
 /// What this process makes.
 pub trait MadeHere: Sized {
-    /// The provenance of what this process computes with a model and prompts, given as pairs of name
-    /// and text. Checksums that are not on record are computed only if `exact`, because hashing half a
-    /// gigabyte takes longer than a sweep.
-    ///
-    /// # Errors
-    /// [`Failure::Other`] if the weights cannot be read any more.
-    fn new(model: &Pretrained, prompts: &[(&str, &str)], exact: bool) -> Result<Self, Failure>;
+    /// The provenance of what this process computes with a model and prompts, without the checksums of
+    /// the weights.
+    fn new(model: &Pretrained, prompts: Vec<NamedText>) -> Self;
 
     /// The provenance of what needs no model: of a figure or a file made from other files.
     fn without_model() -> Self;
 }
 
 impl MadeHere for Provenance {
-    fn new(model: &Pretrained, prompts: &[(&str, &str)], exact: bool) -> Result<Self, Failure> {
-        let named = |&(name, text): &(&str, &str)| NamedText {
-            name: name.to_owned(),
-            text: text.to_owned(),
-        };
-        Ok(Self {
+    fn new(model: &Pretrained, prompts: Vec<NamedText>) -> Self {
+        Self {
             model: model.name.clone(),
-            model_checksum: checksum::of_model(model, exact)?,
-            prompts: prompts.iter().map(named).collect(),
+            prompts,
             ..Self::without_model()
-        })
+        }
     }
 
     fn without_model() -> Self {
@@ -112,7 +113,7 @@ pub struct Exports {
 }
 
 impl ExportArgs {
-    /// Whether any file is asked for; then the provenance should be exact.
+    /// Whether any file is asked for; it holds the checksums of all weights.
     pub fn is_wanted(&self) -> bool {
         self.csv.is_some() || self.npy.is_some() || self.safetensors.is_some()
     }
@@ -458,20 +459,17 @@ mod tests {
 
     #[test]
     fn the_weights_checksum_is_that_of_the_file() {
+        let on_record = |model: &Pretrained| Checksums::on_record(model).by_name().unwrap();
+        let of_all = |model: &Pretrained| Checksums::of_all(model).unwrap().by_name().unwrap();
         let model = Pretrained::tiny().unwrap();
-        assert!(
-            Provenance::new(&model, &[], false)
-                .unwrap()
-                .model_checksum
-                .is_empty()
-        );
-        let built_in = Provenance::new(&model, &[], true).unwrap().model_checksum;
+        let built_in = on_record(&model);
+        assert_eq!(of_all(&model), built_in);
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("config.json"), gpt2_tiny::CONFIG).unwrap();
         let weights = folder.path().join("model.safetensors");
         fs::write(&weights, gpt2_tiny::WEIGHTS).unwrap();
         let model = Pretrained::from_path("mine", folder.path()).unwrap();
-        let hashed = Provenance::new(&model, &[], true).unwrap().model_checksum;
+        let hashed = of_all(&model);
         assert_eq!(hashed, built_in);
         assert_eq!(hashed["model.safetensors"].len(), 64);
 
@@ -486,20 +484,16 @@ mod tests {
         };
         let path = folder.path().join("provenance.json");
         fs::write(&path, record(found.len()).to_string()).unwrap();
-        for exact in [false, true] {
-            let checksums = Provenance::new(&model, &[], exact).unwrap().model_checksum;
+        for checksums in [on_record(&model), of_all(&model)] {
             assert_eq!(checksums["model.safetensors"], "on record");
         }
         fs::write(&path, record(found.len() + 1).to_string()).unwrap();
-        assert_eq!(
-            Provenance::new(&model, &[], true).unwrap().model_checksum,
-            hashed
-        );
-        assert!(
-            Provenance::new(&model, &[], false)
-                .unwrap()
-                .model_checksum
-                .is_empty()
-        );
+        assert_eq!(of_all(&model), hashed);
+        assert!(on_record(&model).is_empty());
+
+        // Weights that have gone are an error, and no thread waits for them.
+        fs::remove_file(&weights).unwrap();
+        let error = message(Checksums::of_all(&model).unwrap().by_name());
+        assert!(error.contains("model.safetensors again: "), "{error}");
     }
 }

@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 
+use gpt2::visible::visible_line;
+
 use crate::export::Provenance;
 use crate::failure::Failure;
 use crate::input::read_file;
 use crate::output::{MAKER, Output};
 use crate::render::{
-    CellValues, ColorMap, DEFAULT_SCALE, Figure, FigureOptions, Fonts, SCALES, render_png,
-    render_svg, scene,
+    CellValues, ColorMap, DEFAULT_SCALE, Figure, FigureOptions, Fonts, SCALES, missing_characters,
+    render_png, render_svg, scene,
 };
+use crate::report;
 
 /// The heading of these options in the help.
 const HEADING: &str = "Figure";
@@ -91,7 +94,7 @@ impl FigureArgs {
 const MOST_PIXELS: f32 = 3e8;
 
 /// Draws a figure and writes it, as SVG if the file's name ends in `.svg` and else as PNG, with what
-/// made it inside.
+/// made it inside. Says on stderr which characters no font has.
 ///
 /// # Errors
 /// [`Failure::Input`] if a PNG would have more than 300 million pixels; [`Failure::Other`] if it cannot be
@@ -125,7 +128,39 @@ pub fn write_picture(
         false => render_png(&scene, &options.fonts, options.scale, &metadata),
     };
     let bytes = bytes.map_err(|e| Failure::Other(format!("cannot encode the picture: {e}")))?;
-    output.write(&bytes)
+    output.write(&bytes)?;
+    let missing = missing_characters(&scene, &options.fonts);
+    report::write_notes(note_of_missing(&missing, output).as_slice());
+    Ok(())
+}
+
+/// What is said of the characters of a picture that all fonts lack, if there are any.
+fn note_of_missing(missing: &[char], output: &Output) -> Option<String> {
+    const NAMED: usize = 8;
+    let name = |&character: &char| {
+        let code = format!("U+{:04X}", u32::from(character));
+        let shown = character.to_string();
+        match visible_line(&shown) == shown {
+            true => format!("{shown} ({code})"),
+            false => code,
+        }
+    };
+    let named: Vec<String> = missing.iter().take(NAMED).map(name).collect();
+    let more = match missing.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let instead = match output.has_extension("svg") {
+        true => "the viewer takes them from its own fonts",
+        false => "boxes with their codes stand for them",
+    };
+    (!missing.is_empty()).then(|| {
+        format!(
+            "{}: the fonts lack {}{more}: {instead}; give a font that has them with --font FILE",
+            output.path().display(),
+            named.join(", ")
+        )
+    })
 }
 
 fn parse_finite(text: &str) -> Result<f32, String> {

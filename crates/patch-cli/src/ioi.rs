@@ -82,7 +82,7 @@ struct PromptReport<'a> {
 /// Prints the table, takes its mean apart, and patches every head.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let outputs = args.study.prepare(&[], 4 - usize::from(args.no_sweep))?;
-    let studied = args.process.load(&args.model)?;
+    let studied = (args.process).load_for_study(&args.model, args.study.export.is_wanted())?;
     let model = &studied.pretrained;
     let bos = args.model.bos_by_default(model, true)?;
     let table = table(studied.model(), &model.tokenizer, bos)?;
@@ -216,7 +216,7 @@ impl Args {
         }
         let about = "eight prompts in pairs of exchanged names".to_owned();
         let title = "Indirect objects: which heads name them?";
-        let mut study = studied.study(&self.study, title, &[about], &[], grids)?;
+        let mut study = studied.study(title, &[about], &[], grids)?;
         let rows = table.rows.iter().enumerate();
         study.provenance.prompts = rows
             .map(|(i, row)| NamedText {

@@ -124,7 +124,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let others = [&args.out_heads, &args.out_components];
     let outputs = args.study.prepare(&others, count)?;
-    let studied = args.process.load(&args.model)?;
+    let studied = (args.process).load_for_study(&args.model, args.study.export.is_wanted())?;
     let model = &studied.pretrained;
     let prompt = args.model.prompt(model, &args.text)?;
     let ids = &prompt.ids;
@@ -314,9 +314,9 @@ impl Args {
             let place = format!("after position {pos}, {}", quoted(&prompt.tokens[*pos]));
             grids.push(line(
                 "accumulated",
-                format!("What the residual stream has gathered of {label} {place}"),
+                format!("What each point of the residual stream says of {label} {place}, with ln_f's last scale"),
                 points(),
-                parts.accumulated.clone(),
+                parts.read_at_points(),
             ));
             let (components, shares) = parts.components().into_iter().unzip();
             let components: Vec<String> = components;
@@ -338,7 +338,7 @@ impl Args {
             });
         }
         let prompts = [("prompt", prompt.text.as_str())];
-        studied.study(&self.study, "Logit lens", &[], &prompts, grids)
+        studied.study("Logit lens", &[], &prompts, grids)
     }
 
     /// Who wrote how much of the difference, and that it is all of it.
@@ -419,11 +419,12 @@ fn write_point_table(
     let Compared { pos, parts, .. } = compared;
     writeln!(
         out,
-        "\nafter position {pos}, {}: {}\n(lens: each point with its own layer norm; accumulated: with the last point's scale)",
+        "\nafter position {pos}, {}: {}\n(lens: each point with its own layer norm; accumulated: with the last point's scale; both with ln_f's bias)",
         quoted(&prompt.tokens[*pos]),
         compared.label()
     )?;
     let diff = lens.logit_diff(0, 1);
+    let accumulated = parts.read_at_points();
     let mut rows = vec![(
         "point",
         ["lens", "accumulated", "most likely"]
@@ -436,7 +437,7 @@ fn write_point_table(
             quoted(&top_tokens[point][*pos]),
             lens.top_prob.row(point)[*pos]
         );
-        let numbers = [diff.row(point)[*pos], parts.accumulated[point]].map(signed);
+        let numbers = [diff.row(point)[*pos], accumulated[point]].map(signed);
         rows.push((label.as_str(), [&numbers[..], &[top]].concat()));
     }
     report::write_columns(out, &rows, terminal_width())

@@ -13,7 +13,7 @@ use patching::{Axis, Direction, Endpoints, Experiment, Means, Scale};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_width};
-use crate::export::{AxisLabels, Grid, Provenance, Study};
+use crate::export::{AxisLabels, Grid, NamedText, Provenance, Study};
 use crate::failure::Failure;
 use crate::metric::{Answers, AnswersReport, MetricArgs, MetricReport, NamedMetric};
 use crate::names;
@@ -250,18 +250,26 @@ impl Pairs {
     ///
     /// # Errors
     /// As [`Studied::provenance`].
-    pub fn provenance(&self, studied: &Studied, exact: bool) -> Result<Provenance, Failure> {
-        let mut prompts = vec![("direction".to_owned(), self.direction.to_string())];
+    pub fn provenance(&self, studied: &Studied) -> Result<Provenance, Failure> {
+        studied.provenance(self.prompts())
+    }
+
+    /// The texts by what they are, of several pairs with their lines, as provenance has them.
+    pub fn prompts(&self) -> Vec<NamedText> {
+        let named = |name: String, text: String| NamedText { name, text };
+        let mut prompts = vec![named("direction".to_owned(), self.direction.to_string())];
         for pair in &self.list {
             let line = match self.list.len() {
                 1 => String::new(),
                 _ => format!(" {}", pair.pair.line),
             };
-            prompts.push((format!("clean{line}"), pair.clean.text.clone()));
-            prompts.push((format!("corrupted{line}"), pair.corrupted.text.clone()));
+            prompts.push(named(format!("clean{line}"), pair.clean.text.clone()));
+            prompts.push(named(
+                format!("corrupted{line}"),
+                pair.corrupted.text.clone(),
+            ));
         }
-        let prompts: Vec<(&str, &str)> = prompts.iter().map(|(x, y)| (&**x, &**y)).collect();
-        studied.provenance(&prompts, exact)
+        prompts
     }
 
     /// How JSON shows them. `ends` are each pair's unpatched runs; of many pairs whose means are on one

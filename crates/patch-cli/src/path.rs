@@ -167,7 +167,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let output = Output::picture(&args.out)?;
     let options = args.figure.options()?;
     let receivers = args.receivers()?;
-    let studied = args.process.load(&args.model)?;
+    let studied = (args.process).load_for_study(&args.model, args.export.is_wanted())?;
     let model = &studied.pretrained;
     let asked = (&args.model, Scale::Change);
     let pairs = args.pair.ready(&args.set, &args.metric, asked, model)?;
@@ -183,7 +183,6 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         of_pair.check(&model.model, pair.experiment())?;
         paths.push(of_pair);
     }
-    let provenance = pairs.provenance(&studied, args.export.is_wanted())?;
     let load = start.elapsed().as_secs_f64();
 
     let before = Instant::now();
@@ -212,7 +211,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     bar.finish_and_clear();
     let path_seconds = before.elapsed().as_secs_f64();
 
-    let (shown, exported) = args.studies(&pairs, &done, provenance)?;
+    let (shown, exported) = args.studies(&pairs, &done, pairs.provenance(&studied)?)?;
     let figure = shown.figure()?;
     exports.write(&exported)?;
     write_picture(&figure, &options, &output, &shown.provenance)?;

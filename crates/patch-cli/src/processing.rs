@@ -5,7 +5,7 @@ use gpt2::{Gpt2, Pretrained};
 use lens::processing::{Flags, process};
 
 use crate::common::ModelArgs;
-use crate::export::{MadeHere, Provenance};
+use crate::export::{Checksums, MadeHere, NamedText, Provenance};
 use crate::failure::Failure;
 
 /// The heading of these options in the help.
@@ -71,7 +71,7 @@ impl ProcessArgs {
         }
     }
 
-    /// Loads the model, and takes the steps that were asked for.
+    /// Loads the model, and takes the steps that were asked for. Its checksums are those on record.
     pub fn load(&self, args: &ModelArgs) -> Result<Studied, Failure> {
         let mut pretrained = args.load()?;
         let flags = self.flags();
@@ -80,8 +80,19 @@ impl ProcessArgs {
         }
         Ok(Studied {
             processing: names(flags),
+            checksums: Checksums::on_record(&pretrained),
             pretrained,
         })
+    }
+
+    /// As [`ProcessArgs::load`], with the checksums of all weights if the study is exported to files or
+    /// printed as JSON.
+    pub fn load_for_study(&self, args: &ModelArgs, exported: bool) -> Result<Studied, Failure> {
+        let mut studied = self.load(args)?;
+        if exported || args.json {
+            studied.checksums = Checksums::of_all(&studied.pretrained)?;
+        }
+        Ok(studied)
     }
 }
 
@@ -108,6 +119,8 @@ pub struct Studied {
     pub pretrained: Pretrained,
     /// The steps that were taken.
     pub processing: Vec<&'static str>,
+    /// The checksums of its weights.
+    checksums: Checksums,
 }
 
 impl Studied {
@@ -116,16 +129,25 @@ impl Studied {
         &self.pretrained.model
     }
 
-    /// What made numbers of this model and these prompts, given as pairs of name and text.
+    /// What made numbers of this model and these prompts. To be asked for after the work, beside which
+    /// the checksums are computed.
     ///
     /// # Errors
-    /// As [`MadeHere::new`].
-    pub fn provenance(&self, prompts: &[(&str, &str)], exact: bool) -> Result<Provenance, Failure> {
-        let processing = self.processing.iter().map(|step| (*step).to_owned());
+    /// As [`Checksums::by_name`].
+    pub fn provenance(&self, prompts: Vec<NamedText>) -> Result<Provenance, Failure> {
         Ok(Provenance {
-            processing: processing.collect(),
-            ..Provenance::new(&self.pretrained, prompts, exact)?
+            model_checksum: self.checksums.by_name()?,
+            ..self.described(prompts)
         })
+    }
+
+    /// [`Studied::provenance`] without the checksums.
+    pub fn described(&self, prompts: Vec<NamedText>) -> Provenance {
+        let processing = self.processing.iter().map(|step| (*step).to_owned());
+        Provenance {
+            processing: processing.collect(),
+            ..Provenance::new(&self.pretrained, prompts)
+        }
     }
 
     /// Its name, and what was done to its weights.

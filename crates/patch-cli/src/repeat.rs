@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         &[&args.out_curve, &args.out_transplant],
         CURVE + 1 + usize::from(with_transplant),
     )?;
-    let studied = args.process.load(&args.model)?;
+    let studied = (args.process).load_for_study(&args.model, args.study.export.is_wanted())?;
     let bos = args.model.bos_by_default(&studied.pretrained, true)?;
     let (candidates, vocab) = Vocab::tokens(args.vocab, &studied.pretrained)?;
     let prompts = RepeatedTokens::draw(
@@ -224,13 +224,7 @@ impl Args {
             "{} random tokens (seed {}) of {vocab}, twice over; sequences: {}",
             self.seq_len, self.seed, self.batch
         );
-        studied.study(
-            &self.study,
-            "Heads on repeated random tokens",
-            &[about],
-            &[],
-            grids,
-        )
+        studied.study("Heads on repeated random tokens", &[about], &[], grids)
     }
 
     fn write_words(

@@ -10,7 +10,7 @@ use patching::Head;
 use tensor::Tensor;
 
 use crate::common::terminal_style;
-use crate::export::{AxisLabels, ExportArgs, Exports, Grid, Study};
+use crate::export::{AxisLabels, ExportArgs, Exports, Grid, Study, named};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::output::Output;
@@ -164,7 +164,6 @@ impl Studied {
     /// As [`Studied::provenance`].
     pub fn study(
         &self,
-        args: &StudyArgs,
         title: &str,
         about: &[String],
         prompts: &[(&str, &str)],
@@ -173,7 +172,7 @@ impl Studied {
         let prompt_lines = prompts.iter().map(|(name, text)| format!("{name}: {text}"));
         let lines = about.iter().cloned().chain(prompt_lines);
         Ok(Study {
-            provenance: self.provenance(prompts, args.export.is_wanted())?,
+            provenance: self.provenance(named(prompts))?,
             title: title.to_owned(),
             subtitle: lines.chain([format!("model: {}", self.label())]).collect(),
             grids,

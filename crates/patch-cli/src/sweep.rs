@@ -113,7 +113,8 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let page = args.page.prepare()?;
     let options = args.figure.options()?;
     let known = args.resume.as_deref().map(read_study).transpose()?;
-    let studied = args.process.load(&args.model)?;
+    let exported = args.export.is_wanted() || args.page.is_wanted();
+    let studied = args.process.load_for_study(&args.model, exported)?;
     let model = &studied.pretrained;
     let (gpt2, tokenizer) = (&model.model, &model.tokenizer);
     let asked = (&args.model, Scale::Value);
@@ -128,10 +129,8 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let load = start.elapsed().as_secs_f64();
 
     // What is known from an earlier run must be of the same sweep.
-    let exact = args.export.is_wanted() || args.page.is_wanted();
-    let provenance = pairs.provenance(&studied, exact)?;
     let known = match &known {
-        Some(known) => Some(Known::of(known, &provenance)?),
+        Some(known) => Some(Known::of(known, &studied.described(pairs.prompts()))?),
         None => None,
     };
     let cells = |sweep: &Sweep<'_>| sweep.patches(gpt2).len();
@@ -193,7 +192,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     }
     let complete = done.iter().flatten().all(|done| done.outcome.complete);
 
-    let (shown, exported) = args.studies(&pairs, &done, provenance)?;
+    let (shown, exported) = args.studies(&pairs, &done, pairs.provenance(&studied)?)?;
     exports.write(&exported)?;
     if !complete {
         return Err(stopped(&done, &exports, n_cells));

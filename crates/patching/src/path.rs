@@ -32,8 +32,9 @@
 //! A sender in a receiver's layer or above it cannot be heard by it: attention reads the stream as it
 //! enters the block. For senders that no receiver hears, the result is the base's metric, bit for bit.
 //!
-//! With `through_mlps` it is ARENA's `get_path_patch_head_to_heads`. It is **not** `get_act_patch_direct_path`
-//! of TransformerLens 3.5 and later, which patches what lies directly between two heads and lets the rest be.
+//! ARENA's `get_path_patch_head_to_heads` is this method with `through_mlps`. It is **not**
+//! `get_act_patch_direct_path` of TransformerLens 3.5 and later, which adds the sender's change to what
+//! one later head reads as its query (or key, or value): an edge from head to head, past all MLPs.
 //!
 //! # Two engines
 //!

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::thread;
 use std::time::UNIX_EPOCH;
 
 use gpt2::Pretrained;
@@ -32,29 +34,73 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The checksum of each file of weights by its name: those on record and, if `exact`, all.
-pub fn of_model(model: &Pretrained, exact: bool) -> Result<BTreeMap<String, String>, Failure> {
-    let Some(path) = &model.path else {
-        let built_in = || {
-            (
-                "model.safetensors".to_owned(),
-                hex(&Sha256::digest(gpt2_tiny::WEIGHTS)),
-            )
+/// The checksum of each file of weights by its name, or why one cannot be computed.
+type ByName = Result<BTreeMap<String, String>, String>;
+
+/// The checksums of a model's weights. Those that are on record cost nothing. The others are computed by
+/// a thread of their own while the study runs: half a gigabyte takes about as long as a small sweep.
+pub struct Checksums(LazyLock<ByName, Box<dyn FnOnce() -> ByName + Send>>);
+
+impl Checksums {
+    /// The checksums that are on record.
+    pub fn on_record(model: &Pretrained) -> Self {
+        let checksums = of_model(model.path.as_deref(), &|file, name| {
+            Ok(on_record(file, name))
+        });
+        Self(LazyLock::new(Box::new(move || checksums)))
+    }
+
+    /// The checksums of all files; a thread begins to compute those that are not on record.
+    ///
+    /// # Errors
+    /// [`Failure::Other`] if no thread can be started.
+    pub fn of_all(model: &Pretrained) -> Result<Self, Failure> {
+        let path = model.path.clone();
+        let hash = move || {
+            of_model(path.as_deref(), &|file, name| match on_record(file, name) {
+                Some(checksum) => Ok(Some(checksum)),
+                None => of_file(file).map(Some),
+            })
         };
-        return Ok(exact.then(built_in).into_iter().collect());
+        let thread = thread::Builder::new()
+            .name("checksums".to_owned())
+            .spawn(hash);
+        let thread = thread.map_err(|e| Failure::Other(format!("cannot start a thread: {e}")))?;
+        let join = || {
+            let stopped = |_| Err("the thread that computes checksums has stopped".to_owned());
+            thread.join().unwrap_or_else(stopped)
+        };
+        Ok(Self(LazyLock::new(Box::new(join))))
+    }
+
+    /// The checksum of each file of weights by its name; waits for those that are being computed.
+    ///
+    /// # Errors
+    /// [`Failure::Other`] if a file cannot be read any more.
+    pub fn by_name(&self) -> Result<BTreeMap<String, String>, Failure> {
+        (*self.0).clone().map_err(Failure::Other)
+    }
+}
+
+/// The checksum of each file of the model at `path`, of the built-in one without a path, as far as
+/// `checksum` gives them.
+fn of_model(
+    path: Option<&Path>,
+    checksum: &dyn Fn(&Path, &str) -> io::Result<Option<String>>,
+) -> ByName {
+    let Some(path) = path else {
+        let built_in = [("model.safetensors", gpt2_tiny::SHA256)];
+        return Ok(BTreeMap::from(
+            built_in.map(|(name, checksum)| (name.to_owned(), checksum.to_owned())),
+        ));
     };
     let mut checksums = BTreeMap::new();
     for file in files_of(path) {
         let name = file.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
-        let checksum = match on_record(&file, &name) {
-            Some(checksum) => Some(checksum),
-            None if exact => Some(of_file(&file).map_err(|e| {
-                Failure::Other(format!("cannot read {} again: {e}", file.display()))
-            })?),
-            None => None,
-        };
-        checksums.extend(checksum.map(|checksum| (name, checksum)));
+        let found = checksum(&file, &name)
+            .map_err(|e| format!("cannot read {} again: {e}", file.display()))?;
+        checksums.extend(found.map(|checksum| (name, checksum)));
     }
     Ok(checksums)
 }

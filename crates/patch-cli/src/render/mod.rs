@@ -54,7 +54,7 @@ mod text;
 pub use self::color::ColorMap;
 pub use self::figure::{CellValues, Figure, Heatmap, LineChart, Series, Sheet};
 pub use self::image::{DEFAULT_SCALE, SCALES, render_png};
-pub use self::options::{FigureOptions, scene};
+pub use self::options::{FigureOptions, missing_characters, scene};
 pub use self::svg::render_svg;
 pub use self::terminal::{TerminalColor, TerminalStyle, write_figure};
 pub use self::text::Fonts;

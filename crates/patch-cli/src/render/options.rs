@@ -1,11 +1,13 @@
 //! What a user may want to have otherwise about a figure.
 
+use std::collections::HashSet;
+
 use super::color::ColorMap;
 use super::figure::{CellValues, Figure, Heatmap};
 use super::image::DEFAULT_SCALE;
 use super::layout::layout;
-use super::scene::Scene;
-use super::text::Fonts;
+use super::scene::{Item, Scene};
+use super::text::{Fonts, Typesetter};
 
 /// How a figure is drawn, where that is not for the figure to say.
 #[derive(Clone, Debug)]
@@ -87,4 +89,18 @@ impl FigureOptions {
 /// If the figure does not have one value for each cell or point.
 pub fn scene(figure: &Figure, options: &FigureOptions) -> Scene {
     layout(&options.applied(figure), &options.fonts)
+}
+
+/// The characters of a scene's texts that all fonts lack, each once, in the order in which they come.
+pub fn missing_characters(scene: &Scene, fonts: &Fonts) -> Vec<char> {
+    let mut setter = Typesetter::new(fonts);
+    let mut seen = HashSet::new();
+    let mut missing = Vec::new();
+    for item in &scene.items {
+        if let Item::Text(text) = item {
+            let of_text = setter.missing(&text.string, text.weight).into_iter();
+            missing.extend(of_text.filter(|&character| seen.insert(character)));
+        }
+    }
+    missing
 }

@@ -260,6 +260,14 @@ impl Typesetter {
         longest
     }
 
+    /// The characters of `text` that all fonts lack, in whose place boxes stand.
+    pub fn missing(&mut self, text: &str, weight: Weight) -> Vec<char> {
+        let characters = text.chars();
+        characters
+            .filter(|&character| self.face_with(character, weight).is_none())
+            .collect()
+    }
+
     /// The glyphs of `text` and where they stand.
     pub fn shape(&mut self, text: &str, weight: Weight) -> Rc<ShapedLine> {
         let key = (weight, text.to_owned());

@@ -56,6 +56,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
+use gpt2::encoding::{other_encoding, without_mark};
 use gpt2::visible::visible_line;
 
 use self::cells::{Cell, Field};
@@ -273,24 +274,13 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
 
 /// The bytes of a file as text, without a byte order mark.
 fn text_of<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Error> {
-    let marked = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
-    // Without a mark, every second byte of English is 0.
-    let zeros = bytes
-        .first_chunk()
-        .map(|first: &[u8; 4]| first.map(|byte| byte == 0));
-    let unmarked = matches!(
-        zeros,
-        Some([true, false, true, false] | [false, true, false, true])
-    );
-    if marked || unmarked {
-        let reason = "it is written in UTF-16; save it as UTF-8 (Excel: \"CSV UTF-8\"; Notepad: Encoding \
-                      UTF-8; PowerShell: Out-File -Encoding utf8)";
+    if let Some(reason) = other_encoding(bytes) {
         return Err(Error::File {
             name: name.to_owned(),
-            reason: reason.to_owned(),
+            reason,
         });
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let bytes = without_mark(bytes);
     std::str::from_utf8(bytes).map_err(|error| {
         let (good, bad) = bytes.split_at(error.valid_up_to());
         let good = std::str::from_utf8(good).unwrap_or_default();

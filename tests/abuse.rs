@@ -68,7 +68,7 @@ fn exports_that_are_broken_or_lie_are_refused_wherever_they_are_read() {
     let tensor = r#"{"x": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}"#;
     let nothing = r#"{"x": {"dtype": "F32", "shape": [0, 4000000000], "data_offsets": [0, 0]}}"#;
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("empty.json", vec![], "EOF while parsing"),
+        ("empty.json", vec![], "the file is empty"),
         (
             "deep.json",
             b"[".repeat(100_000),
@@ -180,7 +180,7 @@ fn exports_that_are_broken_or_lie_are_refused_wherever_they_are_read() {
         refused(&folder, &["plot", name, "--out", "a.png"], 2, part);
         // What can be read, but not drawn, can be compared, but not with other axes.
         let unlike = matches!(*name, "point.json" | "long.npy");
-        let part = if unlike { &["other axes"] } else { part };
+        let part = if unlike { &["different axes"] } else { part };
         refused(&folder, &["diff", "good.json", name, "--json"], 2, part);
     }
     for name in [
@@ -335,7 +335,11 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
             &["--save folder", ".safetensors"],
         ),
         (&["activations", "a", "--save", "a.npy"], &["one array"]),
-        (&["attention", "a"], &["--head"]),
+        (
+            &["attention", "a"],
+            &["which heads?", "--head 5.1,4.2", "--all"],
+        ),
+        (&["attention", "", "--head", "0.0"], &["prompt"]),
         (
             &["attention", "a", "--head", "18446744073709551615.0"],
             &["no head 18446744073709551615.0", "0 to 11"],

@@ -246,7 +246,7 @@ fn diff_finds_the_largest_difference_and_where_it_is() {
     folder.tiny(&["--site", "z", "--csv", "z.csv"]).success();
     folder.run(["diff", "a.csv", "z.csv"]).failure(
         2,
-        &["other axes: layer 12 × pos 11 in a.csv, layer 12 × head 4 in z.csv"],
+        &["different axes: layer 12 × pos 11 in a.csv, layer 12 × head 4 in z.csv"],
     );
 }
 
@@ -400,4 +400,196 @@ fn a_misspelt_name_is_answered_with_the_nearest_one() {
         .success()
         .json();
     assert_eq!(json["grids"][0]["name"], "z");
+}
+
+#[test]
+fn a_picture_names_the_characters_that_no_font_has() {
+    let folder = Folder::new();
+    let draw = |text: &str, file: &str| {
+        let run = folder
+            .tiny(&["attention", text, "--head", "0.1", "--out", file])
+            .success();
+        assert!(folder.file(file).exists(), "{file}");
+        let notes = run.stderr.lines();
+        let notes = notes.filter(|line| line.starts_with("note: "));
+        notes.map(str::to_owned).collect::<Vec<String>>()
+    };
+    let japanese = "猫は犬を追いかけた、猫は";
+    let [png] = &draw(japanese, "a.png")[..] else {
+        panic!("not one note")
+    };
+    let named = "note: a.png: the fonts lack 猫 (U+732B), は (U+306F), 犬 (U+72AC), を (U+3092), ";
+    assert!(png.starts_with(named), "{png}");
+    assert!(png.contains(" and 2 more: boxes with their codes") && png.contains("--font FILE"));
+    assert_eq!(png.matches('猫').count(), 1);
+    let [svg] = &draw(japanese, "a.svg")[..] else {
+        panic!("not one note")
+    };
+    assert!(
+        svg.contains("the viewer takes them from its own fonts"),
+        "{svg}"
+    );
+    // DejaVu has Arabic, and what cannot be seen is written as its code.
+    for text in ["The cat sat", "طارد القط الكلب", "a \u{e000} b \u{f8ff} c"] {
+        for file in ["a.png", "a.svg"] {
+            assert_eq!(draw(text, file), [""; 0], "{text}");
+        }
+    }
+}
+
+#[test]
+fn json_and_exports_have_the_checksum_of_the_weights() {
+    let folder = Folder::new();
+    fs::create_dir(folder.file("mine")).unwrap();
+    fs::write(folder.file("mine/config.json"), gpt2_tiny::CONFIG).unwrap();
+    fs::write(folder.file("mine/model.safetensors"), gpt2_tiny::WEIGHTS).unwrap();
+    let lens = [
+        "lens",
+        "The cat",
+        "--answers",
+        " cat",
+        " dog",
+        "--model",
+        "mine",
+    ];
+    let heads = ["attention", "The cat", "--head", "0.1", "--model", "mine"];
+    for args in [&["--model", "mine"][..], &lens, &heads] {
+        let json = folder.run([args, &["--json"]].concat()).success().json();
+        let checksum = &json["provenance"]["model_checksum"]["model.safetensors"];
+        assert_eq!(checksum, gpt2_tiny::SHA256, "{args:?}");
+    }
+    // A picture alone has it if it is on record, and is not kept waiting for it otherwise.
+    for (model, on_record) in [("mine", false), ("tiny", true)] {
+        folder.run(["--model", model, "--out", "a.svg"]).success();
+        let svg = fs::read_to_string(folder.file("a.svg")).unwrap();
+        assert!(svg.contains("&quot;model&quot;:"));
+        assert_eq!(svg.contains("model_checksum"), on_record, "{model}");
+        assert_eq!(svg.contains(gpt2_tiny::SHA256), on_record, "{model}");
+    }
+}
+
+#[test]
+fn a_run_in_utf_16_or_by_excel_is_read_or_named() {
+    let folder = exported();
+    let utf16 = |file: &str, mark: bool| {
+        let text = fs::read_to_string(folder.file(file)).unwrap();
+        let units = mark
+            .then_some(0xfeff)
+            .into_iter()
+            .chain(text.encode_utf16());
+        units.flat_map(u16::to_le_bytes).collect::<Vec<u8>>()
+    };
+    let named = ["it is written in UTF-16; save it as UTF-8"];
+    for mark in [true, false] {
+        for file in ["a.json", "a.csv"] {
+            let bytes = utf16(file, mark);
+            let other = format!("b{}", &file[1..]);
+            fs::write(folder.file(&other), bytes).unwrap();
+            folder.run(["plot", &other]).failure(2, &[&other, named[0]]);
+            folder.run(["diff", "a.npy", &other]).failure(2, &named);
+            folder.tiny(&["--resume", &other]).failure(2, &named);
+        }
+        fs::write(
+            folder.file("b.csv"),
+            fs::read(folder.file("a.csv")).unwrap(),
+        )
+        .unwrap();
+        fs::write(folder.file("b.csv.json"), utf16("a.csv.json", mark)).unwrap();
+        let words = folder.run(["plot", "b.csv"]);
+        words.failure(2, &["b.csv.json: it is written in UTF-16"]);
+        fs::remove_file(folder.file("b.csv.json")).unwrap();
+    }
+    let table = fs::read_to_string(folder.file("a.csv")).unwrap();
+    fs::write(folder.file("b.csv"), format!("sep=,\r\n{table}")).unwrap();
+    let same = folder.run(["diff", "a.csv", "b.csv"]).success();
+    assert!(same.stdout.contains("132 values, all equal"));
+    fs::write(folder.file("b.csv"), format!("sep=;\r\n{table}")).unwrap();
+    folder
+        .run(["plot", "b.csv"])
+        .failure(2, &["b.csv: its columns are separated by \";\""]);
+}
+
+#[test]
+fn numbers_without_words_are_compared_by_place() {
+    let folder = exported();
+    // As numpy.save writes the transposed array's transposition: big-endian, in Fortran order.
+    let array = fs::read(folder.file("a.npy")).unwrap();
+    let values: Vec<[u8; 4]> = (array[128..].chunks_exact(4))
+        .map(|chunk| [chunk[3], chunk[2], chunk[1], chunk[0]])
+        .collect();
+    let turned: Vec<u8> = (0..132)
+        .flat_map(|place| values[place % 12 * 11 + place / 12])
+        .collect();
+    let header =
+        |shape: &str| format!("{{'descr': '>f4', 'fortran_order': True, 'shape': {shape}, }}\n");
+    let npy = |shape: &str| {
+        let header = header(shape);
+        let length = (header.len() as u16).to_le_bytes();
+        [b"\x93NUMPY\x01\0", &length[..], header.as_bytes(), &turned].concat()
+    };
+    fs::write(folder.file("mine.npy"), npy("(12, 11)")).unwrap();
+    for (a, b) in [
+        ("a.npy", "mine.npy"),
+        ("mine.npy", "a.npy"),
+        ("a.csv", "mine.npy"),
+        ("mine.npy", "a.safetensors"),
+        ("a.json", "mine.npy"),
+    ] {
+        let run = folder.run(["diff", a, b]).success();
+        let equal = "resid_post: 132 values, all equal";
+        assert!(run.stdout.contains(equal), "{a} {b}: {}", run.stdout);
+        assert!(run.stdout.contains("position 0 Michelle"), "{}", run.stdout);
+        let note = "note: mine.npy does not say what its axes are";
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+        assert!(run.stderr.starts_with(note), "{}", run.stderr);
+    }
+    let both = folder.run(["diff", "mine.npy", "mine.npy"]).success();
+    assert!(both.stderr.contains("neither file says what its axes are"));
+    let known = folder.run(["diff", "a.npy", "a.csv"]).success();
+    assert_eq!(known.stderr, "");
+    fs::write(folder.file("mine.npy"), npy("(11, 12)")).unwrap();
+    folder.run(["diff", "a.npy", "mine.npy"]).failure(
+        2,
+        &["layer 12 × pos 11 in a.npy, axis0 11 × axis1 12 in mine.npy"],
+    );
+    folder
+        .tiny(&["--resume", "mine.npy"])
+        .failure(2, &["does not say what made it"]);
+    // Of several grids, the one that is named.
+    let sites = ["--site", "blocks"];
+    let files = ["--safetensors", "all.safetensors", "--out", "all.png"];
+    folder.tiny(&[&sites[..], &files].concat()).success();
+    fs::write(folder.file("mine.npy"), npy("(12, 11)")).unwrap();
+    folder.run(["diff", "all.safetensors", "mine.npy"]).failure(
+        2,
+        &["an array alone is compared with the grid that --grid names"],
+    );
+    let named = ["diff", "all.safetensors", "mine.npy", "--grid", "resid_pre"];
+    let run = folder.run(named).success();
+    assert!(
+        run.stdout
+            .contains("resid_pre: 132 values; largest difference")
+    );
+}
+
+#[test]
+fn numbers_too_many_to_draw_are_compared_all_the_same() {
+    let folder = Folder::new();
+    for (text, file) in [("The cat", "a.safetensors"), ("The dog", "b.safetensors")] {
+        folder
+            .tiny(&["activations", text, "--only", "logits", "--save", file])
+            .success();
+    }
+    let diff = |more: &[&str]| {
+        let args = ["diff", "a.safetensors", "b.safetensors"];
+        folder.run([&args[..], more].concat())
+    };
+    let text = diff(&[]).success().stdout;
+    assert!(text.contains("no figure: the grid \"logits\" of the shape [2, 50257]"));
+    assert!(text.contains("logits: 100514 values; largest difference"));
+    let json = diff(&["--json"]).success().json();
+    assert_eq!(json["differences"][0]["values"], 100_514);
+    let picture = diff(&["--out", "d.png", "--npy", "d.npy"]);
+    picture.failure(2, &["--select token=0"]);
+    assert_eq!(folder.files(), ["a.safetensors", "b.safetensors"]);
 }

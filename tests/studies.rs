@@ -659,3 +659,29 @@ fn what_a_study_printed_can_be_drawn_again_and_is_read_by_others() {
         "{csv}"
     );
 }
+
+/// F11 of the inputs' maker has the same check for a model of random weights: the last point says what the
+/// model says, ln_f's bias included, and processed weights, whose biases stand elsewhere, say the same.
+#[test]
+fn the_last_point_of_the_lens_says_what_the_model_says() {
+    let folder = Folder::new();
+    let lens = ["lens", CLEAN, "--answers", " Jones", " Smith", "--json"];
+    for more in [&[][..], &["--process"], &["--fold-ln"]] {
+        let json = folder.tiny(&[&lens, more].concat()).success().json();
+        let grids = json["grids"].as_array().unwrap();
+        let named = |name: &str| grids.iter().find(|grid| grid["name"] == name).unwrap();
+        let last = |name: &str| *numbers(&named(name)["values"]).last().unwrap();
+        let said = json["attribution"]["logit_diff"].as_f64().unwrap() as f32;
+        assert!((last("accumulated") - said).abs() < 1e-3, "{more:?}");
+        assert!((last("logit_diff") - said).abs() < 1e-3, "{more:?}");
+        let bias = last("components"); // of ln_f and the unembedding
+        let embedded: f32 = numbers(&named("components")["values"])[..2].iter().sum();
+        let first = numbers(&named("accumulated")["values"])[0];
+        assert!((first - embedded - bias).abs() < 1e-3, "{more:?}");
+        let title = named("accumulated")["title"].as_str().unwrap();
+        assert!(
+            title.starts_with("What each point of the residual stream says"),
+            "{title}"
+        );
+    }
+}

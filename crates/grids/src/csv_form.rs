@@ -166,10 +166,13 @@ fn behind_separator_line(bytes: &[u8]) -> Result<&[u8], String> {
 
 /// What is said of a table that has not the columns of grids.
 fn other_columns(columns: &[&str]) -> String {
+    if columns.is_empty() {
+        return "the file is empty".to_owned();
+    }
     let separator = match columns {
         [only] => [";", "\t", "|"]
             .into_iter()
-            .find(|separator| only.starts_with(&format!("grid{separator}"))),
+            .find(|separator| only.contains(separator)),
         _ => None,
     };
     match separator {

@@ -185,6 +185,13 @@ impl Grid {
         }
     }
 
+    /// Whether it is said what the axes are: numbers that stood alone have `axis0`, `axis1` and so on.
+    pub fn has_known_axes(&self) -> bool {
+        let mut axes = self.axes.iter().enumerate();
+        self.axes.is_empty()
+            || !axes.all(|(at, axis)| axis.name == unknown_axis(at) && axis.is_numbered())
+    }
+
     /// The index along each axis of the value at `place` among the values.
     pub fn index_of(&self, mut place: usize) -> Vec<usize> {
         let mut index = vec![0; self.axes.len()];
@@ -279,6 +286,11 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D
 fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
     let value = Option::<f32>::deserialize(deserializer)?;
     Ok(value.filter(|value| value.is_finite()))
+}
+
+/// What an axis is called of which nothing is known but its place.
+pub(crate) fn unknown_axis(at: usize) -> String {
+    format!("axis{at}")
 }
 
 /// Whether `order` holds each of `0..length` once.

@@ -10,7 +10,7 @@ use half::f16;
 use crate::{Error, Grid};
 
 /// What every file begins with, and the version of those that we write.
-const MAGIC: &[u8] = b"\x93NUMPY";
+pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
 const VERSION: [u8; 2] = [1, 0];
 /// Data begin at a multiple of this.
 const ALIGNMENT: usize = 64;
@@ -253,8 +253,8 @@ fn refusal(name: &str) -> String {
                 "it holds complex numbers ({name}): save array.real, or numpy.abs(array)"
             );
         }
-        Some('U' | 'S' | 'a') => "strings",
-        Some('M' | 'm') => "dates or times",
+        Some('U' | 'S' | 'a') => return format!("it holds strings ({name}), not numbers"),
+        Some('M' | 'm') => return format!("it holds dates or times ({name}), not numbers"),
         Some('V') => "bytes without a type",
         Some('f') => "floats of more than 64 bits",
         _ => "numbers of an unknown type",
@@ -367,7 +367,7 @@ mod tests {
             let big: Vec<Vec<u8>> = swapped.collect();
             [("<", little.concat()), (">", big.concat())]
         };
-        let cases: [(&str, [f32; 6], Vec<Vec<u8>>); 11] = [
+        let cases = [
             (
                 "f2",
                 values,
@@ -455,8 +455,8 @@ mod tests {
         let place = |i: usize, j: usize, k: usize| (i + 2 * j + 6 * k) as f32;
         let values: Vec<f32> = (0..24).map(|place| place as f32).collect();
         let ordered = in_c_order(&shape, &values);
-        for at in 0..24 {
-            assert_eq!(ordered[at], place(at / 12, at / 4 % 3, at % 4));
+        for (at, value) in ordered.into_iter().enumerate() {
+            assert_eq!(value, place(at / 12, at / 4 % 3, at % 4));
         }
         assert_eq!(in_c_order(&[0, 3], &[]), [0.0_f32; 0]);
         assert_eq!(in_c_order(&[], &[7.0]), [7.0]);

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use crate::grid::unknown_axis;
 use crate::{AxisLabels, Error, Grid, MAX_AXES, Study, csv_form, npy, tensors};
 
 /// The longest file that is read whole, in bytes: many times what a sweep of GPT-2 xl exports.
@@ -96,11 +97,18 @@ pub fn read_json(bytes: &[u8]) -> Result<Study, Error> {
 /// With the line and what is wrong there.
 pub fn read_words(bytes: &[u8]) -> Result<Study, Error> {
     let bytes = utf8(bytes).map_err(Error::Format)?;
-    serde_json::from_slice(bytes).map_err(|error| {
+    let expected = |found: &dyn std::fmt::Display| {
         Error::Format(format!(
-            "a JSON object with \"grids\" is expected, as --json prints it: {error}"
+            "a JSON object with \"grids\" is expected, as --json prints it: {found}"
         ))
-    })
+    };
+    // A study has a derived form as an array too, which nobody writes.
+    match bytes.trim_ascii_start().first() {
+        None => Err(expected(&"the file is empty")),
+        Some(b'{') => serde_json::from_slice(bytes).map_err(|error| expected(&error)),
+        Some(b'[') => Err(expected(&"the file begins with an array")),
+        Some(_) => Err(expected(&"the file does not begin with {")),
+    }
 }
 
 /// The study in a table, with the words that stand beside it. Without words, axes and labels are those
@@ -121,7 +129,11 @@ pub fn read_csv(bytes: &[u8], words: Option<Study>) -> Result<Study, Error> {
 /// If the bytes are no array of numbers as `numpy.save` writes it, or the words are about another one; and
 /// as [`Study::check`].
 pub fn read_npy(bytes: &[u8], words: Option<Study>) -> Result<Study, Error> {
-    let (shape, values) = npy::decode(bytes).map_err(Error::Format)?;
+    let array = npy::decode(bytes).map_err(|reason| match kind_of_no_text(bytes) {
+        Some(kind) if !bytes.starts_with(npy::MAGIC) => format!("{reason}: it is {kind}"),
+        _ => reason,
+    });
+    let (shape, values) = array.map_err(Error::Format)?;
     checked(filled(words, vec![bare("values", &shape, values)?])?)
 }
 
@@ -181,12 +193,38 @@ fn utf8(bytes: &[u8]) -> Result<&[u8], String> {
         ([0xff, 0xfe, ..] | [0xfe, 0xff, ..], _) => "UTF-16",
         (_, Some([true, false, true, false] | [false, true, false, true])) => "UTF-16",
         (_, Some([true, true, true, false] | [false, true, true, true])) => "UTF-32",
-        _ => return Ok(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)),
+        _ => return only_utf8(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)),
     };
-    Err(format!(
-        "it is written in {encoding}; save it as UTF-8 (Excel: \"CSV UTF-8\"; Notepad: Encoding UTF-8; \
-         PowerShell: Out-File -Encoding utf8)"
-    ))
+    Err(format!("it is written in {encoding}; {SAVE_AS_UTF8}"))
+}
+
+const SAVE_AS_UTF8: &str = "save it as UTF-8 (Excel: \"CSV UTF-8\"; Notepad: Encoding UTF-8; PowerShell: \
+                            Out-File -Encoding utf8)";
+
+fn only_utf8(bytes: &[u8]) -> Result<&[u8], String> {
+    if let Some(kind) = kind_of_no_text(bytes) {
+        return Err(format!("it is {kind}, whatever its name says"));
+    }
+    let Err(error) = std::str::from_utf8(bytes) else {
+        return Ok(bytes);
+    };
+    let before = &bytes[..error.valid_up_to()];
+    let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+    Err(format!("line {line} is not UTF-8; {SAVE_AS_UTF8}"))
+}
+
+/// What a file is that begins as no text does.
+fn kind_of_no_text(bytes: &[u8]) -> Option<&'static str> {
+    let kinds: [(&[u8], &str); 6] = [
+        (b"\x93NUMPY", "an .npy file"),
+        (b"PK\x03\x04", "a zip file, such as .npz, .xlsx or .pt"),
+        (b"\x89PNG", "a PNG picture"),
+        (b"\x89HDF", "an HDF5 file"),
+        (b"\x1f\x8b", "a gzip file"),
+        (b"PAR1", "a Parquet file"),
+    ];
+    let found = kinds.iter().find(|(magic, _)| bytes.starts_with(magic));
+    found.map(|(_, kind)| *kind)
 }
 
 fn checked(study: Study) -> Result<Study, Error> {
@@ -215,7 +253,7 @@ fn bare(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Grid, Error> {
     Ok(Grid {
         name: name.to_owned(),
         axes: axes
-            .map(|(axis, &length)| AxisLabels::indices(&format!("axis{axis}"), length))
+            .map(|(axis, &length)| AxisLabels::indices(&unknown_axis(axis), length))
             .collect(),
         values,
         ..Grid::default()
@@ -394,6 +432,8 @@ mod tests {
         fs::write(&npy, npy::encode(&[2, 3], &[0.0; 6])).unwrap();
         let back = read_study(&npy).unwrap();
         assert_eq!(back.grids[0].axes[1], AxisLabels::indices("axis1", 3));
+        assert!(!back.grids[0].has_known_axes());
+        assert!(study().grids[0].has_known_axes());
     }
 
     #[test]
@@ -424,6 +464,17 @@ mod tests {
                 "a JSON object with \"grids\" is expected",
             ),
             ("b.json", "{\"grids\": []}", "it holds no grid"),
+            ("d.json", " \n", "the file is empty"),
+            ("e.json", "[1, 2]", "the file begins with an array"),
+            ("f.json", "\u{89}", "the file does not begin with {"),
+            ("g.json", "PK\u{3}\u{4}", "it is a zip file, such as .npz"),
+            ("g.csv", "PK\u{3}\u{4}", "it is a zip file, such as .npz"),
+            (
+                "g.npy",
+                "PK\u{3}\u{4}",
+                "as an .npy file does: it is a zip file",
+            ),
+            ("h.csv", "", "the file is empty"),
             (
                 "c.json",
                 r#"{"grids": [{"name": "x", "axes": [{"name": "a", "labels": ["0", "1"]}], "values": [1]}]}"#,
@@ -489,6 +540,16 @@ mod tests {
             }
             assert!(read(name, format!("\u{feff}{text}").as_bytes()).is_ok());
         }
+        let latin = message(read_csv(b"grid,pos,pos_label,value\nx,0,\xe9,1\n", None));
+        assert!(
+            latin.contains("line 2 is not UTF-8; save it as UTF-8"),
+            "{latin}"
+        );
+        let array = message(read_csv(&npy::encode(&[1], &[1.0]), None));
+        assert!(
+            array.contains("it is an .npy file, whatever its name says"),
+            "{array}"
+        );
         // A table in UTF-16 whose words are read, and the other way round.
         let words = [&b"\xff\xfe"[..], b"{\0}\0"].concat();
         assert!(message(read_words(&words)).contains("UTF-16"));

@@ -77,7 +77,7 @@ pub(crate) fn decode(
         };
         if info.dtype != Dtype::F32 {
             return Err(format!(
-                "tensor {name:?} is {:?}; grids are F32",
+                "tensor {name:?} is {:?}, and grids are F32: save array.astype(\"float32\")",
                 info.dtype
             ));
         }

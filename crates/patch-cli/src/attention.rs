@@ -24,12 +24,7 @@ pub struct Args {
     text: String,
 
     /// The heads to show, as LAYER.HEAD: 5.1 or 5.1,4.2
-    #[arg(
-        long,
-        value_name = "HEAD,…",
-        value_delimiter = ',',
-        required_unless_present = "all"
-    )]
+    #[arg(long, value_name = "HEAD,…", value_delimiter = ',')]
     head: Vec<Head>,
 
     /// Show all heads, small and without words
@@ -68,6 +63,12 @@ struct Report<'a> {
 /// Runs the text and shows the patterns of the heads.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let heads = args.heads();
+    if heads.is_empty() && !args.all {
+        return Err(Failure::Input(
+            "which heads? give them with --head 5.1,4.2 (LAYER.HEAD), or --all for all of them, small"
+                .to_owned(),
+        ));
+    }
     let outputs = args.study.prepare(&[], heads.len().max(1))?;
     let studied = (args.process).load_for_study(&args.model, args.study.export.is_wanted())?;
     let model = &studied.pretrained;

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::output::Output;
 use crate::plot::Part;
-use crate::render::write_figure;
+use crate::render::{Figure, write_figure};
 use crate::report;
 
 /// Arguments of `diff`.
@@ -84,9 +84,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     args.color.write_global();
     let output = args.out.as_deref().map(Output::picture).transpose()?;
     let options = args.figure.options()?;
-    let [a, b] = [&args.a, &args.b].map(|path| read_study(path).and_then(|it| args.part.of(it)));
-    let (a, b) = (a?, b?);
     let names = [&args.a, &args.b].map(|path| path.display().to_string());
+    let (a, b) = matched(args, &names)?;
     let pairs = pairs(&a, &b, &names)?;
     let exports = args.export.prepare(pairs.len())?;
 
@@ -94,15 +93,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut grids = Vec::new();
     for (a, b) in pairs {
         differences.push(Difference::of(a, b));
-        grids.push(Grid {
-            title: String::new(),
-            values: a.values.iter().zip(&b.values).map(|(a, b)| b - a).collect(),
-            texts: Vec::new(),
-            value_label: format!("B − A of {}", a.value_label),
-            center: Some(0.0),
-            legend: vec!["Blue: larger in B; red: larger in A.".to_owned()],
-            ..a.clone()
-        });
+        grids.push(subtracted(a, b));
     }
     let study = Study {
         provenance: Provenance::without_model(),
@@ -110,10 +101,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         subtitle: vec![format!("A: {}", names[0]), format!("B: {}", names[1])],
         grids,
     };
-    let figure = study.figure()?;
+    let drawn = output.iter().map(|output| Ok((output, study.figure()?)));
+    let drawn: Vec<(&Output, Figure)> = drawn.collect::<Result<_, Failure>>()?;
     exports.write(&study)?;
-    if let Some(output) = &output {
-        write_picture(&figure, &options, output, &study.provenance)?;
+    for (output, figure) in &drawn {
+        write_picture(figure, &options, output, &study.provenance)?;
     }
     if args.json {
         let report = Report {
@@ -123,7 +115,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         report::print_json(&report)?;
     } else {
         let mut out = anstream::AutoStream::auto(io::stdout()).lock();
-        write_figure(&mut out, &options.applied(&figure), terminal_style())?;
+        match study.figure() {
+            Ok(figure) => write_figure(&mut out, &options.applied(&figure), terminal_style())?,
+            // The numbers are compared all the same.
+            Err(Failure::Input(why)) => writeln!(out, "no figure: {why}")?,
+            Err(failure) => return Err(failure),
+        }
         writeln!(out)?;
         for difference in &differences {
             writeln!(out, "{}", difference.words())?;
@@ -141,12 +138,76 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
+/// The grid B − A.
+fn subtracted(a: &Grid, b: &Grid) -> Grid {
+    Grid {
+        title: String::new(),
+        values: a.values.iter().zip(&b.values).map(|(a, b)| b - a).collect(),
+        texts: Vec::new(),
+        value_label: format!("B − A of {}", a.value_label),
+        center: Some(0.0),
+        legend: vec!["Blue: larger in B; red: larger in A.".to_owned()],
+        ..a.clone()
+    }
+}
+
 fn parse_tolerance(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         // Not NaN, which nothing is more than.
         Ok(tolerance) if tolerance >= 0.0 => Ok(tolerance),
         _ => Err("give a number from 0".to_owned()),
     }
+}
+
+/// The parts of the two files that are compared. Where a file does not say what the axes of its numbers
+/// are, they are those of the other file.
+fn matched(args: &Args, names: &[String; 2]) -> Result<(Study, Study), Failure> {
+    let (mut a, mut b) = (read_study(&args.a)?, read_study(&args.b)?);
+    let grid = args.part.grid();
+    let by_place = "numbers are compared by their place";
+    let note = |bare: &str, other: &str| {
+        let words = format!("{bare} does not say what its axes are, as {other} does: {by_place}");
+        report::write_notes(&[words]);
+    };
+    if match_by_place(&mut b, &a, grid) {
+        note(&names[1], &names[0]);
+    }
+    if match_by_place(&mut a, &b, grid) {
+        note(&names[0], &names[1]);
+    }
+    let unknown = |study: &Study| study.grids.iter().any(|grid| !grid.has_known_axes());
+    if unknown(&a) && unknown(&b) {
+        let words = format!("neither file says what its axes are: {by_place}");
+        report::write_notes(&[words]);
+    }
+    Ok((args.part.of(a)?, args.part.of(b)?))
+}
+
+/// Gives the grids of `bare` whose axes are not known the name and the words of those in `other` with which
+/// they are compared, and the axes if the shapes agree. The grid of an array that stood alone is compared
+/// with the one that was asked for, or the only one. Whether any axes were given.
+fn match_by_place(bare: &mut Study, other: &Study, wanted: Option<&str>) -> bool {
+    let alone = bare.grids.len() == 1;
+    let mut given = false;
+    for grid in bare.grids.iter_mut().filter(|grid| !grid.has_known_axes()) {
+        let named = |name: &str| other.grids.iter().find(|grid| grid.name == name);
+        let of_array = || match (wanted, other.grids.as_slice()) {
+            _ if !alone => None,
+            (Some(wanted), _) => named(wanted),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        };
+        let Some(partner) = named(&grid.name).or_else(of_array) else {
+            continue;
+        };
+        grid.name.clone_from(&partner.name);
+        if partner.has_known_axes() && partner.shape() == grid.shape() {
+            grid.axes.clone_from(&partner.axes);
+            grid.value_label.clone_from(&partner.value_label);
+            given = true;
+        }
+    }
+    given
 }
 
 /// The grids to compare: those of the same name, or the only one of each file.
@@ -164,7 +225,8 @@ fn pairs<'a>(
     };
     if pairs.is_empty() {
         return Err(Failure::Input(format!(
-            "no grid is in both files: {} has {}, {} has {}",
+            "no grid is in both files: {} has {}, {} has {}; an array alone is compared with the grid that \
+             --grid names",
             names[0],
             a.names(),
             names[1],
@@ -174,14 +236,18 @@ fn pairs<'a>(
     for (a, b) in &pairs {
         let axes = |grid: &Grid| -> Vec<String> {
             let axes = grid.axes.iter();
-            axes.map(|axis| format!("{} {}", axis.name, axis.labels.len()))
-                .collect()
+            match grid.axes.as_slice() {
+                [] => vec!["a single number".to_owned()],
+                _ => axes
+                    .map(|axis| format!("{} {}", axis.name, axis.labels.len()))
+                    .collect(),
+            }
         };
         let (of_a, of_b) = (axes(a), axes(b));
         if of_a != of_b {
             return Err(Failure::Input(format!(
-                "the grids {:?} and {:?} have other axes: {} in {}, {} in {}; only grids of the same \
-                 axes can be compared",
+                "the grids {:?} and {:?} have different axes: {} in {}, {} in {}; only grids of the \
+                 same axes can be compared",
                 a.name,
                 b.name,
                 of_a.join(" × "),

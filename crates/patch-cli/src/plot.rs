@@ -75,6 +75,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 impl Part {
+    /// The grid that is meant, if one is named.
+    pub fn grid(&self) -> Option<&str> {
+        self.grid.as_deref()
+    }
+
     /// This part of a study.
     ///
     /// # Errors

@@ -311,6 +311,13 @@ impl<'a> Known<'a> {
     /// Refuses an export of other prompts or of another model.
     fn of(study: &'a Study, provenance: &Provenance) -> Result<Self, Failure> {
         let (then, now) = (&study.provenance, provenance);
+        if *then == Provenance::default() {
+            return Err(Failure::Input(
+                "--resume: the file does not say what made it; an .npy or .csv file has its words in a file \
+                 beside it (run.csv.json), which has to stay there"
+                    .to_owned(),
+            ));
+        }
         if then.model != now.model {
             return Err(Failure::Input(format!(
                 "--resume: the file is of the model {} and this run of {}",

@@ -15,7 +15,7 @@ pub fn load(checkpoint: Result<Checkpoint, Error>) -> Result<(), Error> {
         n_layer: checkpoint.count_blocks(),
         n_head: 1,
         n_embd,
-        layer_norm_epsilon: 1e-5,
+        ..Config::GPT2
     };
     // `Config` itself never gives a size below 1 or beyond 2^24.
     if n_embd == 0 || n_embd > 1 << 24 {

@@ -75,7 +75,7 @@ pub struct CausalSelfAttention {
     pub c_proj: Linear,
     /// How many heads there are.
     pub n_head: usize,
-    /// What scores are multiplied by: 1/√head_size in every GPT-2 of OpenAI's ([`Config::score_scale`]).
+    /// What scores are multiplied by: 1/√head_size in OpenAI's GPT-2 ([`Config::score_scale`]).
     pub scale: f32,
 }
 
@@ -142,11 +142,11 @@ impl CausalSelfAttention {
 /// The feed-forward network of a block, each token by itself.
 #[derive(Clone, Debug)]
 pub struct Mlp {
-    /// `(C, 4C)`
+    /// `(C, 4C)` (`(C, n_inner)` where the config says so)
     pub c_fc: Linear,
     /// `(4C, C)`
     pub c_proj: Linear,
-    /// `gelu_new` in every GPT-2 of OpenAI's.
+    /// `gelu_new` in OpenAI's GPT-2.
     pub activation: Activation,
 }
 
@@ -215,7 +215,7 @@ pub struct Gpt2 {
     pub ln_f: LayerNorm,
     /// From the residual stream to logits, `(V, C)`; `None` where it is tied: the token embeddings.
     pub lm_head: Option<Tensor>,
-    /// Added to every row of logits, `(V)`; `None` in every GPT-2 as it is saved. Folding `ln_f` into the
+    /// Added to every row of logits, `(V)`; `None` in a GPT-2 as it is saved. Folding `ln_f` into the
     /// unembedding makes one (`lens::processing`).
     pub lm_head_bias: Option<Tensor>,
 }

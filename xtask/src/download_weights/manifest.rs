@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum ModelName {
     /// 124 million parameters, 548 MB
-    #[value(name = "gpt2")]
+    #[value(name = "gpt2", aliases = ["gpt2-small", "openai-community/gpt2"])]
     Gpt2,
     /// 355 million parameters, 1.5 GB
     #[value(name = "gpt2-medium")]

@@ -56,11 +56,9 @@ fn logits_and_what_is_written_on_are_those_of_transformers() {
             largest_difference(&tiny.model.next_token_logits(&prompt, &mut no_hook), last) < 1e-4
         );
 
-        let log_prob =
-            |pos: usize| gpt2::generate::log_prob(logits.row(pos), prompt[pos + 1]) as f32;
-        let mean: f32 =
-            (0..prompt.len() - 1).map(log_prob).sum::<f32>() / (prompt.len() - 1) as f32;
-        assert!((mean - case["mean_log_prob"].as_f64().unwrap() as f32).abs() < 1e-4);
+        let log_prob = |pos: usize| gpt2::generate::log_prob(logits.row(pos), prompt[pos + 1]);
+        let mean = (0..prompt.len() - 1).map(log_prob).sum::<f64>() / (prompt.len() - 1) as f64;
+        assert!((mean - case["mean_log_prob"].as_f64().unwrap()).abs() < 1e-4);
 
         let end = Some(END_OF_TEXT);
         let written = tiny

@@ -73,7 +73,6 @@ fn gpt2s_kin_have_the_logits_of_transformers() {
 
 /// A folder with a small random model of this vocabulary, and one of the tokenizers of tests/tokenizers.
 fn put_model(folder: &Path, vocab_size: usize, tokenizer: Option<&str>) -> Gpt2 {
-    fs::create_dir_all(folder).unwrap();
     let config = Config {
         vocab_size,
         block_size: 32,
@@ -83,6 +82,20 @@ fn put_model(folder: &Path, vocab_size: usize, tokenizer: Option<&str>) -> Gpt2 
         ..Config::default()
     };
     let model = Gpt2::random(config, 3);
+    write_model(folder, &model);
+    if let Some(name) = tokenizer {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/tokenizers");
+        for entry in fs::read_dir(from.join(name)).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    model
+}
+
+/// Writes a model as transformers does, with a head of its own if it has one.
+pub fn write_model(folder: &Path, model: &Gpt2) {
+    fs::create_dir_all(folder).unwrap();
     let mut tensors = vec![
         ("wte.weight".to_owned(), &model.wte),
         ("wpe.weight".to_owned(), &model.wpe),
@@ -114,6 +127,12 @@ fn put_model(folder: &Path, vocab_size: usize, tokenizer: Option<&str>) -> Gpt2 
             tensors.push((format!("h.{i}.{name}.bias"), bias));
         }
     }
+    tensors.extend(
+        model
+            .lm_head
+            .iter()
+            .map(|head| ("lm_head.weight".to_owned(), head)),
+    );
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .map(|(_, x)| x.data().iter().flat_map(|x| x.to_le_bytes()).collect())
@@ -125,18 +144,12 @@ fn put_model(folder: &Path, vocab_size: usize, tokenizer: Option<&str>) -> Gpt2 
     let file = safetensors::serialize(views, None).unwrap();
     fs::write(folder.join("model.safetensors"), file).unwrap();
     let config = json!({
-        "model_type": "gpt2", "vocab_size": vocab_size, "n_positions": 32, "n_embd": 8, "n_layer": 2,
-        "n_head": 2, "bos_token_id": 1,
+        "model_type": "gpt2", "vocab_size": model.config.vocab_size,
+        "n_positions": model.config.block_size, "n_embd": model.config.n_embd,
+        "n_layer": model.config.n_layer, "n_head": model.config.n_head, "bos_token_id": 1,
+        "tie_word_embeddings": model.lm_head.is_none(),
     });
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    if let Some(name) = tokenizer {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/tokenizers");
-        for entry in fs::read_dir(from.join(name)).unwrap() {
-            let path = entry.unwrap().path();
-            fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
-        }
-    }
-    model
 }
 
 fn tokenizer_cases(name: &str) -> Value {

@@ -228,9 +228,8 @@ fn log_prob_change(logits: &Tensor, model: &Gpt2, prompt: &[u32]) -> f32 {
     let log_probs = rows.map(|rows| {
         rows.map(|row| {
             let total = log_sum_exp(row);
-            row.iter()
-                .map(|x| (f64::from(*x) - total) as f32)
-                .collect::<Vec<f32>>()
+            let log_prob = |x: &f32| (f64::from(*x) - total) as f32;
+            row.iter().map(log_prob).collect::<Vec<f32>>()
         })
     });
     log_probs.fold(0.0, |largest, [got, expected]| {

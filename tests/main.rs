@@ -13,6 +13,7 @@ mod golden;
 mod kin;
 mod lens;
 mod models;
+mod not_finite;
 mod page;
 mod path;
 mod prompts;

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-use gpt2::generate::rank;
+use gpt2::generate::{log_prob, rank};
 use gpt2::visible::visible;
 use gpt2::{Pretrained, Site};
 use patching::{Patch, SiteKind};
@@ -63,12 +63,11 @@ fn fact(browser: &Browser, name: &str) -> String {
 /// probability.
 #[track_caller]
 fn assert_top(browser: &Browser, run: &str, tiny: &Pretrained, logits: &[f32]) {
-    let total = tensor::log_sum_exp(logits);
     let shown = top(browser, run);
     assert_eq!(shown.len(), 10);
     for (shown, id) in shown.iter().zip(rank(logits, 10)) {
         let logit = logits[id as usize];
-        let prob = (f64::from(logit) - total).exp() as f32;
+        let prob = log_prob(logits, id).exp() as f32;
         assert_eq!(
             shown[..2],
             [visible(&tiny.tokenizer.token(id)), id.to_string()]

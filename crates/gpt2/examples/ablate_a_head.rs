@@ -6,14 +6,15 @@
 
 use std::error::Error;
 
+use gpt2::generate::log_prob;
 use gpt2::{Pretrained, Site, no_hook};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let model = Pretrained::load(&std::env::args().nth(1).unwrap_or_else(|| "tiny".to_owned()))?;
     let prompt = "When John and Mary went to the shops, John gave the bag to";
     let ids = model.tokenizer.encode(prompt)?;
-    let mary = model.tokenizer.to_single_token(" Mary")? as usize;
-    let p = |logits: &[f32]| (f64::from(logits[mary]) - tensor::log_sum_exp(logits)).exp();
+    let mary = model.tokenizer.to_single_token(" Mary")?;
+    let p = |logits: &[f32]| log_prob(logits, mary).exp();
     println!("{prompt} …");
     println!(
         "p( Mary) with all heads: {:.3}",

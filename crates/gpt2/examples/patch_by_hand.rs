@@ -6,6 +6,7 @@
 
 use std::error::Error;
 
+use gpt2::generate::log_prob;
 use gpt2::{Pretrained, Site, no_hook};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -18,8 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         tokenizer.to_single_token(" Smith")? as usize,
     );
     let show = |what: &str, logits: &[f32]| {
-        let total = tensor::log_sum_exp(logits);
-        let p = |token: usize| (f64::from(logits[token]) - total).exp();
+        let p = |token: usize| log_prob(logits, token as u32).exp();
         println!(
             "{what:<44} p( Jones) {:.3}  p( Smith) {:.3}",
             p(jones),

@@ -22,13 +22,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let logits = model.model.next_token_logits(&ids, &mut no_hook);
 
     // Probabilities are e^logit over the sum of all of them.
-    let total = tensor::log_sum_exp(&logits);
     for id in generate::rank(&logits, 5) {
         let logit = logits[id as usize];
         let token = model.tokenizer.token(id);
         println!(
             "{token:>12} logit {logit:6.2} probability {:.4}",
-            (f64::from(logit) - total).exp()
+            generate::log_prob(&logits, id).exp()
         );
     }
 

@@ -2,7 +2,7 @@
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use tensor::{argmax, log_sum_exp};
+use tensor::{all_finite, argmax, log_sum_exp_parts};
 
 use crate::{Error, Gpt2, Session};
 
@@ -207,10 +207,52 @@ pub fn check_logits(logits: &[f32], count: usize) -> Result<(), Error> {
 
 /// The log probability of one token, given all logits: logit − log Σ e^logit.
 pub fn log_prob(logits: &[f32], id: u32) -> f64 {
-    f64::from(logits[id as usize]) - log_sum_exp(logits)
+    LogProbs::of(logits).of_token(id)
 }
 
-/// The ids of the `count` largest logits, the largest first; of equal ones the smaller id first.
+/// The log probabilities after one row of logits, `(vocab_size)`: logit − log Σ e^logit. They are NaN unless
+/// all logits are finite.
+#[derive(Clone, Copy, Debug)]
+pub struct LogProbs<'a> {
+    logits: &'a [f32],
+    max: f64,
+    log_sum: f64,
+}
+
+impl<'a> LogProbs<'a> {
+    /// Those of these logits.
+    pub fn of(logits: &'a [f32]) -> Self {
+        let [max, log_sum] = match all_finite(logits) {
+            true => log_sum_exp_parts(logits),
+            false => [f64::NAN; 2],
+        };
+        Self {
+            logits,
+            max,
+            log_sum,
+        }
+    }
+
+    /// That of one token.
+    ///
+    /// # Panics
+    /// If the token is beyond the vocabulary.
+    pub fn of_token(&self, id: u32) -> f64 {
+        // The difference of large logits first: it is exact.
+        (f64::from(self.logits[id as usize]) - self.max) - self.log_sum
+    }
+
+    /// Its probability.
+    ///
+    /// # Panics
+    /// If the token is beyond the vocabulary.
+    pub fn prob(&self, id: u32) -> f64 {
+        self.of_token(id).exp()
+    }
+}
+
+/// The ids of the `count` largest logits, the largest first; of equal ones the smaller id first. Logits that
+/// are not finite ([`check_logits`]) have no order.
 pub fn rank(logits: &[f32], count: usize) -> Vec<u32> {
     let order = |a: &u32, b: &u32| {
         logits[*b as usize]
@@ -289,6 +331,24 @@ mod tests {
             sampling(1e-30, None, None),
             &[(2, 1.0), (0, 0.0), (3, 0.0), (1, 0.0)],
         );
+    }
+
+    #[test]
+    fn probabilities_add_up_to_one_whatever_the_level_of_the_logits() {
+        for level in [0.0, -1e4, 1e8, 1e20, f32::MAX] {
+            let logits = [level, level, -f32::MAX];
+            let probs = LogProbs::of(&logits);
+            assert_eq!(probs.prob(2), 0.0, "{level}");
+            for id in [0, 1] {
+                assert!((probs.prob(id) - 0.5).abs() < 1e-12, "{level}");
+                assert_eq!(log_prob(&logits, id), probs.of_token(id));
+            }
+        }
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let logits = [1.0, bad];
+            let probs = LogProbs::of(&logits);
+            assert!(probs.prob(0).is_nan() && probs.of_token(1).is_nan());
+        }
     }
 
     #[test]

@@ -147,10 +147,11 @@ pub fn logit_diff_direction(model: &Gpt2, a: u32, b: u32) -> Vec<f64> {
     direction
 }
 
-/// The share of one row of the residual stream, or of a part of it.
+/// The share of one row of the residual stream, or of a part of it; NaN if it is not finite.
 pub fn share(row: &[f32], direction: &[f64], scale: f32) -> f32 {
     let product = row.iter().zip(direction).map(|(x, d)| f64::from(*x) * d);
-    (product.sum::<f64>() / f64::from(scale)) as f32
+    let share = (product.sum::<f64>() / f64::from(scale)) as f32;
+    if share.is_finite() { share } else { f32::NAN }
 }
 
 /// The share of every component in logit(a) − logit(b) of the token after position `pos`.

@@ -28,7 +28,7 @@ use std::str::FromStr;
 use gpt2::Gpt2;
 use multiversion::multiversion;
 use rayon::prelude::*;
-use tensor::{Tensor, View, matmul, matmul_into};
+use tensor::{Tensor, View, all_finite, matmul, matmul_into};
 
 use crate::factored::columns;
 use crate::linalg::qr;
@@ -80,21 +80,18 @@ impl FromStr for Composition {
     }
 }
 
-/// The score of two matrices that are known as products, `‖A B‖ / (‖A‖ ‖B‖)`; 0 if one is zero.
+/// The score of two matrices that are known as products, `‖A B‖ / (‖A‖ ‖B‖)`; NaN if one is
+/// zero, which fits nothing, or too large.
 ///
 /// # Panics
 /// If the shapes do not fit.
 #[track_caller]
 pub fn composition_score(first: &FactoredMatrix, second: &FactoredMatrix) -> f64 {
-    let norms = first.norm() * second.norm();
-    if norms == 0.0 {
-        return 0.0;
-    }
-    first.then(second).norm() / norms
+    finite_or_nan(first.then(second).norm() / (first.norm() * second.norm()))
 }
 
 /// The scores of all pairs of heads, `(n_layer, n_head, n_layer, n_head)`: `[l1, h1, l2, h2]` is how
-/// well head l2.h2 reads head l1.h1; 0 unless l1 < l2.
+/// well head l2.h2 reads head l1.h1; 0 unless l1 < l2; NaN as in [`composition_score`].
 ///
 /// Neither circuit is multiplied out. With W_V = Q R (Q orthonormal, R `(head_size, head_size)`) the
 /// norm of `W_V W_O X` is that of `(R W_O) X`, and likewise on the right, so all heads of two layers
@@ -145,15 +142,18 @@ pub fn all_composition_scores(model: &Gpt2, kind: Composition) -> Tensor {
                 }
                 let scores = scores.row_mut((l1 * n_head + h1) * n_layer + l2);
                 for (h2, score) in scores.iter_mut().enumerate() {
-                    let norms = written * read[h2];
-                    if norms > 0.0 {
-                        *score = (squares[h2].sqrt() / norms) as f32;
-                    }
+                    // As in composition_score, 0 / 0 has no value.
+                    *score = finite_or_nan(squares[h2].sqrt() / (written * read[h2])) as f32;
                 }
             }
         }
     }
     scores
+}
+
+/// A score is a share: ∞ is no score either, but comes from a product that overflows.
+fn finite_or_nan(score: f64) -> f64 {
+    if score.is_finite() { score } else { f64::NAN }
 }
 
 /// R, `(n, n)`, of a matrix `(m, n)` = Q R.
@@ -193,7 +193,7 @@ pub fn strongest_pairs(scores: &Tensor, count: usize) -> Vec<Pair> {
                 score: *score,
             }
         })
-        .filter(|pair| pair.first.0 < pair.second.0)
+        .filter(|pair| pair.first.0 < pair.second.0 && !pair.score.is_nan())
         .collect();
     pairs.sort_by(|x, y| y.score.total_cmp(&x.score));
     pairs.truncate(count);
@@ -264,7 +264,7 @@ pub fn k_composition_circuit(
 }
 
 /// The share of the rows of a square matrix whose largest number stands on the diagonal (of equal
-/// ones the first counts). Blocks of some hundred rows and some thousand columns are multiplied out
+/// ones the first counts); NaN if a number of it is not finite. Blocks of some hundred rows and some thousand columns are multiplied out
 /// at a time, and stay in the cache.
 ///
 /// # Panics
@@ -289,6 +289,9 @@ pub fn top1_accuracy(matrix: &FactoredMatrix) -> f32 {
             matmul_into(a.rows(rows.clone()), b.columns(columns), block.view_mut());
             for (i, best) in best.iter_mut().enumerate() {
                 let row = block.row(i);
+                if !all_finite(row) {
+                    return f64::NAN;
+                }
                 // Among billions of numbers it is only asked of a few where they stand.
                 let max = largest(row);
                 if max > best.0
@@ -299,11 +302,11 @@ pub fn top1_accuracy(matrix: &FactoredMatrix) -> f32 {
             }
         }
         let diagonal = best.iter().zip(rows);
-        diagonal.filter(|((_, at), row)| at == row).count()
+        diagonal.filter(|((_, at), row)| at == row).count() as f64
     };
     let starts = (0..n).into_par_iter().step_by(ROWS);
-    let hits: usize = starts.map_init(|| Tensor::zeros(&[0, 0]), hits_in).sum();
-    hits as f32 / n.max(1) as f32
+    let hits: f64 = starts.map_init(|| Tensor::zeros(&[0, 0]), hits_in).sum();
+    (hits / n as f64) as f32
 }
 
 /// [`tensor::max()`] with the widest vectors of this machine.
@@ -314,7 +317,7 @@ fn largest(row: &[f32]) -> f32 {
 
 /// How much an OV circuit between tokens copies: `Σ λ / Σ |λ|` of its eigenvalues, 1 if all are
 /// positive (every token raises its own logit), −1 if all are negative (Elhage et al. 2021,
-/// "Summarizing OV/QK Matrices"); 0 if all are 0.
+/// "Summarizing OV/QK Matrices"); NaN if all are 0.
 ///
 /// # Panics
 /// If the matrix is not square.
@@ -322,9 +325,6 @@ fn largest(row: &[f32]) -> f32 {
 pub fn copying_score(matrix: &FactoredMatrix) -> f64 {
     let values = matrix.eigenvalues();
     let size: f64 = values.iter().map(|value| value.abs()).sum();
-    if size == 0.0 {
-        return 0.0;
-    }
     values.iter().map(|value| value.re).sum::<f64>() / size
 }
 
@@ -398,6 +398,43 @@ mod tests {
     }
 
     #[test]
+    fn scores_of_weights_that_are_zero_or_overflow_are_nan() {
+        let scores = |factor: f32, kind| {
+            let mut tiny = tiny();
+            let weight = tiny.h[3].attn.c_attn.weight.data_mut();
+            weight.iter_mut().for_each(|x| *x *= factor);
+            all_composition_scores(&tiny, kind)
+        };
+        let is_nan = |scores: &Tensor, l1: usize, l2: usize| {
+            scores.row(l1 * 4 * 12 + l2).iter().all(|x| x.is_nan())
+        };
+        for kind in Composition::ALL {
+            let zero = scores(0.0, kind);
+            assert!(is_nan(&zero, 3, 5) && is_nan(&zero, 2, 3));
+            let strongest = strongest_pairs(&zero, usize::MAX);
+            assert_eq!(strongest.len(), 55 * 16); // the pairs of the other 11 layers
+            assert!(strongest.iter().all(|pair| pair.score.is_finite()));
+        }
+        for kind in Composition::ALL {
+            let huge = scores(1e37, kind);
+            let all = huge.data().iter();
+            assert!(all.clone().all(|x| x.is_nan() || (0.0..=1.001).contains(x)));
+            // Values are read by one matrix; queries and keys by a product of two, which overflows.
+            let overflows = kind != Composition::V;
+            assert_eq!(all.clone().any(|x| x.is_nan()), overflows, "{kind}");
+            assert!(!is_nan(&huge, 2, 5), "{kind}");
+        }
+    }
+
+    #[test]
+    fn accuracy_of_numbers_that_overflow_is_nan() {
+        let ones = |size: f32| Tensor::new(&[2, 2], vec![size; 4]);
+        let accuracy = |size| top1_accuracy(&FactoredMatrix::new(ones(size), ones(size)));
+        assert_eq!(accuracy(1.0), 0.5);
+        assert!(accuracy(1e30).is_nan());
+    }
+
+    #[test]
     fn the_strongest_pair_comes_first() {
         let mut scores = Tensor::zeros(&[2, 2, 2, 2]);
         scores.data_mut()[1] = 9.0; // 0.0 → 0.1: of one layer, so no pair
@@ -454,7 +491,8 @@ mod tests {
         let identity = Tensor::new(&[2, 2], vec![1.0, 0.0, 0.0, 1.0]);
         assert!(copying_score(&FactoredMatrix::new(turn, identity)).abs() < 1e-12);
         let nothing = FactoredMatrix::new(x, Tensor::zeros(&[1, 2]));
-        assert_eq!(copying_score(&nothing), 0.0);
+        assert!(copying_score(&nothing).is_nan());
+        assert!(composition_score(&nothing, &copies).is_nan());
     }
 
     #[test]

@@ -226,7 +226,7 @@ fn run(model: &Gpt2, prompt: &RepeatedTokens) -> Result<Run, Error> {
 }
 
 /// The mean of `pattern[dest, dest + offset]` over every dest for which that is there, of a pattern
-/// `(T, T)`; 0 if there is none. `offset` is negative to the left.
+/// `(T, T)`; NaN if there is none. `offset` is negative to the left.
 pub fn stripe_mean(pattern: View<'_>, offset: isize) -> f32 {
     let [t, _] = pattern.shape();
     let stripe: Vec<f32> = (0..t)
@@ -238,20 +238,21 @@ pub fn stripe_mean(pattern: View<'_>, offset: isize) -> f32 {
     mean(&stripe)
 }
 
-/// The mean, 0 of nothing.
+/// The mean, NaN of nothing.
 fn mean(row: &[f32]) -> f32 {
     let sum: f64 = row.iter().map(|x| f64::from(*x)).sum();
-    (sum / row.len().max(1) as f64) as f32
+    (sum / row.len() as f64) as f32
 }
 
 /// The `count` heads of a grid `(n_layer, n_head)` with the highest scores, the highest first, as
-/// layer, head and score. A score that is not a number is left out.
+/// layer, head and score; none whose score is missing (NaN).
 pub fn strongest(grid: &Tensor, count: usize) -> Vec<(usize, usize, f32)> {
     let n_head = grid.row_len();
     let mut heads: Vec<(usize, usize, f32)> = (grid.data().iter().enumerate())
         .filter(|(_, score)| !score.is_nan())
         .map(|(i, score)| (i / n_head, i % n_head, *score))
         .collect();
+    heads.retain(|(.., score)| !score.is_nan());
     heads.sort_by(|x, y| y.2.total_cmp(&x.2));
     heads.truncate(count);
     heads
@@ -413,8 +414,7 @@ pub fn similarity(pattern: View<'_>, detection: &Tensor, options: DetectOptions)
         }
     }
     match options.error_measure {
-        ErrorMeasure::Mul if all == 0.0 => 0.0,
-        ErrorMeasure::Mul => (hit / all) as f32,
+        ErrorMeasure::Mul => (hit / all) as f32, // NaN if all attention is left out
         ErrorMeasure::Abs => (1.0 - (error / t as f64 * 1000.0).round_ties_even() / 1000.0) as f32,
     }
 }
@@ -484,19 +484,18 @@ mod tests {
         assert_eq!(score(ErrorMeasure::Mul, false, true), 1.0);
         assert_eq!(score(ErrorMeasure::Abs, false, false), 0.75);
         assert_eq!(score(ErrorMeasure::Abs, true, true), 1.0);
+        // No attention has no share.
         let nothing = Tensor::zeros(&[4, 4]);
-        assert_eq!(
-            similarity(nothing.view(), &detection, DetectOptions::default()),
-            0.0
-        );
+        assert!(similarity(nothing.view(), &detection, DetectOptions::default()).is_nan());
     }
 
     #[test]
     fn a_stripe_is_a_diagonal() {
         let x = Tensor::new(&[3, 3], (0..9).map(|i| i as f32).collect());
         let x = x.view();
-        let means = [0, -1, -2, -3, 1].map(|offset| stripe_mean(x, offset));
-        assert_eq!(means, [4.0, 5.0, 6.0, 0.0, 3.0]);
+        let means = [0, -1, -2, 1].map(|offset| stripe_mean(x, offset));
+        assert_eq!(means, [4.0, 5.0, 6.0, 3.0]);
+        assert!(stripe_mean(x, -3).is_nan());
     }
 
     #[test]
@@ -568,5 +567,7 @@ mod tests {
     fn the_strongest_heads_come_first() {
         let grid = Tensor::new(&[2, 2], vec![0.1, 0.9, 0.5, 0.2]);
         assert_eq!(strongest(&grid, 2), [(0, 1, 0.9), (1, 0, 0.5)]);
+        let missing = Tensor::new(&[2, 2], vec![0.1, f32::NAN, 0.5, -f32::NAN]);
+        assert_eq!(strongest(&missing, 9), [(1, 0, 0.5), (0, 0, 0.1)]);
     }
 }

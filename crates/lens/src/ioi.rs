@@ -6,6 +6,7 @@
 //! `logit(correct) − logit(incorrect)` after the last token, and its mean over the eight prompts.
 //! [`mean_attribution`] takes that mean apart: which component wrote how much of it?
 
+use gpt2::generate::check_logits;
 use gpt2::{Gpt2, Tokenizer, no_hook};
 use rayon::prelude::*;
 
@@ -86,7 +87,8 @@ pub struct Table {
 /// `<|endoftext|>`.
 ///
 /// # Errors
-/// If the model does not have GPT-2's vocabulary, or not enough positions.
+/// If the model does not have GPT-2's vocabulary, or not enough positions, or if its logits are not finite
+/// numbers.
 pub fn table(model: &Gpt2, tokenizer: &Tokenizer, bos: Option<u32>) -> Result<Table, Error> {
     let rows: Vec<Row> = PROMPTS
         .into_par_iter()
@@ -100,6 +102,7 @@ pub fn table(model: &Gpt2, tokenizer: &Tokenizer, bos: Option<u32>) -> Result<Ta
             model.check_prompt(&ids)?;
             answers::check(model, &pair)?;
             let logits = model.next_token_logits(&ids, &mut no_hook);
+            check_logits(&logits, ids.len())?;
             let [a, b] = pair.map(|id| logits[id as usize]);
             Ok(Row {
                 prompt,

@@ -9,21 +9,23 @@
 //! Each point is normalised by its own mean and variance. [`attribution`](crate::attribution)
 //! reads the same points with the scale of the run's last one, which makes them add up.
 
-use gpt2::generate::check_logits;
+use gpt2::generate::{LogProbs, check_logits};
 use gpt2::{Gpt2, Site};
 use rayon::prelude::*;
-use tensor::{Tensor, argmax, log_sum_exp};
+use tensor::{Tensor, argmax};
 
 use crate::cache::run_with_cache_of;
 use crate::{ActivationCache, Error, answers};
 
-/// What every point of the residual stream says at every position. `P` is the number of points,
+/// What every point of the residual stream says at every position. Numbers that cannot be computed from
+/// the logits of a point, because these are not finite, are NaN. `P` is the number of points,
 /// `2 n_layer + 1`; `A` that of the answers.
 #[derive(Clone, Debug)]
 pub struct LogitLens {
     /// The points' names, `0_pre` to `final_post`: `P`.
     pub labels: Vec<String>,
-    /// The most likely next token at each point and position: P × T, row after row.
+    /// The most likely next token at each point and position: P × T, row after row. None where its
+    /// probability is NaN: the entry there has no meaning.
     pub top_token: Vec<u32>,
     /// Its probability, `(P, T)`.
     pub top_prob: Tensor,
@@ -48,7 +50,8 @@ impl LogitLens {
     #[track_caller]
     pub fn logit_diff(&self, a: usize, b: usize) -> Tensor {
         let rows = 0..self.answer_logits.n_rows();
-        let difference = |i| self.answer_logits.row(i)[a] - self.answer_logits.row(i)[b];
+        let of_row = |row: &[f32]| finite_or_nan(row[a] - row[b]);
+        let difference = |i| of_row(self.answer_logits.row(i));
         Tensor::new(self.top_prob.shape(), rows.map(difference).collect())
     }
 }
@@ -105,17 +108,21 @@ pub fn logit_lens(model: &Gpt2, ids: &[u32], answers: &[u32]) -> Result<LogitLen
             .into_par_iter()
             .map(|i| {
                 let row = logits.row(i);
-                check_logits(row, (start + i) % t + 1)?;
-                let total = log_sum_exp(row);
-                let prob = |id: u32| (f64::from(row[id as usize]) - total).exp() as f32;
+                let probs = LogProbs::of(row);
+                let prob = |id: u32| probs.prob(id) as f32;
                 let best = argmax(row) as u32;
                 let of_answers = answers.iter().map(|&id| prob(id)).collect();
                 Ok((best, prob(best), of_answers))
             })
             .collect::<Result<Vec<(u32, f32, Vec<f32>)>, Error>>()?;
         for (i, (token, prob, probs)) in read.into_iter().enumerate() {
+            // The last point is what the model says itself.
+            if let Some(pos) = (start + i).checked_sub((p - 1) * t) {
+                check_logits(logits.row(i), pos + 1)?;
+            }
             top.push((token, prob));
-            logits_of.extend(answers.iter().map(|&id| logits.row(i)[id as usize]));
+            let of_answer = |&id: &u32| finite_or_nan(logits.row(i)[id as usize]);
+            logits_of.extend(answers.iter().map(of_answer));
             probs_of.extend(probs);
         }
     }
@@ -130,9 +137,13 @@ pub fn logit_lens(model: &Gpt2, ids: &[u32], answers: &[u32]) -> Result<LogitLen
     })
 }
 
+fn finite_or_nan(x: f32) -> f32 {
+    if x.is_finite() { x } else { f32::NAN }
+}
+
 #[cfg(test)]
 mod tests {
-    use gpt2::{Pretrained, no_hook};
+    use gpt2::{Config, Pretrained, no_hook};
 
     use super::*;
 
@@ -150,6 +161,48 @@ mod tests {
             assert!((lens.answer_logits.row(row)[0] - logits.row(pos)[1757]).abs() < 1e-4);
             let expected = logits.row(pos)[1757] - logits.row(pos)[5335];
             assert!((diff.row(24)[pos] - expected).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn a_point_whose_logits_overflow_has_no_numbers() {
+        let config = Config {
+            vocab_size: 9,
+            block_size: 8,
+            n_layer: 2,
+            n_head: 2,
+            n_embd: 8,
+            ..Config::default()
+        };
+        let mut model = Gpt2::random(config, 5);
+        // The logit of token 4 overflows where axis 0 is large after ln_f, and it is large at first.
+        let mut head = model.wte.clone();
+        head.row_mut(4).fill(0.0);
+        head.row_mut(4)[0] = f32::MAX;
+        model.lm_head = Some(head);
+        (0..8).for_each(|pos| model.wpe.row_mut(pos)[0] = 50.0);
+        model.ln_f.weight.data_mut()[0] = 2.0;
+        model.ln_f.bias.data_mut()[0] = 0.0;
+        let ids = [1, 2, 3];
+        let error = logit_lens(&model, &ids, &[4, 5]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("after 1 token the logit of token 4 is"),
+            "{error}"
+        );
+        // The last MLP writes another axis, beside which nothing is left of axis 0.
+        model.h[1].mlp.c_proj.bias.data_mut()[7] = 1e6;
+        let lens = logit_lens(&model, &ids, &[4, 5]).unwrap();
+        let diff = lens.logit_diff(0, 1);
+        for point in 0..5 {
+            let last = point == 4;
+            let row = lens.answer_probs.row(3 * point);
+            let numbers = [lens.top_prob.row(point), diff.row(point), row].concat();
+            assert!(
+                numbers
+                    .iter()
+                    .all(|x| x.is_finite() == last && x.is_nan() != last),
+                "{point}: {numbers:?}"
+            );
         }
     }
 

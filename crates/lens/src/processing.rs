@@ -280,13 +280,13 @@ mod tests {
     }
 
     /// The largest difference between the log probabilities of two models' logits.
-    fn log_prob_change(x: &Tensor, y: &Tensor) -> f32 {
-        let mut largest = 0.0_f32;
+    fn log_prob_change(x: &Tensor, y: &Tensor) -> f64 {
+        let mut largest = 0.0_f64;
         for i in 0..x.n_rows() {
             let [a, b] = [x.row(i), y.row(i)].map(|row| (row, tensor::log_sum_exp(row)));
             for (x, y) in a.0.iter().zip(b.0) {
-                let change = (f64::from(*x) - a.1) - (f64::from(*y) - b.1);
-                largest = largest.max(change.abs() as f32);
+                let [x, y] = [f64::from(*x) - a.1, f64::from(*y) - b.1];
+                largest = largest.max((x - y).abs());
             }
         }
         largest

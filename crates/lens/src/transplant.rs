@@ -25,7 +25,7 @@ use std::ops::Range;
 use gpt2::model::Block;
 use gpt2::{Gpt2, Site};
 use rayon::prelude::*;
-use tensor::{Tensor, log_sum_exp, matmul_into};
+use tensor::{Tensor, all_finite, log_sum_exp, matmul_into};
 
 use crate::cache::run_with_cache_of;
 use crate::heads::RepeatedTokens;
@@ -255,9 +255,11 @@ fn log_probs(model: &Gpt2, x: &Tensor, next: &[u32]) -> Vec<f32> {
                     let pairs = row.iter_mut().zip(&b_u.data()[tokens.clone()]);
                     pairs.for_each(|(logit, b)| *logit += b);
                 }
-                let part = log_sum_exp(row);
-                let (low, high) = (total.min(part), total.max(part));
-                *total = high + (low - high).exp().ln_1p();
+                let part = match all_finite(row) {
+                    true => log_sum_exp(row),
+                    false => f64::NAN,
+                };
+                *total = log_add_exp(*total, part);
                 if tokens.contains(&(*next as usize)) {
                     *wanted = row[*next as usize - start];
                 }
@@ -267,6 +269,12 @@ fn log_probs(model: &Gpt2, x: &Tensor, next: &[u32]) -> Vec<f32> {
     pairs
         .map(|(logit, total)| (f64::from(*logit) - total) as f32)
         .collect()
+}
+
+/// ln(e^a + e^b); NaN if one of them is. (`max` and `min` would pass over it.)
+fn log_add_exp(a: f64, b: f64) -> f64 {
+    let (low, high) = if a < b { (a, b) } else { (b, a) };
+    high + (low - high).exp().ln_1p()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::metric::{Answers, MetricArgs, MetricReport};
 use crate::output::Output;
-use crate::pairs::{CLEAN, check_ends, default_answers};
+use crate::pairs::{CLEAN, default_answers, missing_in_words};
 use crate::place::Place;
 use crate::processing::ProcessArgs;
 use crate::render::write_figure;
@@ -163,7 +163,8 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let mut grids: Vec<Grid> = Vec::new();
     let mut ends = Endpoints::default();
     let share = 1.0 / experiments.len() as f32;
-    for (of_experiment, sweep_experiment) in sweeps.into_iter().zip(&experiments) {
+    let mut missing = vec![0; kinds.len()];
+    for (experiment, of_experiment) in experiments.iter().zip(sweeps) {
         for (i, sweep) in of_experiment.into_iter().enumerate() {
             let sweep = sweep.stopped_by(interrupt.flag());
             let outcome = sweep.run(
@@ -175,18 +176,16 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             if !outcome.complete {
                 return Err(Failure::Stopped("stopped: nothing was written".to_owned()));
             }
-            check_ends(
-                &model.model,
-                sweep_experiment,
-                outcome.ends(Direction::Noising),
-            )?;
             if i == 0 {
+                let unpatched = outcome.ends(Direction::Noising);
+                experiment.check_ends(&model.model, unpatched)?;
                 ends = Endpoints {
                     clean: outcome.clean_metric,
                     base: outcome.clean_metric,
                     corrupted: ends.corrupted + share * outcome.corrupted_metric,
                 };
             }
+            missing[i] += outcome.missing;
             let values = outcome.grid.values.iter().map(|value| share * value);
             if let Some(grid) = grids.get_mut(i) {
                 let sums = grid.values.iter_mut().zip(values);
@@ -203,7 +202,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         }
     }
     let unablated = ends.clean;
-    for grid in &mut grids {
+    for (grid, missing) in grids.iter_mut().zip(missing) {
         metric.scale.apply(&mut grid.values, ends)?;
         // The colours show what has changed.
         let middle = match metric.scale {
@@ -212,10 +211,11 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             Scale::Change | Scale::NormalizedChange => 0.0,
         };
         grid.center = Some(middle);
-        grid.legend = vec![format!(
-            "Without ablation: {}, the middle colour.",
-            signed(middle)
-        )];
+        let middle = format!("Without ablation: {}, the middle colour.", signed(middle));
+        grid.legend = [Some(middle), missing_in_words(missing)]
+            .into_iter()
+            .flatten()
+            .collect();
     }
     bar.finish_and_clear();
     let sweep_seconds = before.elapsed().as_secs_f64();

@@ -357,11 +357,17 @@ fn grid_of_circuit(
 }
 
 fn between_tokens(matrix: &FactoredMatrix, among: &Prompt, axes: [&str; 2]) -> Grid {
+    // What overflows is no number.
+    let mut values = matrix.product().into_data();
+    values
+        .iter_mut()
+        .filter(|x| !x.is_finite())
+        .for_each(|x| *x = f32::NAN);
     // Spaces must be seen, for " a" and "a" are two tokens.
     let tokens = || among.tokens.iter().map(|token| visible(token));
     Grid {
         axes: axes.map(|name| AxisLabels::new(name, tokens())).to_vec(),
-        values: matrix.product().into_data(),
+        values,
         center: Some(0.0),
         ..Grid::default()
     }

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gpt2::generate::rank;
+use gpt2::generate::{LogProbs, rank};
 use gpt2::visible::{visible, visible_line};
 use gpt2::{Pretrained, Site};
 use patching::{
     Direction, Engine, Experiment, Metric, Outcome, Scale, SiteKind, Sweep, Unpatched, Which,
 };
-use tensor::Tensor;
+use tensor::{Tensor, all_finite};
 
 use crate::export::Provenance;
 use crate::failure::Failure;
@@ -264,7 +264,11 @@ impl Measured {
                 // What cannot be read off the logits is swept for itself.
                 _ => sweep.run(&asked.model.model, named.metric(), asked.engine, &|_| {}),
             };
-            match named.shown(&outcome, asked.experiment.direction()) {
+            let direction = asked.experiment.direction();
+            let checked =
+                (asked.experiment).check_ends(&asked.model.model, outcome.ends(direction));
+            let values = checked.map_err(Failure::from);
+            match values.and_then(|()| named.shown(&outcome, direction)) {
                 Err(failure) if i == 0 => return Err(failure), // It was asked for by name.
                 values => shown.push(values.ok()),
             }
@@ -334,7 +338,7 @@ fn patched_runs(
     (outcome, cells.into_inner().unwrap_or_default())
 }
 
-/// The patterns of all heads in an unpatched run, unless they are too many.
+/// The patterns of all heads in an unpatched run, unless they are too many or not finite numbers.
 fn patterns(model: &Pretrained, ids: &[u32]) -> Option<Vec<Vec<u16>>> {
     let config = &model.model.config;
     let t = ids.len();
@@ -343,12 +347,14 @@ fn patterns(model: &Pretrained, ids: &[u32]) -> Option<Vec<Vec<u16>>> {
         return None;
     }
     let mut patterns = Vec::new();
+    let mut finite = true;
     model.model.transformer(ids, &mut |site, x| {
         if matches!(site, Site::Pattern(_)) {
+            finite &= all_finite(x.data());
             patterns.extend((0..config.n_head).map(|head| lower_triangle(x, head)));
         }
     });
-    Some(patterns)
+    finite.then_some(patterns)
 }
 
 /// One head's pattern up to the diagonal, in ten-thousandths, from `(n_head, T, T)`.
@@ -361,15 +367,15 @@ fn lower_triangle(pattern: &Tensor, head: usize) -> Vec<u16> {
         .collect()
 }
 
-/// The most likely next tokens.
+/// The most likely next tokens; none if the logits are not finite numbers.
 fn next(logits: &[f32]) -> Next {
-    let total = tensor::log_sum_exp(logits);
+    if !all_finite(logits) {
+        return Next::new();
+    }
+    let probs = LogProbs::of(logits);
     rank(logits, TOP)
         .into_iter()
-        .map(|id| {
-            let logit = logits[id as usize];
-            (id, logit, (f64::from(logit) - total).exp() as f32)
-        })
+        .map(|id| (id, logits[id as usize], probs.prob(id) as f32))
         .collect()
 }
 

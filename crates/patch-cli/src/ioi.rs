@@ -14,7 +14,6 @@ use unicode_width::UnicodeWidthStr;
 use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Draw, Form, Grid, NamedText, Study};
 use crate::failure::Failure;
-use crate::pairs::check_ends;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{self, largest_heads, pad, quoted};
 use crate::running::progress_bar;
@@ -313,7 +312,7 @@ fn sweep_by_head(
         };
         let sweep = Sweep::over(&experiment, site);
         let outcome = sweep.run(model, metric, Engine::default(), &progress);
-        check_ends(model, &experiment, outcome.ends(Direction::Denoising))?;
+        experiment.check_ends(model, outcome.ends(Direction::Denoising))?;
         clean += f64::from(outcome.clean_metric);
         corrupted += f64::from(outcome.corrupted_metric);
         for (sum, x) in sum.iter_mut().zip(&outcome.grid.values) {

@@ -151,7 +151,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         _ => None,
     };
     let top_tokens: Vec<Vec<String>> = (lens.top_token.chunks(ids.len()))
-        .map(|row| model.tokenizer.tokens(row))
+        .zip(lens.top_prob.data().chunks(ids.len()))
+        .map(|(row, probs)| {
+            let tokens = model.tokenizer.tokens(row).into_iter().zip(probs);
+            // Logits that are not finite numbers have no most likely token.
+            tokens
+                .map(|(token, prob)| if prob.is_nan() { String::new() } else { token })
+                .collect()
+        })
         .collect();
 
     let study = args.study(&studied, &prompt, &lens, &top_tokens, compared.as_ref())?;

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use gpt2::generate::check_logits;
-use gpt2::{Gpt2, Pretrained, no_hook};
+use gpt2::{Gpt2, Pretrained};
 use patching::prompts::{
     Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, Written,
     average_on,
@@ -361,6 +360,45 @@ impl Pairs {
         }
     }
 
+    /// Whether there is something to compare the patched runs of a pair with.
+    ///
+    /// # Errors
+    /// As [`Experiment::check_ends`], with the number of the pair if there are many.
+    pub fn check_ends(
+        &self,
+        pair: &ReadyPair,
+        model: &Gpt2,
+        ends: Endpoints,
+    ) -> Result<(), Failure> {
+        let checked = pair.experiment().check_ends(model, ends);
+        checked.map_err(|error| match self.many {
+            true => Failure::from(error).at(&format!("pair {}", pair.pair.line)),
+            false => error.into(),
+        })
+    }
+
+    /// The words for a mean, with the pairs that leave cells of it without a number. `missing` is how many
+    /// patched runs of each pair have no finite metric.
+    pub fn with_missing(&self, mut words: Grid, missing: impl Iterator<Item = usize>) -> Grid {
+        const SHOWN: usize = 8;
+        let pairs = self.list.iter().zip(missing);
+        let pairs = pairs.filter(|(_, missing)| *missing > 0);
+        let mut names: Vec<String> = pairs.map(|(pair, _)| pair.pair.line.to_string()).collect();
+        if names.is_empty() {
+            return words;
+        }
+        let more = names.len().saturating_sub(SHOWN);
+        names.truncate(SHOWN);
+        if more > 0 {
+            names.push(format!("{more} more"));
+        }
+        words.legend.push(format!(
+            "Missing: cells in which a pair has no finite metric (of {}).",
+            names.join(", ")
+        ));
+        words
+    }
+
     /// Over how many pairs the mean is, and how it is normalised.
     pub fn mean_in_words(&self) -> String {
         let n = self.list.len();
@@ -432,27 +470,13 @@ pub fn default_answers(model: &Pretrained) -> Result<[Answers; 2], Failure> {
     Ok([a, b].map(|id| Answers::of_ids(&model.tokenizer, &[id])))
 }
 
-/// Refuses a pair of which one unpatched run has no number to compare the others with: the logits of a model
-/// that has diverged may be infinite.
-///
-/// # Errors
-/// [`Failure::Input`] with the run, and the token whose logit is not finite.
-pub fn check_ends(model: &Gpt2, experiment: &Experiment, ends: Endpoints) -> Result<(), Failure> {
-    for (which, ids, metric) in [
-        ("clean", experiment.clean(), ends.clean),
-        ("corrupted", experiment.corrupted(), ends.corrupted),
-    ] {
-        if metric.is_finite() {
-            continue;
-        }
-        let logits = model.next_token_logits(ids, &mut no_hook);
-        let at = |error: gpt2::Error| Failure::from(error).at(&format!("the {which} prompt"));
-        check_logits(&logits, ids.len()).map_err(at)?;
-        return Err(Failure::Input(format!(
-            "the metric of the {which} run is not a finite number: its logits are too large"
-        )));
+/// How many patched runs have no number, if there are some.
+pub fn missing_in_words(missing: usize) -> Option<String> {
+    match missing {
+        0 => None,
+        1 => Some("Missing: 1 patched run has no finite metric.".to_owned()),
+        n => Some(format!("Missing: {n} patched runs have no finite metric.")),
     }
-    Ok(())
 }
 
 /// Where the unpatched runs of a pair lie.

@@ -16,7 +16,7 @@ use crate::figure::{FigureArgs, write_picture};
 use crate::metric::{MetricArgs, NamedMetric};
 use crate::output::Output;
 use crate::pairs::{
-    PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, check_ends, unpatched_in_words,
+    PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, missing_in_words, unpatched_in_words,
 };
 use crate::place::Place;
 use crate::processing::ProcessArgs;
@@ -146,6 +146,8 @@ struct Done {
     grid: patching::Grid,
     /// The metric of the unpatched runs.
     ends: Endpoints,
+    /// How many senders have no finite metric.
+    missing: usize,
 }
 
 impl Done {
@@ -156,9 +158,14 @@ impl Done {
     ) -> Result<Self, Failure> {
         let ends = outcome.ends(pairs.direction);
         let mut grid = outcome.grid;
+        let missing = grid.values.iter().filter(|value| value.is_nan()).count();
         let scale = pairs.metric_of_pair(pair).scale;
         scale.apply(&mut grid.values, ends)?;
-        Ok(Self { grid, ends })
+        Ok(Self {
+            grid,
+            ends,
+            missing,
+        })
     }
 }
 
@@ -201,11 +208,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         if !outcome.complete {
             return Err(Failure::Stopped("stopped: nothing was written".to_owned()));
         }
-        check_ends(
-            &model.model,
-            pair.experiment(),
-            outcome.ends(pairs.direction),
-        )?;
+        pairs.check_ends(pair, &model.model, outcome.ends(pairs.direction))?;
         done.push(Done::of(&pairs, pair, outcome)?);
     }
     bar.finish_and_clear();
@@ -379,7 +382,10 @@ impl Args {
                     AxisLabels::indices("head", places[1].len()),
                 ],
                 values: done.grid.values.clone(),
-                legend: [words.legend, vec![unpatched]].concat(),
+                legend: (words.legend.into_iter())
+                    .chain([unpatched])
+                    .chain(missing_in_words(done.missing))
+                    .collect(),
                 ..words
             }
         };
@@ -389,6 +395,7 @@ impl Args {
             let grids = done.iter().map(|done| (&done.grid, done.ends));
             let metric = &pairs.first().metric;
             let words = words(name.to_owned(), pairs.label.clone(), metric);
+            let words = pairs.with_missing(words, done.iter().map(|done| done.missing));
             averages.push(pairs.average(&self.set, grids, words)?);
         }
         let title = format!("Path patching: {}", self.path());
@@ -420,10 +427,7 @@ struct Strongest<'a> {
 
 impl Strongest<'_> {
     fn write(&self, out: &mut impl Write, top: usize) -> io::Result<()> {
-        let moved = |&i: &usize| {
-            let value = self.values[i];
-            value.is_finite() && value != self.unmoved
-        };
+        let moved = |&i: &usize| !self.values[i].is_nan() && self.values[i] != self.unmoved;
         let distance = |i: usize| (self.values[i] - self.unmoved).abs();
         let mut order: Vec<usize> = (0..self.values.len()).filter(moved).collect();
         order.sort_by(|&i, &j| distance(j).total_cmp(&distance(i)));

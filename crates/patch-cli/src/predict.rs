@@ -240,10 +240,13 @@ impl Args {
                     positions.map(|pos| logits.row(pos).to_vec()).collect()
                 }
             };
-            let of = |(row, id): (&Vec<f32>, &u32)| log_prob(row, *id) as f32;
+            for (i, row) in rows.iter().enumerate() {
+                check_logits(row, ids.len() + i)?;
+            }
+            let of = |(row, id): (&Vec<f32>, &u32)| log_prob(row, *id);
             found.push(Answer {
                 text: text.clone(),
-                log_prob: rows.iter().zip(answer).map(of).sum(),
+                log_prob: rows.iter().zip(answer).map(of).sum::<f64>() as f32,
                 tokens: (rows.iter().zip(answer))
                     .map(|(row, id)| report::candidate(pretrained, row, *id))
                     .collect(),

@@ -266,7 +266,8 @@ impl Args {
              layer  mean over positions  largest"
         )?;
         for layer in 0..grid.n_rows() {
-            let largest = grid.row(layer).iter().copied().fold(f32::MIN, f32::max);
+            let larger = |a: f32, b: f32| if a.is_nan() || b <= a { a } else { b };
+            let largest = (grid.row(layer).iter().copied()).fold(f32::NEG_INFINITY, larger);
             writeln!(
                 out,
                 "{layer:>5}  {:>+19.4}  {largest:>+7.4}",

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use gpt2::generate::{log_prob, rank};
+use gpt2::generate::{LogProbs, log_prob, rank};
 use gpt2::visible::visible_line;
 use gpt2::{Pretrained, Tokenizer};
 use serde::Serialize;
@@ -107,9 +107,9 @@ pub struct Candidate {
     pub prob: f32,
 }
 
-/// The most likely next tokens.
+/// The most likely next tokens after finite logits ([`gpt2::generate::check_logits`]).
 pub fn top(model: &Pretrained, logits: &[f32], count: usize) -> Vec<Candidate> {
-    let total = tensor::log_sum_exp(logits);
+    let probs = LogProbs::of(logits);
     let candidate = |(rank, id): (usize, u32)| {
         let logit = logits[id as usize];
         Candidate {
@@ -117,7 +117,7 @@ pub fn top(model: &Pretrained, logits: &[f32], count: usize) -> Vec<Candidate> {
             id,
             token: model.tokenizer.token(id),
             logit,
-            prob: (f64::from(logit) - total).exp() as f32,
+            prob: probs.prob(id) as f32,
         }
     };
     rank(logits, count)
@@ -219,12 +219,16 @@ pub fn pad_left(text: &str, width: usize) -> String {
 
 /// The heads of a grid `(n_layer, n_head)` with the highest scores, the highest first.
 pub fn highest_heads(grid: &Tensor, count: usize) -> String {
-    heads_in_a_row(&lens::heads::strongest(grid, count))
+    let heads = lens::heads::strongest(grid, count);
+    match heads.is_empty() && count > 0 {
+        true => "none: no head has a finite number".to_owned(),
+        false => heads_in_a_row(&heads),
+    }
 }
 
 /// The heads of a grid `(n_layer, n_head)` with the numbers farthest from 0, the farthest first.
 pub fn largest_heads(grid: &Tensor, count: usize) -> String {
-    let mut heads = lens::heads::strongest(grid, usize::MAX);
+    let mut heads = lens::heads::strongest(grid, usize::MAX); // (none whose number is missing)
     heads.sort_by(|x, y| y.2.abs().total_cmp(&x.2.abs()));
     heads.truncate(count);
     heads_in_a_row(&heads)

@@ -18,7 +18,7 @@ use crate::html;
 use crate::metric::MetricArgs;
 use crate::output::Output;
 use crate::pairs::{
-    PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, check_ends, unpatched_in_words,
+    PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, missing_in_words, unpatched_in_words,
 };
 use crate::processing::ProcessArgs;
 use crate::render::write_figure;
@@ -157,7 +157,8 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             };
             let metric = pairs.metric_of_pair(pair);
             let outcome = sweep.run(gpt2, metric.metric(), args.engine.engine(), &progress);
-            check_ends(gpt2, pair.experiment(), outcome.ends(pairs.direction))?;
+            let ends = outcome.ends(pairs.direction);
+            pairs.check_ends(pair, gpt2, ends)?;
             let (mut values, unpatched) = metric.shown(&outcome, pairs.direction)?;
             for (value, known) in values.iter_mut().zip(known.iter().flatten()) {
                 if !known.is_nan() {
@@ -165,7 +166,11 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
                 }
             }
             let base = args.pair.base_name();
-            let legend = [metric.colors(base), Some(unpatched_in_words(unpatched))];
+            let legend = [
+                metric.colors(base),
+                Some(unpatched_in_words(unpatched)),
+                missing_in_words(outcome.missing),
+            ];
             of_pair.push(Done {
                 shown: Grid {
                     values: values.clone(),
@@ -176,7 +181,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
                     values,
                     ..outcome.grid.clone()
                 },
-                ends: outcome.ends(pairs.direction),
+                ends,
                 outcome,
             });
         }
@@ -400,6 +405,8 @@ impl Args {
                     ..Grid::default()
                 };
                 let grids = done.iter().map(|done| (&done[i].grid, done[i].ends));
+                let missing = done.iter().map(|done| done[i].outcome.missing);
+                let words = pairs.with_missing(words, missing);
                 averages.push(pairs.average(&self.set, grids, words)?);
             }
         }

@@ -13,7 +13,7 @@ mod published;
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use gpt2::generate::rank;
+use gpt2::generate::{check_logits, rank};
 use gpt2::locate::DEFAULT;
 use gpt2::tokenizer::END_OF_TEXT;
 use gpt2::visible::visible_line;
@@ -196,6 +196,11 @@ fn some_prompt(model: &Pretrained) -> Result<Vec<u32>, Failure> {
 fn check_any_model(model: &Pretrained, lines: &mut Lines) -> Result<(), Failure> {
     let mut ids = some_prompt(model)?;
     ids.truncate(model.model.config.block_size);
+    // Of anything else no difference can be told.
+    check_logits(
+        &model.model.next_token_logits(&ids, &mut no_hook),
+        ids.len(),
+    )?;
     lines.group("every model")?;
     let sum = attention_sum_farthest_from_1(model, &ids);
     lines.add("attention rows sum to", Check::number("1", sum, 1e-5))?;
@@ -245,9 +250,12 @@ fn difference_of_engines(model: &Pretrained, ids: &[u32]) -> Option<f64> {
     let memory = 1 << 30;
     let fast = incremental::run(&model.model, &experiment, &patches, metric, memory, quiet).values;
     let difference = |(x, y): (&f32, &f32)| f64::from((x - y).abs());
-    // NaN counts as the largest.
-    let largest = |a: f64, b: f64| if b <= a { a } else { b };
-    Some(fast.iter().zip(&plain).map(difference).fold(0.0, largest))
+    Some(fast.iter().zip(&plain).map(difference).fold(0.0, larger))
+}
+
+/// The larger of two numbers; NaN, if one of them is NaN.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b <= a { a } else { b }
 }
 
 /// Of all rows of all attention patterns, the sum that is farthest from 1.
@@ -257,7 +265,7 @@ fn attention_sum_farthest_from_1(model: &Pretrained, ids: &[u32]) -> f64 {
         if matches!(site, Site::Pattern(_)) {
             for row in 0..x.n_rows() {
                 let sum: f64 = x.row(row).iter().copied().map(f64::from).sum();
-                // Written so that NaN is the farthest of all.
+                // NaN is the farthest of all.
                 if (sum - 1.0).abs() <= (farthest - 1.0).abs() || farthest.is_nan() {
                     continue;
                 }
@@ -296,15 +304,13 @@ fn residual_gap(model: &Pretrained, ids: &[u32]) -> f64 {
                 }
             }
             Site::ResidMid(_) | Site::ResidPost(_) => {
-                let largest = |values: &mut dyn Iterator<Item = f64>| {
-                    // NaN counts as the largest.
-                    values.fold(0.0, |a, b| if b.abs() <= a { a } else { b.abs() })
-                };
+                let largest =
+                    |values: &mut dyn Iterator<Item = f64>| values.map(f64::abs).fold(0.0, larger);
                 let scale = largest(&mut x.data().iter().copied().map(f64::from));
                 let pairs = sum.iter().zip(x.data());
                 let here = largest(&mut pairs.map(|(sum, x)| f64::from(*x) - sum));
                 let share = here / scale.max(f64::MIN_POSITIVE);
-                gap = if share <= gap { gap } else { share };
+                gap = larger(gap, share);
             }
             _ => {}
         });

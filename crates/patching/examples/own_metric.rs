@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let total = tensor::log_sum_exp(logits);
         let log_probs = logits.iter().map(|logit| f64::from(*logit) - total);
-        -log_probs.map(|log_p| log_p.exp() * log_p).sum::<f64>() as f32
+        -log_probs.map(|p| p.exp() * p).sum::<f64>() as f32
     };
     let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
     let outcome = sweep.run(

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use gpt2::Gpt2;
+use gpt2::generate::check_logits;
+use gpt2::{Gpt2, no_hook};
 
-use crate::{Ablation, Axis, SiteKind};
+use crate::{Ablation, Axis, Endpoints, SiteKind};
 
 /// Which run is patched into which.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -102,7 +103,17 @@ pub enum Error {
     /// A subset without a single patch.
     EmptySubset,
 
-    /// A normalised metric whose two ends are (nearly) the same.
+    /// An unpatched run whose metric cannot be computed: there is nothing to compare with.
+    NotFinite {
+        /// "clean", "corrupted" or "unablated".
+        which: &'static str,
+        /// The metric.
+        metric: f32,
+        /// The first logit of the run that is not finite, if there is one.
+        logits: Option<gpt2::Error>,
+    },
+
+    /// A normalised metric whose two ends are (nearly) the same, or not finite.
     NothingToNormalize {
         /// The clean run's metric.
         clean: f32,
@@ -142,6 +153,27 @@ impl fmt::Display for Error {
                 )
             }
             Self::EmptySubset => write!(f, "the subset is empty: there is nothing to patch"),
+            Self::NothingToNormalize { clean, corrupted } if !(clean - corrupted).is_finite() => {
+                write!(
+                    f,
+                    "there is no finite scale from the corrupted run's metric ({corrupted}) to the clean one's \
+                 ({clean})"
+                )
+            }
+            Self::NotFinite {
+                which,
+                metric,
+                logits: Some(error),
+            } => write!(f, "the metric of the {which} run is {metric}: {error}"),
+            Self::NotFinite {
+                which,
+                metric,
+                logits: None,
+            } => write!(
+                f,
+                "the metric of the {which} run is {metric}, not a finite number, although its logits are: it \
+                 is too large for f32"
+            ),
             Self::NothingToNormalize { clean, corrupted } => write!(
                 f,
                 "the clean run's metric ({clean}) and the corrupted one's ({corrupted}) are too close to \
@@ -232,6 +264,36 @@ impl Experiment {
             corrupted: prompt,
             direction: Direction::Noising,
             ablation: Some(ablation),
+        })
+    }
+
+    /// Whether the metric of both unpatched runs could be computed: if not, there is nothing to compare
+    /// patched runs with. `ends` are those of this experiment's [`Outcome`](crate::Outcome).
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`], with the first logit of the run that is not finite.
+    pub fn check_ends(&self, model: &Gpt2, ends: Endpoints) -> Result<(), Error> {
+        let clean = match self.ablation {
+            Some(_) => "unablated",
+            None => "clean",
+        };
+        let runs = [
+            (clean, &self.clean, ends.clean),
+            ("corrupted", &self.corrupted, ends.corrupted),
+        ];
+        let Some((which, ids, metric)) = (runs.into_iter()).find(|(.., end)| !end.is_finite())
+        else {
+            return Ok(());
+        };
+        let logits = model.forward(ids, &mut no_hook); // (T, V)
+        let check = |pos: usize| check_logits(logits.row(pos), pos + 1).err();
+        // The metric may be read anywhere; usually it is read at the end.
+        let last = ids.len() - 1;
+        let logits = check(last).or_else(|| (0..last).find_map(check));
+        Err(Error::NotFinite {
+            which,
+            metric,
+            logits,
         })
     }
 

@@ -1,20 +1,30 @@
 //! The number that is read off a run's end.
+//!
+//! # Numbers that cannot be computed
+//!
+//! A metric is a finite number, or NaN. It is NaN if a logit that it depends on is not finite: one of its
+//! own tokens' or, for probabilities, ranks, divergences and losses, that of any token; of the clean run as
+//! well, if the run is compared with it. It is also NaN if the result is too large for an `f32`. So neither
+//! 0 nor ∞ ever stands for a number that could not be computed.
+//!
+//! What is computed from NaN is NaN: a cell of a grid, a value on a [`Scale`](crate::Scale), a mean over
+//! pairs and the ends of its interval ([`prompts::average()`](crate::prompts::average())). If the metric of an
+//! unpatched run is NaN there is nothing to compare with: [`Experiment::check_ends`](crate::Experiment::check_ends)
+//! says why.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use gpt2::Gpt2;
+use gpt2::generate::{LogProbs, log_prob};
 use rayon::prelude::*;
-use tensor::{Tensor, log_sum_exp};
+use tensor::{Tensor, all_finite};
 
 /// Rows whose logits of all tokens are held together.
 pub(crate) const LOGIT_ROWS: usize = 64;
 
 /// How far a run has moved: one number from the logits of the next token (or, for [`Metric::Loss`],
-/// from those at several positions).
-///
-/// A number that cannot be computed, because the model's logits are not finite, is NaN, whatever the metric:
-/// it is never shown as a number, and a mean with it is NaN.
+/// from those at several positions). NaN if it cannot be computed.
 ///
 /// An answer may be a set of tokens, such as all years after one: its logit is the mean of the tokens'
 /// logits, its probability the sum of their probabilities.
@@ -211,11 +221,15 @@ impl Metric<'_> {
         }
     }
 
-    /// The metric of a run, given what it reads of it and of the clean run. What is not a finite number is
-    /// NaN.
+    /// The metric of a run, given what it reads of it and of the clean run: finite, or NaN.
     #[track_caller]
     pub(crate) fn of(&self, run: Which, end: &End<'_>, clean: &End<'_>) -> f32 {
-        let number = match *self {
+        finite_or_nan(self.computed(run, end, clean))
+    }
+
+    #[track_caller]
+    fn computed(&self, run: Which, end: &End<'_>, clean: &End<'_>) -> f32 {
+        match *self {
             Self::LogitDiff { a, b } => end.mean_logit(a) - end.mean_logit(b),
             Self::ProbDiff { a, b } => end.prob(a) - end.prob(b),
             Self::Logit { tokens } => end.mean_logit(tokens),
@@ -230,8 +244,7 @@ impl Metric<'_> {
                 _ => panic!("a loss from {end:?}"),
             },
             Self::Custom(f) => f(run, end.all()),
-        };
-        if number.is_finite() { number } else { f32::NAN }
+        }
     }
 }
 
@@ -272,52 +285,57 @@ impl End<'_> {
     /// The sum of the tokens' probabilities.
     #[track_caller]
     fn prob(&self, tokens: &[u32]) -> f32 {
-        let total = log_sum_exp(self.all());
-        let of_token = |&token: &u32| (f64::from(self.logit(token)) - total).exp();
-        tokens.iter().map(of_token).sum::<f64>() as f32
+        let all = LogProbs::of(self.all());
+        tokens.iter().map(|&token| all.prob(token)).sum::<f64>() as f32
     }
 
     /// Its logarithm: also where the sum is too small for a float.
     #[track_caller]
     fn log_prob(&self, tokens: &[u32]) -> f32 {
-        let logits: Vec<f32> = tokens.iter().map(|&token| self.logit(token)).collect();
-        (log_sum_exp(&logits) - log_sum_exp(self.all())) as f32
+        let all = LogProbs::of(self.all());
+        let of_tokens = || tokens.iter().map(|&token| all.of_token(token));
+        let largest = of_tokens().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = of_tokens().map(|x| (x - largest).exp()).sum();
+        (largest + sum.ln()) as f32
     }
 
-    /// Of equal logits the first token comes first, as in [`gpt2::generate::rank`]. Logits of which some are
-    /// not finite have no order: NaN.
+    /// Of equal logits the first token comes first, as in [`gpt2::generate::rank`]. NaN if a logit is not
+    /// finite: its place among the others is unknown.
     #[track_caller]
     fn rank(&self, token: u32) -> f32 {
         let (logits, own) = (self.all(), self.logit(token));
-        if logits.iter().any(|logit| !logit.is_finite()) {
+        if !all_finite(logits) {
             return f32::NAN;
         }
         let (before, after) = logits.split_at(token as usize);
-        let count = before.iter().filter(|logit| **logit >= own).count()
+        let rank = before.iter().filter(|logit| **logit >= own).count()
             + after.iter().filter(|logit| **logit > own).count();
-        count as f32
+        rank as f32
     }
+}
+
+pub(crate) fn finite_or_nan(value: f32) -> f32 {
+    if value.is_finite() { value } else { f32::NAN }
 }
 
 /// −ln p(token) of one row of logits, `(vocab_size)`.
 pub(crate) fn loss(logits: &[f32], token: u32) -> f32 {
-    (log_sum_exp(logits) - f64::from(logits[token as usize])) as f32
+    -log_prob(logits, token) as f32
 }
 
+/// The mean, with the sum in f64 so that large numbers do not overflow.
 pub(crate) fn mean(numbers: impl ExactSizeIterator<Item = f32>) -> f32 {
     let n = numbers.len();
-    numbers.sum::<f32>() / n as f32
+    (numbers.map(f64::from).sum::<f64>() / n as f64) as f32
 }
 
 /// KL(p ‖ q) of two distributions given as logits.
 fn divergence(p: &[f32], q: &[f32]) -> f32 {
-    let (p_total, q_total) = (log_sum_exp(p), log_sum_exp(q));
-    let term = |(p, q): (&f32, &f32)| {
-        let (p, q) = (f64::from(*p) - p_total, f64::from(*q) - q_total);
-        p.exp() * (p - q)
-    };
-    let sum: f64 = p.iter().zip(q).map(term).sum();
-    // It cannot be negative but by rounding. (`f64::max` would make 0 of NaN.)
+    let tokens = 0..p.len() as u32;
+    let (p, q) = (LogProbs::of(p), LogProbs::of(q));
+    let term = |token| p.prob(token) * (p.of_token(token) - q.of_token(token));
+    let sum: f64 = tokens.map(term).sum();
+    // It cannot be negative but by rounding. (`max` would turn NaN into 0.)
     if sum < 0.0 { 0.0 } else { sum as f32 }
 }
 
@@ -402,6 +420,68 @@ mod tests {
             value(Metric::Kl, &[0.3, -5.0, 80.0], &[0.3, -5.0, 80.0]),
             0.0
         );
+    }
+
+    /// Every metric that reads one token, a set, or all.
+    const KINDS: [Metric<'static>; 12] = [
+        Metric::LogitDiff { a: &[0], b: &[1] },
+        Metric::LogitDiff {
+            a: &[0, 2],
+            b: &[1],
+        },
+        Metric::ProbDiff { a: &[0], b: &[1] },
+        Metric::Logit { tokens: &[0] },
+        Metric::Logit { tokens: &[0, 1] },
+        Metric::Prob { tokens: &[0] },
+        Metric::LogProb { tokens: &[0, 1] },
+        Metric::Rank { token: 0 },
+        Metric::LogitChange { tokens: &[0] },
+        Metric::ProbChange { tokens: &[0, 2] },
+        Metric::Kl,
+        Metric::Custom(&|_, logits| logits[0] * 2.0),
+    ];
+
+    #[test]
+    fn a_metric_of_logits_that_are_not_finite_is_nan() {
+        let finite = [1.0, 2.0, 3.0, 4.0];
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for metric in KINDS {
+                let own = value(metric, &[bad, 2.0, 3.0, 4.0], &finite);
+                let all = value(metric, &[bad; 4], &[bad; 4]);
+                assert!(own.is_nan() && all.is_nan(), "{metric:?} with {bad}");
+                // A token that only probabilities and ranks depend on.
+                let other = value(metric, &[1.0, 2.0, 3.0, bad], &finite);
+                let reads_all = metric.tokens().is_none() && !matches!(metric, Metric::Custom(_));
+                assert_eq!(other.is_nan(), reads_all, "{metric:?} with {bad}");
+                let clean = value(metric, &finite, &[bad, 2.0, 3.0, 4.0]);
+                let compares = matches!(
+                    metric,
+                    Metric::Kl | Metric::LogitChange { .. } | Metric::ProbChange { .. }
+                );
+                assert_eq!(clean.is_nan(), compares, "{metric:?} against {bad}");
+            }
+            let losses = [0, 1].map(|token| loss(&[1.0, bad, 2.0], token));
+            let metric = Metric::Loss { from: 0, to: 1 };
+            for value in losses {
+                let end = End::Loss(value);
+                assert!(metric.of(Which::Clean, &end, &end).is_nan());
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_too_large_for_a_float_is_nan() {
+        let logits = [f32::MAX, f32::MIN, f32::MAX, 0.0];
+        let of = |metric| value(metric, &logits, &logits);
+        assert!(of(Metric::LogitDiff { a: &[0], b: &[1] }).is_nan());
+        assert!(of(Metric::LogProb { tokens: &[1] }).is_nan());
+        assert_eq!(of(Metric::LogProb { tokens: &[0] }), 0.5_f32.ln());
+        assert_eq!(of(Metric::LogProb { tokens: &[0, 2] }), 0.0);
+        assert_eq!(of(Metric::Logit { tokens: &[0, 2] }), f32::MAX);
+        assert_eq!(of(Metric::Prob { tokens: &[0] }), 0.5);
+        assert_eq!(of(Metric::Prob { tokens: &[1] }), 0.0);
+        assert_eq!(of(Metric::Rank { token: 1 }), 3.0);
+        assert_eq!(of(Metric::Kl), 0.0);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::metric::finite_or_nan;
 use crate::{Direction, Error};
 
 /// How numbers are given.
@@ -73,7 +74,7 @@ impl Scale {
         matches!(self, Self::Normalized | Self::NormalizedChange)
     }
 
-    /// Puts values of a metric on this scale.
+    /// Puts values of a metric on this scale. One that is not finite there is NaN.
     ///
     /// # Errors
     /// As [`normalized_unit`], of a scale that has it.
@@ -84,7 +85,7 @@ impl Scale {
         };
         let origin = self.origin(0.0, ends.corrupted, ends.base);
         for value in values {
-            *value = (*value - origin) / unit;
+            *value = finite_or_nan((*value - origin) / unit);
         }
         Ok(())
     }
@@ -126,8 +127,8 @@ impl FromStr for Scale {
 /// How far the clean run's metric lies from the corrupted one's: the unit of the normalised scale.
 ///
 /// # Errors
-/// If the two are closer to each other than a ten-thousandth of the larger, as rounding is then all that
-/// the scale would show.
+/// If one of the two is not finite, or they are closer to each other than a ten-thousandth of the larger, as
+/// rounding is then all that the scale would show.
 pub fn normalized_unit(clean: f32, corrupted: f32) -> Result<f32, Error> {
     let unit = clean - corrupted;
     let enough = 1e-4 * clean.abs().max(corrupted.abs());
@@ -165,6 +166,24 @@ mod tests {
         assert_eq!(Scale::Change.apply(&mut [4.0], ends).ok(), Some(()));
         let error = Scale::Normalized.apply(&mut [4.0], ends).unwrap_err();
         assert!(error.to_string().contains("too close to each other"));
+    }
+
+    #[test]
+    fn what_is_not_finite_on_a_scale_is_nan() {
+        let ends = Endpoints::new(Direction::Denoising, 3e38, -3e38);
+        let mut values = [3e38, f32::INFINITY, 1.0];
+        Scale::Change.apply(&mut values, ends).unwrap();
+        assert!(values[0].is_nan() && values[1].is_nan());
+        assert_eq!(values[2], 1.0 + 3e38);
+        for ends in [
+            [f32::NAN, 1.0],
+            [1.0, f32::NAN],
+            [f32::INFINITY, 1.0],
+            [3e38, -3e38],
+        ] {
+            let error = normalized_unit(ends[0], ends[1]).unwrap_err().to_string();
+            assert!(error.contains("no finite scale"), "{error}");
+        }
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub struct Grid {
     pub axes: Vec<Axis>,
     /// The places along each axis, in ascending order: all of them, or those of a [`Subset`].
     pub places: Vec<Vec<usize>>,
-    /// The numbers, row-major. A cell that was not asked for, or was not reached before the sweep was
-    /// stopped, is NaN.
+    /// The numbers, row-major. A cell that was not asked for, was not reached before the sweep was stopped, or
+    /// whose metric cannot be computed ([`Metric`]) is NaN.
     pub values: Vec<f32>,
 }
 
@@ -101,6 +101,9 @@ pub struct Outcome {
     pub corrupted_metric: f32,
     /// The metric of every patched run.
     pub grid: Grid,
+    /// How many patched runs were run and have no finite metric, so that their cells are NaN; 0 if the sweep
+    /// was stopped, when they cannot be told from those that were not reached.
+    pub missing: usize,
     /// Whether all of it was run: false if the sweep was stopped.
     pub complete: bool,
     /// What the two unpatched runs end in.
@@ -246,7 +249,8 @@ impl<'a> Sweep<'a> {
     }
 
     /// The same sweep, some of whose values are known from an earlier run: one for every cell of the
-    /// grid, NaN for those that are still to be run.
+    /// grid, NaN for those that are still to be run. (A run whose metric cannot be computed is run once
+    /// more, and NaN again.)
     ///
     /// # Panics
     /// In [`Sweep::run`], if there are not as many as the grid has cells.
@@ -390,7 +394,13 @@ impl<'a> Sweep<'a> {
         for (cell, value) in at.iter().zip(&measured.values) {
             values[*cell] = *value;
         }
+        let complete = !watch.stopped();
+        let without = measured.values.iter().filter(|value| value.is_nan());
         Outcome {
+            missing: match complete {
+                true => without.count(),
+                false => 0,
+            },
             clean_metric: measured.clean,
             corrupted_metric: measured.corrupted,
             grid: Grid {
@@ -398,7 +408,7 @@ impl<'a> Sweep<'a> {
                 places: self.places(model),
                 values,
             },
-            complete: !watch.stopped(),
+            complete,
             unpatched: measured.unpatched,
             flops: measured.flops,
         }
@@ -431,6 +441,62 @@ mod tests {
             Direction::Denoising,
         )
         .unwrap()
+    }
+
+    /// A model whose logit of token 8 overflows where one number of the last row is larger than 1.
+    fn overflowing() -> Gpt2 {
+        let mut model = model();
+        let mut head = model.wte.clone();
+        head.row_mut(8).fill(0.0);
+        head.row_mut(8)[0] = f32::MAX;
+        model.lm_head = Some(head);
+        model
+    }
+
+    #[test]
+    fn runs_whose_logits_overflow_are_nan_on_both_engines() {
+        let model = overflowing();
+        let token = [8];
+        let (mut missing, mut finite) = (0, 0);
+        for (clean, corrupted) in [(1, 5), (2, 6), (3, 7), (4, 8)] {
+            let [clean, corrupted] = [clean, corrupted].map(|id| vec![id, 2, 3, id]);
+            let experiment =
+                Experiment::new(&model, clean, corrupted, Direction::Denoising).unwrap();
+            let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
+            for metric in [
+                Metric::Kl,
+                Metric::Rank { token: 1 },
+                Metric::Loss { from: 1, to: 3 },
+                Metric::LogProb { tokens: &[1] },
+                Metric::Logit { tokens: &token },
+            ] {
+                let run = |engine| sweep.run(&model, metric, engine, &|_| {});
+                let [fast, plain] = [Engine::default(), Engine::Plain].map(run);
+                for (x, y) in fast.grid.values.iter().zip(&plain.grid.values) {
+                    assert_eq!((x.is_nan(), x.is_finite()), (y.is_nan(), !y.is_nan()));
+                }
+                let nan = fast.grid.values.iter().filter(|x| x.is_nan()).count();
+                assert_eq!((fast.missing, plain.missing), (nan, nan));
+                // What is known to be missing is run again, once, and nothing else.
+                let again = sweep.clone().knowing(fast.grid.values.clone());
+                let again = again.run(&model, metric, Engine::default(), &|_| {});
+                assert!(again.complete && again.missing == nan);
+                let same = |(x, y): (&f32, &f32)| x == y || x.is_nan() && y.is_nan();
+                assert!(again.grid.values.iter().zip(&fast.grid.values).all(same));
+                missing += nan;
+                finite += fast.grid.values.len() - nan;
+
+                let ends = fast.ends(Direction::Denoising);
+                let checked = experiment.check_ends(&model, ends);
+                let are_finite = ends.clean.is_finite() && ends.corrupted.is_finite();
+                assert_eq!(checked.is_ok(), are_finite);
+                if let Err(error) = checked {
+                    let error = error.to_string();
+                    assert!(error.contains(" the logit of token 8 is "), "{error}");
+                }
+            }
+        }
+        assert!(missing > 20 && finite > 20, "{missing} {finite}");
     }
 
     fn heads(names: &[&str]) -> Vec<Head> {

@@ -45,8 +45,8 @@ pub use crate::activation::Activation;
 pub use crate::linear::linear;
 pub use crate::matmul::{matmul, matmul_into, matmul_reference};
 pub use crate::ops::{
-    argmax, dot, exp, layer_norm, layer_norm_scale, log_sum_exp, matmul_transposed, max,
-    scale_and_shift, softmax, softmax_row,
+    all_finite, argmax, dot, exp, layer_norm, layer_norm_scale, log_sum_exp, log_sum_exp_parts,
+    matmul_transposed, max, scale_and_shift, softmax, softmax_row,
 };
 pub use crate::tensor::Tensor;
 pub use crate::view::{View, ViewMut};

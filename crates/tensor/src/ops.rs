@@ -43,7 +43,21 @@ pub fn layer_norm_scale(x: &Tensor, epsilon: f32) -> Tensor {
 fn row_scale(row: &[f32], epsilon: f32) -> f32 {
     let mean = mean(row);
     let variance = sum(row, |x| (x - mean) * (x - mean)) / row.len() as f32;
-    (variance + epsilon).sqrt()
+    if variance < f32::INFINITY {
+        return (variance + epsilon).sqrt();
+    }
+    // Divided by ∞ every finite number would be 0.
+    scale_of_large_numbers(row, mean)
+}
+
+/// √var of numbers whose squares overflow; NaN if they are not finite themselves. (ε is far below rounding.)
+#[cold]
+fn scale_of_large_numbers(row: &[f32], mean: f32) -> f32 {
+    let squares = row
+        .iter()
+        .map(|x| (f64::from(*x) - f64::from(mean)).powi(2));
+    let scale = (squares.sum::<f64>() / row.len() as f64).sqrt() as f32;
+    if scale.is_finite() { scale } else { f32::NAN }
 }
 
 /// The rest of layer norm, with the scale given: (x − mean) / scale · weight + bias. `x` is
@@ -106,21 +120,37 @@ pub fn softmax_row(row: &mut [f32]) {
     for x in row.iter_mut() {
         *x = exp(*x - max);
     }
-    let total = sum_of_blocks(row, |x| x) as f32;
+    let total = exact_sum(row, |x| x) as f32;
     for x in row.iter_mut() {
         *x /= total;
     }
 }
 
-/// log Σ e^x of one row, without overflow, to within 10⁻⁶ however long the row is. A logit minus this is the
-/// token's log probability.
-#[multiversion(targets = "simd")]
+/// log Σ e^x of one row, without overflow, to within 10⁻⁶ of Σ e^x. A logit minus this is the token's log
+/// probability. It is NaN if a number of the row is NaN or ∞.
 pub fn log_sum_exp(row: &[f32]) -> f64 {
-    let max = max(row);
-    f64::from(max) + sum_of_blocks(row, |x| exp(x - max)).ln()
+    let [max, log_sum] = log_sum_exp_parts(row);
+    max + log_sum
 }
 
-/// The index of the largest number of a row, the first of equal ones; 0 for an empty row.
+/// [`log_sum_exp`] in two parts: the largest number, and log Σ e^(x − max). Beside numbers of 10¹⁵ and more
+/// nothing would be left of the second.
+#[multiversion(targets = "simd")]
+pub fn log_sum_exp_parts(row: &[f32]) -> [f64; 2] {
+    let max = max(row);
+    [max.into(), exact_sum(row, |x| exp(x - max)).ln()]
+}
+
+/// Whether every number of a row is finite.
+#[multiversion(targets = "simd")]
+pub fn all_finite(row: &[f32]) -> bool {
+    // Within a block without a branch, so that it becomes vector instructions.
+    let of_block = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
+    row.chunks(BLOCK).all(of_block)
+}
+
+/// The index of the largest number of a row, the first of equal ones; 0 for an empty row. Of a row with NaN
+/// it is no answer: see [`all_finite`].
 pub fn argmax(row: &[f32]) -> usize {
     let mut best = 0;
     for (i, x) in row.iter().enumerate() {
@@ -246,8 +276,13 @@ fn mean(row: &[f32]) -> f32 {
     sum(row, |x| x) / row.len() as f32
 }
 
+/// How many numbers of a long row are added up in `f32` before their sum is taken into one in `f64`: so few
+/// that rounding stays within 2⁻²⁰ of a sum of positive numbers, however many there are.
+const BLOCK: usize = 256;
+
 /// Σ f(x), in sixteen running sums that are added up last: a fixed order that the compiler can
-/// turn into vector instructions, and that rounds less than one long sum.
+/// turn into vector instructions, and that rounds less than one long sum. For rows of a few thousand numbers
+/// at most: [`exact_sum`] is for a vocabulary.
 #[inline(always)]
 fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0_f32; 16];
@@ -263,13 +298,15 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     total(sums)
 }
 
-/// Σ f(x) of a long row: [`sum`] of some numbers at a time, which are added up in double precision. A running
-/// sum of thousands of nearly equal numbers would round each of them in the same direction.
+/// Σ f(x) of any number of numbers: [`sum`] of each block, and of the blocks in `f64`, one after the other.
+/// The order of additions depends on the length alone.
 #[inline(always)]
-fn sum_of_blocks(row: &[f32], f: impl Fn(f32) -> f32) -> f64 {
-    const BLOCK: usize = 256;
-    let blocks = row.chunks(BLOCK);
-    blocks.map(|block| f64::from(sum(block, &f))).sum()
+fn exact_sum(row: &[f32], f: impl Fn(f32) -> f32) -> f64 {
+    let mut total = 0.0;
+    for block in row.chunks(BLOCK) {
+        total += f64::from(sum(block, &f));
+    }
+    total
 }
 
 #[cfg(test)]
@@ -330,11 +367,77 @@ mod tests {
 
     #[test]
     fn log_sum_exp_does_not_overflow() {
-        assert_close(
-            &[log_sum_exp(&[1000.0, 1000.0]) as f32],
-            &[1000.0 + 2.0_f32.ln()],
-            1e-4,
-        );
+        let expected = 1000.0 + 2.0_f64.ln();
+        assert!((log_sum_exp(&[1000.0, 1000.0]) - expected).abs() < 1e-6);
+    }
+
+    /// As many logits as GPT-2 has, at most `spread` apart.
+    fn nearly_equal_logits(level: f32, spread: f32) -> Vec<f32> {
+        let waves = (0..50_257).map(|i| (i as f32 * 0.7).sin());
+        waves.map(|wave| level + spread * wave).collect()
+    }
+
+    #[test]
+    fn sums_over_a_whole_vocabulary_are_exact_to_one_in_a_million() {
+        for (level, spread) in [
+            (0.0, 0.0),
+            (-33.3, 0.0),
+            (0.0, 1e-3),
+            (7.0, 0.01),
+            (-90.0, 1.0),
+        ] {
+            let logits = nearly_equal_logits(level, spread);
+            let weights = logits
+                .iter()
+                .map(|x| (f64::from(*x) - f64::from(level)).exp());
+            let total: f64 = weights.clone().sum();
+            let expected = f64::from(level) + total.ln();
+            // An absolute error of a logarithm is a relative one of what it is the logarithm of.
+            let error = (log_sum_exp(&logits) - expected).abs();
+            assert!(error <= 1e-6, "{level} ± {spread}: {error:e}");
+            let mut probs = Tensor::new(&[1, logits.len()], logits.clone());
+            softmax(&mut probs);
+            for (got, weight) in probs.data().iter().zip(weights) {
+                let error = (f64::from(*got) / (weight / total) - 1.0).abs();
+                assert!(error <= 1e-6, "{level} ± {spread}: {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn layer_norm_of_numbers_whose_squares_overflow_is_right() {
+        let row = |size: f32| Tensor::new(&[1, 4], [1.0, 2.0, 3.0, 6.0].map(|x| x * size).to_vec());
+        let norm = |x: &Tensor| {
+            layer_norm(
+                x,
+                &Tensor::new(&[4], vec![1.0; 4]),
+                &Tensor::zeros(&[4]),
+                1e-5,
+            )
+        };
+        let expected = norm(&row(1000.0));
+        for size in [1e15, 1e19, 1e25, 1e37] {
+            assert_close(norm(&row(size)).data(), expected.data(), 1e-6);
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_makes_its_row_nan_and_no_other() {
+        for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for n in [3, 70, 300] {
+                let mut data = vec![1.0; 2 * n];
+                data[n - 1] = x;
+                let rows = Tensor::new(&[2, n], data);
+                let (w, b) = (Tensor::new(&[n], vec![1.0; n]), Tensor::zeros(&[n]));
+                let normalized = layer_norm(&rows, &w, &b, 1e-5);
+                assert!(normalized.row(0).iter().all(|x| x.is_nan()), "{x} of {n}");
+                assert!(all_finite(normalized.row(1)) && all_finite(rows.row(1)));
+                assert!(!all_finite(rows.row(0)));
+                assert!(log_sum_exp(rows.row(1)).is_finite());
+                assert_eq!(log_sum_exp(rows.row(0)).is_nan(), x != f32::NEG_INFINITY);
+            }
+        }
+        assert!(log_sum_exp(&[f32::NEG_INFINITY; 3]).is_nan());
     }
 
     #[test]

@@ -13,6 +13,13 @@
 //! there are, with replacement, take the mean, and do so many times; between the (1 − level) / 2 and the
 //! (1 + level) / 2 quantile of these means lies the interval. What is drawn is a whole pair, with all its
 //! cells, so that cells that rise and fall together do so in the draws too.
+//!
+//! # Missing numbers
+//!
+//! A cell that is NaN in one pair is NaN in the mean, and so are both ends of its interval: the mean of the
+//! other pairs would be that of another set. On a normalised scale it can also happen that a draw has no
+//! number, because the unpatched runs of the drawn pairs do not differ: the ends of the interval are then NaN
+//! as well, wherever that draw would have stood.
 
 use std::cmp::Ordering;
 
@@ -21,6 +28,7 @@ use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
 
 use super::{Error, Pair};
+use crate::metric::finite_or_nan;
 use crate::{Axis, Endpoints, Grid, Scale, normalized_unit};
 
 /// From where positions are counted, so that equal numbers have equal roles.
@@ -106,9 +114,10 @@ impl<'a> Part<'a> {
 /// The mean over pairs, cell by cell, with a confidence interval.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Average {
-    /// The mean.
+    /// The mean; NaN in cells that are not a finite number in every pair.
     pub mean: Grid,
-    /// The lower end of the interval; the mean itself if there is one pair only.
+    /// The lower end of the interval; the mean itself if there is one pair only. NaN where the mean is, or a
+    /// draw is not a finite number.
     pub low: Grid,
     /// The upper end.
     pub high: Grid,
@@ -301,9 +310,13 @@ pub fn average_on(
         means.clear();
         let drawn = draws.chunks_exact(n).zip(&zeros);
         means.extend(drawn.map(|(counts, zero)| zero.scaled(mean_of(counts, cell))));
+        // What has no number has no place in the order.
+        if !means.iter().all(|mean| mean.is_finite()) {
+            return [mean as f32, f32::NAN, f32::NAN];
+        }
         means.sort_by(f64::total_cmp);
         let tail = (1.0 - level) / 2.0;
-        [mean, quantile(means, tail), quantile(means, 1.0 - tail)].map(|x| x as f32)
+        [mean, quantile(means, tail), quantile(means, 1.0 - tail)].map(|x| finite_or_nan(x as f32))
     };
     let cells: Vec<[f32; 3]> = (0..n_cells)
         .into_par_iter()
@@ -616,6 +629,36 @@ mod tests {
             "{low:?} {high:?}"
         );
         assert!(low.values[0] < high.values[0]);
+    }
+
+    #[test]
+    fn a_cell_that_one_pair_lacks_is_nan_and_its_interval_too() {
+        let pair = pair(1, 3, &[1]);
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY] {
+            let grids = [[1.0, bad], [2.0, 3.0], [4.0, 5.0]]
+                .map(|row| grid(&[Axis::Layer, Axis::Head], &[1, 2], |index| row[index[1]]));
+            let parts = grids.each_ref().map(|grid| Part::new(&pair, grid));
+            let average = average(&parts, None, Bootstrap::default()).unwrap();
+            let [whole, lacking] = [0, 1].map(|cell| {
+                [&average.mean, &average.low, &average.high].map(|grid| grid.values[cell])
+            });
+            assert!(whole.iter().all(|x| x.is_finite()), "{whole:?}");
+            assert!(lacking.iter().all(|x| x.is_nan()), "{bad}: {lacking:?}");
+        }
+    }
+
+    #[test]
+    fn a_draw_without_a_scale_leaves_no_interval() {
+        let pair = pair(1, 3, &[1]);
+        let grids = [1.0, 3.0].map(|x| grid(&[Axis::Layer], &[1], |_| x));
+        // The unpatched runs of the first pair are equal, so its draws alone are on no scale.
+        let ends = [1.0, 5.0].map(|clean| Endpoints::new(Direction::Denoising, clean, 1.0));
+        let parts = [0, 1].map(|i| Part::new(&pair, &grids[i]).with_ends(ends[i]));
+        let of = |scale| average_on(scale, &parts, None, Bootstrap::default()).unwrap();
+        let normalized = of(Scale::Normalized);
+        assert_eq!(normalized.mean.values, [0.5]);
+        assert!(normalized.low.values[0].is_nan() && normalized.high.values[0].is_nan());
+        assert_eq!(of(Scale::Value).low.values, [1.0]);
     }
 
     #[test]

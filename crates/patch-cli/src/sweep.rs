@@ -189,12 +189,18 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     let sweep_seconds = before.elapsed().as_secs_f64();
-    // What stands in the tables of one pair.
-    if let ([pair], [of_pair]) = (&pairs.list[..], &done[..]) {
-        for logits in of_pair[0].outcome.unpatched.logits(gpt2) {
-            check_logits(&logits, pair.experiment().n_tokens())?;
+    // The tables of one pair, before anything is written: they cannot be made of logits that are not finite.
+    let tables = match (&pairs.list[..], &done[..]) {
+        ([pair], [of_pair]) if args.top > 0 && !args.model.json => {
+            let logits = of_pair[0].outcome.unpatched.logits(gpt2);
+            let n_tokens = pair.experiment().n_tokens();
+            logits
+                .iter()
+                .try_for_each(|logits| check_logits(logits, n_tokens))?;
+            Some(logits.map(|logits| report::top(model, &logits, args.top)))
         }
-    }
+        _ => None,
+    };
     let complete = done.iter().flatten().all(|done| done.outcome.complete);
 
     let (shown, exported) = args.studies(&pairs, &done, pairs.provenance(&studied)?)?;
@@ -243,20 +249,16 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
 
     let mut out = anstream::AutoStream::auto(io::stdout()).lock();
     match (&pairs.list[..], &done[..]) {
-        ([pair], [done]) => {
+        ([pair], [_]) => {
             write_prompts(&mut out, pair)?;
             writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
-            if args.top > 0 {
-                let unpatched = &done[0].outcome.unpatched;
-                let tables = unpatched
-                    .logits(gpt2)
-                    .map(|logits| report::top(model, &logits, args.top));
+            if let Some(tables) = &tables {
                 let titles = ["clean", "corrupted"]
                     .map(|run| format!("top {} after the {run} run", tables[0].len()));
                 writeln!(out)?;
                 let tables: Vec<(&str, &[report::Candidate])> = titles
                     .iter()
-                    .zip(&tables)
+                    .zip(tables)
                     .map(|(title, table)| (&**title, &**table))
                     .collect();
                 report::write_top_tables(&mut out, &tables)?;

@@ -227,7 +227,7 @@ fn a_missing_model_is_said_to_have_been_looked_for_in_the_hub_cache_too() {
         &[
             "cannot read torch/model.safetensors: No such file",
             "pytorch_model.bin is PyTorch's own form",
-            "save_pretrained('torch-safetensors')",
+            "save_pretrained('torch/safetensors')",
         ],
     );
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config::ConfigFile;
 use crate::locate::{DEFAULT, KNOWN, Known, Places, TINY, weights_in};
 use crate::tokenizer::{END_OF_TEXT, N_TOKENS};
-use crate::unread::{shard_of, what_is_in};
+use crate::unread::{shard_of, what_is, what_is_in};
 use crate::{Checkpoint, Config, Error, Gpt2, Tokenizer, files};
 
 /// A model with what belongs to it.
@@ -251,8 +251,11 @@ fn no_weights(folder: &Path) -> Error {
     )
 }
 
-/// Refuses one file of several, whose tensors are only a part of the model's.
+/// Refuses a file of another form, and one of several, whose tensors are only a part of the model's.
 fn check_is_whole(weights: &Path) -> Result<(), Error> {
+    if let Some(what) = what_is(weights).filter(|_| weights.is_file()) {
+        return Err(Error::format(weights, what));
+    }
     let name = weights.file_name().and_then(|name| name.to_str());
     let Some((number, count)) = name.and_then(shard_of).filter(|(_, count)| *count > 1) else {
         return Ok(());

@@ -6,6 +6,80 @@ use std::path::{Path, PathBuf};
 
 use crate::locate::weights_in;
 
+/// Files that are not the weights of a whole model in a form that is read.
+#[derive(Clone, Copy)]
+enum Kind {
+    Adapter,
+    Shard,
+    OtherName,
+    Bin,
+    Checkpoint,
+    OtherForm,
+}
+
+impl Kind {
+    /// In the order in which a folder is searched for them.
+    const ALL: [Self; 6] = [
+        Self::Adapter,
+        Self::Shard,
+        Self::OtherName,
+        Self::Bin,
+        Self::Checkpoint,
+        Self::OtherForm,
+    ];
+
+    /// Whether a file of this name is of this kind.
+    fn is(self, name: &str) -> bool {
+        match self {
+            Self::Adapter => name.starts_with("adapter_"),
+            Self::Shard => shard_of(name).is_some(),
+            Self::OtherName => name.ends_with(".safetensors"),
+            Self::Bin => has_ending(name, &["bin"]) || name.ends_with(".bin.index.json"),
+            Self::Checkpoint => has_ending(name, &["pt", "pth", "ckpt"]),
+            Self::OtherForm => has_ending(name, &["h5", "msgpack", "gguf", "onnx"]),
+        }
+    }
+
+    /// Why a file in this folder is not read, and the command that helps.
+    fn explain(self, folder: &Path, name: &str) -> String {
+        let shown = folder.display();
+        let file = folder.join(name);
+        let file = file.display();
+        match self {
+            Self::Adapter => format!(
+                "{name} belongs to an adapter, which is only a change of another model. Merge the two:\n  \
+                 python -c \"from peft import AutoPeftModelForCausalLM as M; \
+                 M.from_pretrained('{shown}').merge_and_unload().save_pretrained('{shown}/merged')\""
+            ),
+            Self::Shard => format!(
+                "{name} is one of several files of a checkpoint, and their index, \
+                 model.safetensors.index.json, is missing: fetch it, and all files that it names"
+            ),
+            Self::OtherName => {
+                format!("{name} has another name: give the file itself, --model '{file}'")
+            }
+            Self::Bin => format!(
+                "{name} is PyTorch's own form, which may run code when it is read, and is not read here. \
+                 Save the model as safetensors:\n  \
+                 python -c \"from transformers import AutoModelForCausalLM as M; \
+                 M.from_pretrained('{shown}').save_pretrained('{shown}/safetensors')\""
+            ),
+            Self::Checkpoint => format!(
+                "{name} is a checkpoint of PyTorch's, which may run code when it is read, and is not read \
+                 here. Save its weights as safetensors (here as nanoGPT has them), and put a config.json with \
+                 n_layer, n_head, n_embd, n_positions and vocab_size beside them:\n  \
+                 python -c \"import torch; from safetensors.torch import save_file; \
+                 s = torch.load('{file}', map_location='cpu')['model']; \
+                 save_file({{k: v.clone() for k, v in s.items()}}, '{shown}/model.safetensors')\""
+            ),
+            Self::OtherForm => format!(
+                "{name} is not read here: only safetensors files are. Take the model's safetensors files, or \
+                 convert it with transformers (save_pretrained)"
+            ),
+        }
+    }
+}
+
 /// What stands in a folder instead of weights that can be read, and the command that helps; `None` if
 /// nothing that is known does.
 pub(crate) fn what_is_in(folder: &Path) -> Option<String> {
@@ -15,53 +89,21 @@ pub(crate) fn what_is_in(folder: &Path) -> Option<String> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     names.sort();
-    let first = |is: &dyn Fn(&str) -> bool| names.iter().find(|name| is(name));
-    let shown = folder.display();
-    if let Some(name) = first(&|name| name.starts_with("adapter_")) {
-        return Some(format!(
-            "{name} belongs to an adapter, which is only a change of another model. Merge the two:\n  \
-             python -c \"from peft import AutoPeftModelForCausalLM as M; \
-             M.from_pretrained('{shown}').merge_and_unload().save_pretrained('{shown}-merged')\""
-        ));
-    }
-    if let Some(name) = first(&|name| shard_of(name).is_some()) {
-        return Some(format!(
-            "{name} is one of several files of a checkpoint, and their index, \
-             model.safetensors.index.json, is missing: fetch it, and all files that it names"
-        ));
-    }
-    if let Some(name) = first(&|name| name.ends_with(".safetensors")) {
-        return Some(format!(
-            "{name} has another name: give the file itself, --model '{}'",
-            folder.join(name).display()
-        ));
-    }
-    if let Some(name) = first(&|name| is_bin(name)) {
-        return Some(format!(
-            "{name} is PyTorch's own form, which may run code when it is read, and is not read here. Save \
-             the model as safetensors:\n  python -c \"from transformers import AutoModelForCausalLM as M; \
-             M.from_pretrained('{shown}').save_pretrained('{shown}-safetensors')\""
-        ));
-    }
-    if let Some(name) = first(&|name| has_ending(name, &["pt", "pth", "ckpt"])) {
-        let file = folder.join(name);
-        let file = file.display();
-        return Some(format!(
-            "{name} is a checkpoint of PyTorch's, which may run code when it is read, and is not read \
-             here. Save its weights as safetensors (here as nanoGPT has them), and put a config.json with \
-             n_layer, n_head, n_embd, n_positions and vocab_size beside them:\n  \
-             python -c \"import torch; from safetensors.torch import save_file; \
-             s = torch.load('{file}', map_location='cpu')['model']; \
-             save_file({{k: v.clone() for k, v in s.items()}}, '{shown}/model.safetensors')\""
-        ));
-    }
-    if let Some(name) = first(&|name| has_ending(name, &["h5", "msgpack", "gguf", "onnx"])) {
-        return Some(format!(
-            "{name} is not read here: only safetensors files are. Take the model's safetensors files, or \
-             convert it with transformers (save_pretrained)"
-        ));
+    let first = |kind: Kind| Some((kind, names.iter().find(|name| kind.is(name))?));
+    if let Some((kind, name)) = Kind::ALL.into_iter().find_map(first) {
+        return Some(kind.explain(folder, name));
     }
     deeper(folder).map(|folder| format!("weights are in it: --model '{}'", folder.display()))
+}
+
+/// What a file is, by its name, that is not read as weights, and the command that helps; `None` for a
+/// safetensors file and for what is not known.
+pub(crate) fn what_is(file: &Path) -> Option<String> {
+    let name = file.file_name()?.to_str()?;
+    let kinds = [Kind::Bin, Kind::Checkpoint, Kind::OtherForm];
+    let kind = kinds.into_iter().find(|kind| kind.is(name))?;
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    Some(kind.explain(folder.unwrap_or(Path::new(".")), name))
 }
 
 /// The place of a file among those of a checkpoint, by its name: `model-00001-of-00002.safetensors`.
@@ -70,10 +112,6 @@ pub(crate) fn shard_of(name: &str) -> Option<(u32, u32)> {
     let (rest, count) = stem.rsplit_once("-of-")?;
     let (_, number) = rest.rsplit_once('-')?;
     Some((number.parse().ok()?, count.parse().ok()?))
-}
-
-fn is_bin(name: &str) -> bool {
-    has_ending(name, &["bin"]) || name.ends_with(".bin.index.json")
 }
 
 fn has_ending(name: &str, endings: &[&str]) -> bool {
@@ -147,6 +185,17 @@ mod tests {
             assert!(parts.iter().all(|part| said.contains(part)), "{said}");
         }
         assert_eq!(said_of(&["config.json"]), None);
+    }
+
+    #[test]
+    fn a_file_of_another_form_is_explained_by_its_name() {
+        let said = |file: &str| what_is(Path::new(file));
+        let bin = said("a/pytorch_model.bin").unwrap();
+        assert!(bin.contains("M.from_pretrained('a').save_pretrained('a/safetensors')"));
+        assert!(said("ckpt.pt").unwrap().contains("torch.load('./ckpt.pt'"));
+        assert!(said("x.gguf").unwrap().contains("only safetensors files"));
+        assert_eq!(said("model.safetensors"), None);
+        assert_eq!(said("weights"), None);
     }
 
     #[test]

@@ -261,6 +261,14 @@ fn a_model_without_a_tokenizer_takes_ids() {
 fn a_tokenizer_of_more_tokens_than_the_model_is_refused() {
     let folder = Folder::new();
     put_model(&folder.file("mine"), 90, Some("german"));
+    let ids = ["predict", "--ids", "5 6", "--model", "mine", "--json"];
+    let run = folder.run(ids).success();
+    assert!(
+        run.stderr.contains("tokens have no texts: "),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(run.json()["tokens"][0], "#5");
     let run = folder.run(["predict", "Hund", "--model", "mine"]);
     run.failure(
         2,

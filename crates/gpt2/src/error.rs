@@ -174,9 +174,14 @@ impl fmt::Display for Error {
             } => {
                 write!(f, "{}: tensor `{tensor}`: {reason}", path.display())
             }
-            Self::Index { path, reason }
-            | Self::Config { path, reason }
-            | Self::Tokenizer { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::Index { path, reason } | Self::Config { path, reason } => {
+                write!(f, "{}: {reason}", path.display())
+            }
+            Self::Tokenizer { path, reason } => write!(
+                f,
+                "{}: {reason} (prompts can be given as token ids: --ids)",
+                path.display()
+            ),
             Self::NoTokenizer => f.write_str(
                 "this model has no tokenizer: give token ids instead of text (`--ids '464 3290'`, and \
                  `#11` for a single token)",

@@ -72,6 +72,19 @@ impl Pretrained {
     /// # Errors
     /// If there is no such model, with the places that were searched, or if its files are broken.
     pub fn load(model: &str) -> Result<Self, Error> {
+        Self::find(model, Prompts::Texts)
+    }
+
+    /// The same for prompts that are token ids: a tokenizer that is not read exactly is no error then, for
+    /// there is no text to cut; its tokens have no texts.
+    ///
+    /// # Errors
+    /// As [`Pretrained::load`], but for the tokenizer's files.
+    pub fn load_for_ids(model: &str) -> Result<Self, Error> {
+        Self::find(model, Prompts::Ids)
+    }
+
+    fn find(model: &str, prompts: Prompts) -> Result<Self, Error> {
         let known = Known::named(model);
         let model = known.map_or(model, |known| known.name);
         if model == TINY {
@@ -80,13 +93,13 @@ impl Pretrained {
         let path = Path::new(model);
         let places = Places::from_env();
         if !files::is_plain_name(model) && path.exists() {
-            return Self::from_path(model, path);
+            return Self::read(model, path, prompts);
         }
         if let Some(folder) = places.find(model) {
-            return Self::from_path(model, &folder);
+            return Self::read(model, &folder, prompts);
         }
         if known.is_none() && path.exists() {
-            return Self::from_path(model, path);
+            return Self::read(model, path, prompts);
         }
         Err(not_found(model, &places))
     }
@@ -100,6 +113,10 @@ impl Pretrained {
     /// If a file cannot be read or is broken, if the weights are not what the config says, or if the
     /// tokenizer has more tokens than the model.
     pub fn from_path(name: &str, path: &Path) -> Result<Self, Error> {
+        Self::read(name, path, Prompts::Texts)
+    }
+
+    fn read(name: &str, path: &Path, prompts: Prompts) -> Result<Self, Error> {
         let weights = match path.is_dir() {
             true => weights_in(path).ok_or_else(|| no_weights(path))?,
             false => path.to_owned(),
@@ -121,7 +138,13 @@ impl Pretrained {
             }
         };
         notes.extend(checkpoint.adapt(&file.config)?);
-        let tokens = Tokens::of(name, weights.parent().unwrap_or(Path::new("")), &file)?;
+        let folder = weights.parent().unwrap_or(Path::new(""));
+        let tokens = match (Tokens::of(name, folder, &file), prompts) {
+            (Err(error @ Error::Tokenizer { .. }), Prompts::Ids) => {
+                Tokens::without_text(&file, &error)
+            }
+            (tokens, _) => tokens?,
+        };
         notes.extend(tokens.note);
         let known_tokens = match beside("known_tokens.json") {
             Some(path) => Some(read_known_tokens(&files::read_text(&path)?, &path)?),
@@ -152,6 +175,13 @@ impl Pretrained {
     }
 }
 
+/// What prompts are given as.
+#[derive(Clone, Copy)]
+enum Prompts {
+    Texts,
+    Ids,
+}
+
 /// What a model's folder says of its tokens.
 struct Tokens {
     tokenizer: Tokenizer,
@@ -162,6 +192,16 @@ struct Tokens {
 }
 
 impl Tokens {
+    /// Those of a model whose tokenizer is not read.
+    fn without_text(config: &ConfigFile, error: &Error) -> Self {
+        Self {
+            tokenizer: Tokenizer::without_text(),
+            bos: config.bos_token_id,
+            eos: config.eos_token_id,
+            note: Some(format!("tokens have no texts: {error}")),
+        }
+    }
+
     fn of(name: &str, folder: &Path, config: &ConfigFile) -> Result<Self, Error> {
         let vocab_size = config.config.vocab_size;
         let (bos, eos) = (config.bos_token_id, config.eos_token_id);

@@ -58,6 +58,7 @@ impl ModelArgs {
         // The tokenizer's tables are built beside the reading of the weights.
         let (model, _) = rayon::join(
             || match &self.model {
+                Some(model) if self.ids => Pretrained::load_for_ids(model),
                 Some(model) => Pretrained::load(model),
                 None => Pretrained::default_model(),
             },

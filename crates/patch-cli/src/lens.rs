@@ -321,9 +321,9 @@ impl Args {
             let place = format!("after position {pos}, {}", quoted(&prompt.tokens[*pos]));
             grids.push(line(
                 "accumulated",
-                format!("What each point of the residual stream says of {label} {place}, with ln_f's last scale"),
+                format!("What each point of the residual stream says of {label} {place}, with ln_f's last scale and without its bias"),
                 points(),
-                parts.read_at_points(),
+                parts.accumulated.clone(),
             ));
             let (components, shares) = parts.components().into_iter().unzip();
             let components: Vec<String> = components;
@@ -426,12 +426,12 @@ fn write_point_table(
     let Compared { pos, parts, .. } = compared;
     writeln!(
         out,
-        "\nafter position {pos}, {}: {}\n(lens: each point with its own layer norm; accumulated: with the last point's scale; both with ln_f's bias)",
+        "\nafter position {pos}, {}: {}\n(lens: each point with its own layer norm; accumulated: with the last point's scale and without ln_f's bias, whose share is {})",
         quoted(&prompt.tokens[*pos]),
-        compared.label()
+        compared.label(),
+        signed(parts.ln_f_bias)
     )?;
     let diff = lens.logit_diff(0, 1);
-    let accumulated = parts.read_at_points();
     let mut rows = vec![(
         "point",
         ["lens", "accumulated", "most likely"]
@@ -444,7 +444,7 @@ fn write_point_table(
             quoted(&top_tokens[point][*pos]),
             lens.top_prob.row(point)[*pos]
         );
-        let numbers = [diff.row(point)[*pos], accumulated[point]].map(signed);
+        let numbers = [diff.row(point)[*pos], parts.accumulated[point]].map(signed);
         rows.push((label.as_str(), [&numbers[..], &[top]].concat()));
     }
     report::write_columns(out, &rows, terminal_width())

@@ -16,12 +16,8 @@ const WITHOUT_MODEL: [&str; 6] = ["tokens", "plot", "diff", "models", "completio
 /// one short message that has all these parts, and leaves the folder as it was.
 #[track_caller]
 fn refused<A: AsRef<OsStr>>(folder: &Folder, args: &[A], code: i32, parts: &[&str]) {
-    let texts: Vec<&str> = (args.iter())
-        .filter_map(|arg| arg.as_ref().to_str())
-        .collect();
-    let takes_none = texts
-        .first()
-        .is_some_and(|first| WITHOUT_MODEL.contains(first));
+    let texts: Vec<&str> = (args.iter()).filter_map(|arg| arg.as_ref().to_str()).collect();
+    let takes_none = texts.first().is_some_and(|first| WITHOUT_MODEL.contains(first));
     let model = match takes_none || texts.contains(&"--model") {
         true => &[][..],
         false => &["--model", "tiny"],
@@ -69,109 +65,37 @@ fn exports_that_are_broken_or_lie_are_refused_wherever_they_are_read() {
     let nothing = r#"{"x": {"dtype": "F32", "shape": [0, 4000000000], "data_offsets": [0, 0]}}"#;
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("empty.json", vec![], "the file is empty"),
-        (
-            "deep.json",
-            b"[".repeat(100_000),
-            "a JSON object with \"grids\" is expected",
-        ),
-        (
-            "list.json",
-            b"{\"grids\": 3}".to_vec(),
-            "invalid type: integer `3`",
-        ),
-        (
-            "nan.json",
-            export(json!({})).replace("1.0", "NaN").into(),
-            "expected",
-        ),
-        (
-            "huge.json",
-            export(json!({})).replace("1.0", "1e999").into(),
-            "number out of range",
-        ),
-        (
-            "text.json",
-            export(json!({"values": ["1", "2", "3", "4"]})).into(),
-            "string \"1\"",
-        ),
-        (
-            "few.json",
-            export(json!({"values": [1]})).into(),
-            "the shape [2, 2] and 1 values",
-        ),
+        ("deep.json", b"[".repeat(100_000), "a JSON object with \"grids\" is expected"),
+        ("list.json", b"{\"grids\": 3}".to_vec(), "invalid type: integer `3`"),
+        ("nan.json", export(json!({})).replace("1.0", "NaN").into(), "expected"),
+        ("huge.json", export(json!({})).replace("1.0", "1e999").into(), "number out of range"),
+        ("text.json", export(json!({"values": ["1", "2", "3", "4"]})).into(), "string \"1\""),
+        ("few.json", export(json!({"values": [1]})).into(), "the shape [2, 2] and 1 values"),
         (
             "none.json",
             export(json!({"axes": [{"name": "layer", "labels": []}], "values": []})).into(),
             "holds no number",
         ),
-        (
-            "point.json",
-            export(json!({"axes": [], "values": [1]})).into(),
-            "it is a single number",
-        ),
+        ("point.json", export(json!({"axes": [], "values": [1]})).into(), "it is a single number"),
         ("cut.csv", b"grid,layer,value\nx,0".to_vec(), "CSV error"),
-        (
-            "gap.csv",
-            b"grid,layer,value\nx,18446744073709551615,1\n".to_vec(),
-            "gaps along layer",
-        ),
+        ("gap.csv", b"grid,layer,value\nx,18446744073709551615,1\n".to_vec(), "gaps along layer"),
         (
             "index.csv",
             b"grid,layer,value\nx,99999999999999999999,1\n".to_vec(),
             "\"99999999999999999999\" is no index",
         ),
         ("zeros.csv", vec![0; 100], "the columns grid, axes, value"),
-        (
-            "utf16.csv",
-            b"\xff\xfeg\0r\0i\0d\0\n\0".to_vec(),
-            "it is written in UTF-16; save it as UTF-8",
-        ),
-        (
-            "nothing.npy",
-            npy("'shape': (0, 18446744073709551615), ", b""),
-            "holds no number",
-        ),
-        (
-            "much.npy",
-            npy("'shape': (4000000000, 4000000000), ", b""),
-            "it holds 0 numbers",
-        ),
-        (
-            "minus.npy",
-            npy("'shape': (-1, 2), ", b""),
-            "\"-1\" is no length",
-        ),
+        ("utf16.csv", b"\xff\xfeg\0r\0i\0d\0\n\0".to_vec(), "it is written in UTF-16; save it as UTF-8"),
+        ("nothing.npy", npy("'shape': (0, 18446744073709551615), ", b""), "holds no number"),
+        ("much.npy", npy("'shape': (4000000000, 4000000000), ", b""), "it holds 0 numbers"),
+        ("minus.npy", npy("'shape': (-1, 2), ", b""), "\"-1\" is no length"),
         ("shapeless.npy", npy("", b""), "no \"shape\""),
-        (
-            "header.npy",
-            b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(),
-            "cut off",
-        ),
-        (
-            "long.npy",
-            npy("'shape': (20000, 1), ", &[0; 80_000]),
-            "20000, 1] cannot be drawn",
-        ),
-        (
-            "header.safetensors",
-            u64::MAX.to_le_bytes().to_vec(),
-            "not a whole safetensors file",
-        ),
-        (
-            "integers.safetensors",
-            safetensors(tensor, &[0; 8]),
-            "\"x\" is I64",
-        ),
-        (
-            "nothing.safetensors",
-            safetensors(nothing, b""),
-            "holds no number",
-        ),
-        (
-            "empty.safetensors",
-            safetensors("{}", b""),
-            "it holds no grid",
-        ),
+        ("header.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), "cut off"),
+        ("long.npy", npy("'shape': (20000, 1), ", &[0; 80_000]), "20000, 1] cannot be drawn"),
+        ("header.safetensors", u64::MAX.to_le_bytes().to_vec(), "not a whole safetensors file"),
+        ("integers.safetensors", safetensors(tensor, &[0; 8]), "\"x\" is I64"),
+        ("nothing.safetensors", safetensors(nothing, b""), "holds no number"),
+        ("empty.safetensors", safetensors("{}", b""), "it holds no grid"),
     ];
     put("good.json", export(json!({})).as_bytes());
     for (name, bytes, part) in &cases {
@@ -183,13 +107,7 @@ fn exports_that_are_broken_or_lie_are_refused_wherever_they_are_read() {
         let part = if unlike { &["different axes"] } else { part };
         refused(&folder, &["diff", "good.json", name, "--json"], 2, part);
     }
-    for name in [
-        "nan.json",
-        "huge.json",
-        "nothing.npy",
-        "header.safetensors",
-        "good.json",
-    ] {
+    for name in ["nan.json", "huge.json", "nothing.npy", "header.safetensors", "good.json"] {
         refused(&folder, &["--resume", name], 2, &[]);
     }
 }
@@ -199,10 +117,7 @@ fn numbers_that_are_not_finite_are_drawn_and_compared_and_kept() {
     let folder = Folder::new();
     let put = |name: &str, changes: Value| fs::write(folder.file(name), export(changes)).unwrap();
     put("null.json", json!({"values": [null, null, null, null]}));
-    put(
-        "far.json",
-        json!({"values": [3.4e38, -3.4e38, 1e39, null], "center": 1e39}),
-    );
+    put("far.json", json!({"values": [3.4e38, -3.4e38, 1e39, null], "center": 1e39}));
     put(
         "odd.json",
         json!({
@@ -211,11 +126,7 @@ fn numbers_that_are_not_finite_are_drawn_and_compared_and_kept() {
             "axes": [{"name": "layer", "places": [u64::MAX], "labels": ["0", "1"]}, {"name": "layer", "labels": ["a", "b"]}],
         }),
     );
-    fs::write(
-        folder.file("far.csv"),
-        "grid,layer,value\nx,0,NaN\nx,1,inf\n",
-    )
-    .unwrap();
+    fs::write(folder.file("far.csv"), "grid,layer,value\nx,0,NaN\nx,1,inf\n").unwrap();
     for name in ["null.json", "far.json", "odd.json", "far.csv"] {
         for picture in ["a.png", "a.svg"] {
             let run = folder.run(["plot", name, "--out", picture]).success();
@@ -226,11 +137,7 @@ fn numbers_that_are_not_finite_are_drawn_and_compared_and_kept() {
     let far = ["diff", "null.json", "far.json", "--tolerance", "1"];
     let run = folder.run(far);
     assert_eq!(run.code, Some(1), "{}", run.stderr);
-    assert!(
-        run.stderr.contains("the largest difference, inf"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("the largest difference, inf"), "{}", run.stderr);
 }
 
 #[test]
@@ -246,75 +153,33 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
     let cases: &[(&[&str], &[&str])] = &[
         (&["--top", BEYOND], &[BEYOND]),
         (&["--threads", "65536"], &["65536", "1..=1024"]),
-        (
-            &["--memory", "99999999999GiB"],
-            &["99999999999GiB", "is no size"],
-        ),
+        (&["--memory", "99999999999GiB"], &["99999999999GiB", "is no size"]),
         (&["--scale", "NaN"], &["NaN", "from 0.25 to 8"]),
         (&["--vmin", "1e39"], &["1e39", "no finite number"]),
         (&["--center", "inf"], &["inf", "no finite number"]),
-        (
-            &["--vmin", "2", "--vmax", "1"],
-            &["--vmin 2 must be less than --vmax 1"],
-        ),
-        (
-            &["--font", "folder"],
-            &["cannot read folder: it is a folder"],
-        ),
-        (
-            &["--html", "heatmap.png"],
-            &["--html heatmap.png", "ends in .html"],
-        ),
+        (&["--vmin", "2", "--vmax", "1"], &["--vmin 2 must be less than --vmax 1"]),
+        (&["--font", "folder"], &["cannot read folder: it is a folder"]),
+        (&["--html", "heatmap.png"], &["--html heatmap.png", "ends in .html"]),
         (&["--html", "a.html", "--prompt-set", "ioi"], &["--html"]),
         (&["--layers", "1048576"], &["no layer 1048576", "0 to 11"]),
-        (
-            &["--layers", "0..1048577"],
-            &["0..1048577", "beyond 1048576"],
-        ),
+        (&["--layers", "0..1048577"], &["0..1048577", "beyond 1048576"]),
         (&["--layers", ""], &["''", "neither a number nor a range"]),
         (&["--site", "z", "--heads", "1.-1"], &["1.-1", "LAYER.HEAD"]),
-        (
-            &["--loss-at", "5..3", "--metric", "loss"],
-            &["5..3", "empty range"],
-        ),
-        (
-            &["--prompt-set", "ioi", "--count", HUGE],
-            &[HUGE, "1 to 100000"],
-        ),
-        (
-            &["--prompt-set", "ioi", "--count", "2", "--resamples", HUGE],
-            &[HUGE, "1 to 1000000"],
-        ),
+        (&["--loss-at", "5..3", "--metric", "loss"], &["5..3", "empty range"]),
+        (&["--prompt-set", "ioi", "--count", HUGE], &[HUGE, "1 to 100000"]),
+        (&["--prompt-set", "ioi", "--count", "2", "--resamples", HUGE], &[HUGE, "1 to 1000000"]),
         (&["--prompt-set", "ioi", "--seed", "-1"], &["-1"]),
-        (
-            &["--resume", "folder.json"],
-            &["cannot read folder.json: it is a folder"],
-        ),
-        (
-            &["--resume", "latin1.txt"],
-            &["latin1.txt", "ends in .json"],
-        ),
-        (
-            &["ablate", "--with", "other-position", HUGE],
-            &["no pos 18446744073709551615", "0 to 10"],
-        ),
+        (&["--resume", "folder.json"], &["cannot read folder.json: it is a folder"]),
+        (&["--resume", "latin1.txt"], &["latin1.txt", "ends in .json"]),
+        (&["ablate", "--with", "other-position", HUGE], &["no pos 18446744073709551615", "0 to 10"]),
         (&["ablate", "--with", "other-position", "x"], &["x"]),
-        (
-            &["ablate", "--with", "mean", "--others", "folder"],
-            &["folder: cannot read it: it is a folder"],
-        ),
+        (&["ablate", "--with", "mean", "--others", "folder"], &["folder: cannot read it: it is a folder"]),
         (
             &["ablate", "--with", "mean", "--others", "latin1.txt"],
             &["latin1.txt, line 1: not UTF-8: the byte 0xe9"],
         ),
-        (
-            &["ablate", "--with", "mean", "--others", "blank.txt"],
-            &["blank.txt: it holds no prompts"],
-        ),
-        (
-            &["path", "--pos", HUGE],
-            &["no position 18446744073709551615", "0 to 10"],
-        ),
+        (&["ablate", "--with", "mean", "--others", "blank.txt"], &["blank.txt: it holds no prompts"]),
+        (&["path", "--pos", HUGE], &["no position 18446744073709551615", "0 to 10"]),
         (
             &["path", "--to", "q", "--receivers", "18446744073709551615.0"],
             &["no head 18446744073709551615.0"],
@@ -322,23 +187,11 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
         (&["path", "--from", "q"], &["'q'", "z"]),
         (&["predict", "a", "--top", "1e3"], &["1e3"]),
         (&["predict", "a", "--multi-token"], &["--answer"]),
-        (
-            &["predict", "a", "--process=some"],
-            &["some", "all, default"],
-        ),
-        (
-            &["activations", "a", "--only", "blocks.12.*"],
-            &["blocks.12.*", "0 to 11"],
-        ),
-        (
-            &["activations", "a", "--save", "folder"],
-            &["--save folder", ".safetensors"],
-        ),
+        (&["predict", "a", "--process=some"], &["some", "all, default"]),
+        (&["activations", "a", "--only", "blocks.12.*"], &["blocks.12.*", "0 to 11"]),
+        (&["activations", "a", "--save", "folder"], &["--save folder", ".safetensors"]),
         (&["activations", "a", "--save", "a.npy"], &["one array"]),
-        (
-            &["attention", "a"],
-            &["which heads?", "--head 5.1,4.2", "--all"],
-        ),
+        (&["attention", "a"], &["which heads?", "--head 5.1,4.2", "--all"]),
         (&["attention", "", "--head", "0.0"], &["prompt"]),
         (
             &["attention", "a", "--head", "18446744073709551615.0"],
@@ -346,75 +199,33 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
         ),
         (&["attention", "a", "--head", "0.0,"], &["''", "LAYER.HEAD"]),
         (&["detect", ""], &["the prompt is empty"]),
-        (
-            &["detect", "a", "--kind", "lazy_head"],
-            &["lazy_head", "induction_head"],
-        ),
-        (
-            &["detect", "a", "--error-measure", "vibes"],
-            &["vibes", "mul"],
-        ),
+        (&["detect", "a", "--kind", "lazy_head"], &["lazy_head", "induction_head"]),
+        (&["detect", "a", "--error-measure", "vibes"], &["vibes", "mul"]),
         (&["lens", "a", "--pos", "0"], &["--answers"]),
-        (
-            &["lens", "a", "--answers", " a", " the", "--pos", HUGE],
-            &["no position 18446744073709551615"],
-        ),
-        (
-            &["lens", "a", "--answers", " a"],
-            &["--answers", "2 values"],
-        ),
-        (
-            &["repeat", "--seq-len", HUGE],
-            &["18446744073709551615 tokens cannot be repeated"],
-        ),
+        (&["lens", "a", "--answers", " a", " the", "--pos", HUGE], &["no position 18446744073709551615"]),
+        (&["lens", "a", "--answers", " a"], &["--answers", "2 values"]),
+        (&["repeat", "--seq-len", HUGE], &["18446744073709551615 tokens cannot be repeated"]),
         (&["repeat", "--batch", "4097"], &["4097", "1..=4096"]),
         (&["repeat", "--vocab", "some"], &["some", "known, all"]),
         (&["compose", "--kind", "z"], &["z", "q"]),
         (&["compose", "--circuit", "1.1", "99.9"], &["no head 99.9"]),
         (&["compose", "--circuit", "1.1"], &["2 values"]),
-        (
-            &["ioi", "--site", "resid_post"],
-            &["resid_post", "z, q, k, v or pattern"],
-        ),
+        (&["ioi", "--site", "resid_post"], &["resid_post", "z, q, k, v or pattern"]),
         (&["ioi", "--csv", "folder"], &["--csv folder", ".csv"]),
         (&["verify", "--as", "gpt5"], &["gpt5", "gpt2"]),
         (&["models", "tiny"], &["tiny"]),
         (&["completions", "tcsh"], &["tcsh", "bash"]),
-        (
-            &["plot", "folder.json"],
-            &["cannot read folder.json: it is a folder"],
-        ),
-        (
-            &["plot", "good.json", "--select", "layer=-99"],
-            &["there is no layer -99", "from -1 to -2"],
-        ),
-        (
-            &["plot", "good.json", "--select", "="],
-            &["'='", "is not an index"],
-        ),
-        (
-            &["plot", "good.json", "--select", "layer=2"],
-            &["layer 2 is not in the grid", "0 to 1"],
-        ),
-        (
-            &["plot", "good.json", "--grid", "y"],
-            &["there is no grid \"y\"", "x"],
-        ),
+        (&["plot", "folder.json"], &["cannot read folder.json: it is a folder"]),
+        (&["plot", "good.json", "--select", "layer=-99"], &["there is no layer -99", "from -1 to -2"]),
+        (&["plot", "good.json", "--select", "="], &["'='", "is not an index"]),
+        (&["plot", "good.json", "--select", "layer=2"], &["layer 2 is not in the grid", "0 to 1"]),
+        (&["plot", "good.json", "--grid", "y"], &["there is no grid \"y\"", "x"]),
         (&["plot", "good.json", "--out", "good.json"], &["good.json"]),
         (&["diff", "good.json"], &["<B>"]),
-        (
-            &["diff", "good.json", "good.json", "--tolerance", "NaN"],
-            &["NaN", "from 0"],
-        ),
-        (
-            &["diff", "good.json", "good.json", "--tolerance", "-1"],
-            &["-1", "from 0"],
-        ),
+        (&["diff", "good.json", "good.json", "--tolerance", "NaN"], &["NaN", "from 0"]),
+        (&["diff", "good.json", "good.json", "--tolerance", "-1"], &["-1", "from 0"]),
         (&["tokens", "--json"], &["<TEXT>"]),
-        (
-            &["--model", "folder/../../../../../../../dev/null"],
-            &["dev/null"],
-        ),
+        (&["--model", "folder/../../../../../../../dev/null"], &["dev/null"]),
     ];
     for (args, parts) in cases {
         let code = match args {
@@ -436,37 +247,14 @@ fn texts_beyond_all_measure_give_a_short_message() {
     let cases: &[(&[&str], &[&str])] = &[
         (&["predict", words], too_long),
         (&["predict", "a", "--compare", words], too_long),
-        (
-            &["predict", "a", "--answer", letters],
-            &["\"aaaa", "characters…]", "exactly one is needed"],
-        ),
+        (&["predict", "a", "--answer", letters], &["\"aaaa", "characters…]", "exactly one is needed"]),
         (&["detect", words], too_long),
         (&["compose", "--head", "1.1", "--among", words], too_long),
         (&["ablate", words, "--logit-diff", " a", " the"], too_long),
-        (
-            &[
-                "--clean",
-                words,
-                "--corrupted",
-                "a",
-                "--logit-diff",
-                " a",
-                " the",
-            ],
-            too_long,
-        ),
-        (
-            &["--positions", letters],
-            &["nor a token of the prompts: \"aaaa", "characters…]"],
-        ),
-        (
-            &["--model", letters],
-            &["no weights for `aaaa", "characters…]"],
-        ),
-        (
-            &["plot", "good.json", "--grid", letters],
-            &["there is no grid \"aaaa", "characters…]"],
-        ),
+        (&["--clean", words, "--corrupted", "a", "--logit-diff", " a", " the"], too_long),
+        (&["--positions", letters], &["nor a token of the prompts: \"aaaa", "characters…]"]),
+        (&["--model", letters], &["no weights for `aaaa", "characters…]"]),
+        (&["plot", "good.json", "--grid", letters], &["there is no grid \"aaaa", "characters…]"]),
     ];
     for (args, parts) in cases {
         refused(&folder, args, 2, parts);
@@ -491,18 +279,10 @@ fn control_characters_are_escaped_in_messages_and_allowed_in_prompts_and_names()
     ] {
         refused(&folder, args, 2, &["\\x1b[31m"]);
     }
-    let run = folder
-        .run(["predict", "a\u{1b}[31m\u{7}\u{202e}b", "--model", "tiny"])
-        .success();
-    assert!(
-        run.stdout.contains("\\x07") && !run.stdout.contains('\u{1b}'),
-        "{}",
-        run.stdout
-    );
+    let run = folder.run(["predict", "a\u{1b}[31m\u{7}\u{202e}b", "--model", "tiny"]).success();
+    assert!(run.stdout.contains("\\x07") && !run.stdout.contains('\u{1b}'), "{}", run.stdout);
     if cfg!(unix) {
-        folder
-            .run(["plot", "good.json", "--out", "a\n\u{1b}[31m.png"])
-            .success();
+        folder.run(["plot", "good.json", "--out", "a\n\u{1b}[31m.png"]).success();
         assert_eq!(folder.files(), ["a\n\u{1b}[31m.png", "good.json"]);
     }
 }
@@ -510,20 +290,10 @@ fn control_characters_are_escaped_in_messages_and_allowed_in_prompts_and_names()
 #[test]
 fn pages_of_the_manual_are_all_written_or_none() {
     let folder = Folder::new();
-    refused(
-        &folder,
-        &["man", "none"],
-        1,
-        &["cannot write none/patch-cli.1"],
-    );
+    refused(&folder, &["man", "none"], 1, &["cannot write none/patch-cli.1"]);
     fs::create_dir(folder.file("man")).unwrap();
     fs::write(folder.file("man/patch-cli-verify.1"), "mine").unwrap();
-    refused(
-        &folder,
-        &["man", "man"],
-        1,
-        &["man/patch-cli-verify.1: it exists"],
-    );
+    refused(&folder, &["man", "man"], 1, &["man/patch-cli-verify.1: it exists"]);
     assert_eq!(fs::read_dir(folder.file("man")).unwrap().count(), 1);
 }
 
@@ -532,15 +302,8 @@ fn pages_of_the_manual_are_all_written_or_none() {
 fn cannot_be_written(folder: &Folder, place: &Path, reason: &str) {
     fs::write(folder.file("good.json"), export(json!({}))).unwrap();
     let path = |name: &str| place.join(name).to_str().unwrap().to_owned();
-    let [png, svg, csv, npy, safetensors, html] = [
-        "a.png",
-        "a.svg",
-        "a.csv",
-        "a.npy",
-        "a.safetensors",
-        "a.html",
-    ]
-    .map(path);
+    let [png, svg, csv, npy, safetensors, html] =
+        ["a.png", "a.svg", "a.csv", "a.npy", "a.safetensors", "a.html"].map(path);
     for args in [
         &["--out", &png][..],
         &["--html", &html, "--out", "elsewhere.png"],
@@ -548,14 +311,7 @@ fn cannot_be_written(folder: &Folder, place: &Path, reason: &str) {
         &["plot", "good.json", "--out", &svg],
         &["plot", "good.json", "--out", &png],
         &["diff", "good.json", "good.json", "--csv", &csv],
-        &[
-            "activations",
-            "a",
-            "--only",
-            "hook_embed",
-            "--save",
-            &safetensors,
-        ],
+        &["activations", "a", "--only", "hook_embed", "--save", &safetensors],
         &["activations", "a", "--only", "hook_embed", "--save", &npy],
         &["attention", "a", "--head", "0.0", "--csv", &csv],
         &["man", place.to_str().unwrap()],
@@ -608,9 +364,7 @@ fn nothing_is_written_into_a_folder_that_is_read_only() {
     if disk.is_some() {
         cannot_be_written(&folder, &place, "Read-only file system");
     } else {
-        println!(
-            "skipped: this user may write into read-only folders and not mount read-only ones"
-        );
+        println!("skipped: this user may write into read-only folders and not mount read-only ones");
     }
 }
 
@@ -638,11 +392,7 @@ fn on_a_full_disk_nothing_is_left() {
         &["activations", "a", "--save", "disk/a.safetensors"],
         &["man", "disk"],
     ] {
-        let model = if WITHOUT_MODEL.contains(&args[0]) {
-            &[][..]
-        } else {
-            &["--model", "tiny"]
-        };
+        let model = if WITHOUT_MODEL.contains(&args[0]) { &[][..] } else { &["--model", "tiny"] };
         let run = folder.run(args.iter().chain(model));
         run.failure(1, &["cannot write disk/", long]);
         assert_eq!(fs::read_dir(&place).unwrap().count(), 1, "{args:?}");
@@ -682,12 +432,7 @@ fn a_reader_that_has_gone_ends_every_subcommand_quietly() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = folder.command();
-        let output = command
-            .args(args)
-            .stdout(writer)
-            .stderr(Stdio::piped())
-            .output()
-            .unwrap();
+        let output = command.args(args).stdout(writer).stderr(Stdio::piped()).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         let errors = stderr.lines().filter(|line| !line.starts_with("warning:"));
         assert_eq!(errors.count(), 0, "{args:?}: {stderr}");
@@ -701,17 +446,11 @@ fn output_that_does_not_fit_on_the_disk_is_an_error_of_every_subcommand() {
     let folder = Folder::new();
     fs::write(folder.file("good.json"), export(json!({}))).unwrap();
     for args in PRINTING {
-        let full = fs::OpenOptions::new()
-            .write(true)
-            .open("/dev/full")
-            .unwrap();
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let output = folder.command().args(args).stdout(full).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
-        assert!(
-            stderr.contains("cannot write the output: No space left on device"),
-            "{args:?}: {stderr}"
-        );
+        assert!(stderr.contains("cannot write the output: No space left on device"), "{args:?}: {stderr}");
     }
 }
 
@@ -727,30 +466,18 @@ fn bytes_that_are_no_text_are_refused_as_text_and_taken_as_file_names() {
     for args in [
         &[OsStr::new("tokens"), bytes(b"\xff")][..],
         &[OsStr::new("predict"), bytes(b"a\xc3")],
-        &[
-            OsStr::new("--clean"),
-            bytes(b"\xfe"),
-            OsStr::new("--corrupted"),
-            OsStr::new("a"),
-        ],
+        &[OsStr::new("--clean"), bytes(b"\xfe"), OsStr::new("--corrupted"), OsStr::new("a")],
         &[OsStr::new("--title"), bytes(b"\xff")],
         &[OsStr::new("ablate"), OsStr::new("--with"), bytes(b"\xff")],
     ] {
         refused(&folder, args, 2, &[no_text]);
     }
     let [plot, good] = ["plot", "good.json"].map(OsStr::new);
-    refused(
-        &folder,
-        &[plot, bytes(b"\xff.json")],
-        2,
-        &["cannot read \\u{fffd}.json"],
-    );
+    refused(&folder, &[plot, bytes(b"\xff.json")], 2, &["cannot read \\u{fffd}.json"]);
     refused(&folder, &[plot, bytes(b"\xff")], 2, &["ends in .json"]);
     let resume = [OsStr::new("--resume"), bytes(b"\xff.csv")];
     refused(&folder, &resume, 2, &["cannot read \\u{fffd}.csv"]);
-    folder
-        .run([plot, good, OsStr::new("--out"), bytes(b"\xff.svg")])
-        .success();
+    folder.run([plot, good, OsStr::new("--out"), bytes(b"\xff.svg")]).success();
     let picture = folder.path().join(bytes(b"\xff.svg"));
     assert!(fs::read_to_string(picture).unwrap().starts_with("<?xml"));
 }
@@ -773,18 +500,12 @@ fn ctrl_c_leaves_no_broken_file_whenever_it_comes() {
     }
     let interrupted = |folder: &Folder, args: &[&str], milliseconds: u64| {
         let mut command = folder.command();
-        let command = command
-            .args(args)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        let command = command.args(args).stdout(Stdio::null()).stderr(Stdio::piped());
         let child = command.spawn().unwrap();
         std::thread::sleep(Duration::from_millis(milliseconds));
         let pid = child.id().to_string();
         // It may have come to its end.
-        let _ = Command::new("kill")
-            .args(["-INT", &pid])
-            .stderr(Stdio::null())
-            .status();
+        let _ = Command::new("kill").args(["-INT", &pid]).stderr(Stdio::null()).status();
         let output = child.wait_with_output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!stderr.contains("panicked"), "{stderr}");
@@ -792,9 +513,7 @@ fn ctrl_c_leaves_no_broken_file_whenever_it_comes() {
     };
 
     // While it loads, sweeps, or writes: whichever it is, files are whole or not there.
-    let sweep = [
-        "--model", "tiny", "--site", "blocks", "--csv", "a.csv", "--out", "a.png",
-    ];
+    let sweep = ["--model", "tiny", "--site", "blocks", "--csv", "a.csv", "--out", "a.png"];
     for milliseconds in [1, 30, 60, 120, 240, 480, 960] {
         let folder = Folder::new();
         let (status, stderr) = interrupted(&folder, &sweep, milliseconds);
@@ -807,11 +526,7 @@ fn ctrl_c_leaves_no_broken_file_whenever_it_comes() {
             (_, Some(SIGINT)) => &[],
             _ => panic!("{status}: {stderr}"),
         };
-        assert_eq!(
-            folder.files(),
-            expected,
-            "after {milliseconds} ms: {status}"
-        );
+        assert_eq!(folder.files(), expected, "after {milliseconds} ms: {status}");
         if status.code() == Some(130) {
             let resume = [&sweep[..], &["--resume", "a.csv"]].concat();
             folder.run(resume).success();
@@ -821,25 +536,8 @@ fn ctrl_c_leaves_no_broken_file_whenever_it_comes() {
     // The others have nothing to save.
     for args in [
         &["plot", "large.npy", "--out", "a.png"][..],
-        &[
-            "ablate",
-            "--site",
-            "pattern",
-            "--by-dest-src",
-            "--engine",
-            "plain",
-            "--model",
-            "tiny",
-        ],
-        &[
-            "path",
-            "--prompt-set",
-            "ioi",
-            "--engine",
-            "plain",
-            "--model",
-            "tiny",
-        ],
+        &["ablate", "--site", "pattern", "--by-dest-src", "--engine", "plain", "--model", "tiny"],
+        &["path", "--prompt-set", "ioi", "--engine", "plain", "--model", "tiny"],
         &["ioi", "--model", "tiny", "--out", "a.png"],
     ] {
         let folder = Folder::new();

@@ -34,9 +34,7 @@ fn sets_are_the_mean_of_logits_and_the_sum_of_probabilities() {
     let tiny = Pretrained::tiny().unwrap();
     let ids = [" Smith", " was", " Jones", " had", "'s"]
         .map(|text| tiny.tokenizer.to_single_token(text).unwrap() as usize);
-    let sets = [
-        "--a", " Smith", "--a", " was", "--b", " Jones", "--b", " had", "--b", "'s",
-    ];
+    let sets = ["--a", " Smith", "--a", " was", "--b", " Jones", "--b", " had", "--b", "'s"];
     let of = |metric: &str| json(&folder, &[&sets[..], &["--metric", metric]].concat());
     let diff = of("logit_diff");
     let prob = of("prob_diff");
@@ -61,15 +59,11 @@ fn sets_are_the_mean_of_logits_and_the_sum_of_probabilities() {
     assert_eq!(grid(&of_file), grid(&diff));
     assert_eq!(of_file["pairs"][0]["a"][1], " was");
     let refused = [&sets[..], &["--metric", "rank"]].concat();
-    folder
-        .tiny(&refused)
-        .failure(2, &["rank is of one token, and here are 3"]);
+    folder.tiny(&refused).failure(2, &["rank is of one token, and here are 3"]);
     folder
         .tiny(&["--a", " Smith", "--b", " Smith", "--b", " had"])
         .failure(2, &["compare \" Smith\" with itself"]);
-    folder
-        .tiny(&["--a", " Smith"])
-        .failure(2, &["on both sides: --logit-diff ' A' ' B'"]);
+    folder.tiny(&["--a", " Smith"]).failure(2, &["on both sides: --logit-diff ' A' ' B'"]);
 }
 
 #[test]
@@ -84,11 +78,7 @@ fn each_study_gives_its_numbers_on_every_scale() {
             let (value, change, normalized) = (on("value"), on("change"), on("normalized"));
             let of = |key: &str| value[key].as_f64().unwrap() as f32;
             let (clean, corrupted) = (of("clean_metric"), of("corrupted_metric"));
-            let base = if direction == "noising" {
-                clean
-            } else {
-                corrupted
-            };
+            let base = if direction == "noising" { clean } else { corrupted };
             let expected: Vec<f32> = grid(&value).iter().map(|x| x - base).collect();
             assert!(largest_difference(&grid(&change), &expected) < 1e-5);
             let unit = clean - corrupted;
@@ -107,9 +97,7 @@ fn each_study_gives_its_numbers_on_every_scale() {
     let base = value["unablated"].as_f64().unwrap() as f32;
     let expected: Vec<f32> = grid(&value).iter().map(|x| x - base).collect();
     assert!(largest_difference(&grid(&change), &expected) < 1e-5);
-    folder
-        .tiny(&["ablate", "--as", "normalized"])
-        .failure(2, &["too close to each other"]);
+    folder.tiny(&["ablate", "--as", "normalized"]).failure(2, &["too close to each other"]);
 }
 
 #[test]
@@ -181,7 +169,5 @@ fn sweeps_ablations_and_paths_run_on_processed_weights() {
     let export = ["--site", "z", "--safetensors", "z.safetensors"];
     json(&folder, &export);
     let resumed = ["--site", "z", "--process", "--resume", "z.safetensors"];
-    folder
-        .tiny(&resumed)
-        .failure(2, &["of raw weights and this run of weights with fold_ln"]);
+    folder.tiny(&resumed).failure(2, &["of raw weights and this run of weights with fold_ln"]);
 }

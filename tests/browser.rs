@@ -45,10 +45,8 @@ impl Browser {
             }
         };
         let port = port_of(&mut driver);
-        let config = Agent::config_builder()
-            .proxy(None)
-            .http_status_as_error(false)
-            .timeout_global(Some(PATIENCE));
+        let config =
+            Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(PATIENCE));
         let mut browser = Self {
             driver,
             agent: config.build().into(),
@@ -69,10 +67,7 @@ impl Browser {
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
         }}});
         let (status, answer) = browser.send("", &wanted);
-        if answer["message"]
-            .as_str()
-            .is_some_and(|message| message.contains("cannot find Chrome binary"))
-        {
+        if answer["message"].as_str().is_some_and(|message| message.contains("cannot find Chrome binary")) {
             println!("skipped: {}", answer["message"]);
             return None;
         }
@@ -84,47 +79,32 @@ impl Browser {
 
     /// Opens a file.
     pub fn open(&self, file: &Path) {
-        self.command(
-            "/url",
-            &json!({"url": format!("file://{}", file.display())}),
-        );
+        self.command("/url", &json!({"url": format!("file://{}", file.display())}));
     }
 
     /// The first element that a CSS selector finds.
     #[track_caller]
     pub fn find(&self, selector: &str) -> Value {
-        self.command(
-            "/element",
-            &json!({"using": "css selector", "value": selector}),
-        )
+        self.command("/element", &json!({"using": "css selector", "value": selector}))
     }
 
     /// The text of an element as it is seen.
     #[track_caller]
     pub fn text(&self, selector: &str) -> String {
-        let found = self.script(
-            "return document.querySelector(arguments[0]).innerText",
-            &[selector.into()],
-        );
+        let found = self.script("return document.querySelector(arguments[0]).innerText", &[selector.into()]);
         found.as_str().unwrap().to_owned()
     }
 
     /// What a script in the page returns.
     #[track_caller]
     pub fn script(&self, script: &str, arguments: &[Value]) -> Value {
-        self.command(
-            "/execute/sync",
-            &json!({"script": script, "args": arguments}),
-        )
+        self.command("/execute/sync", &json!({"script": script, "args": arguments}))
     }
 
     /// What a script in the page hands to its last argument, a function.
     #[track_caller]
     pub fn script_async(&self, script: &str, arguments: &[Value]) -> Value {
-        self.command(
-            "/execute/async",
-            &json!({"script": script, "args": arguments}),
-        )
+        self.command("/execute/async", &json!({"script": script, "args": arguments}))
     }
 
     #[track_caller]
@@ -138,15 +118,9 @@ impl Browser {
     #[track_caller]
     pub fn hover(&self, selector: &str) {
         let element = self.find(selector);
-        self.script(
-            "arguments[0].scrollIntoView({block: 'center'})",
-            std::slice::from_ref(&element),
-        );
+        self.script("arguments[0].scrollIntoView({block: 'center'})", std::slice::from_ref(&element));
         let to = json!({"type": "pointerMove", "duration": 0, "x": 0, "y": 0, "origin": element});
-        self.command(
-            "/actions",
-            &json!({"actions": [{"type": "pointer", "id": "mouse", "actions": [to]}]}),
-        );
+        self.command("/actions", &json!({"actions": [{"type": "pointer", "id": "mouse", "actions": [to]}]}));
     }
 
     /// Presses and releases a key, wherever the focus is.
@@ -194,10 +168,7 @@ impl Browser {
     /// A command of the Chrome DevTools Protocol.
     #[track_caller]
     pub fn devtools(&self, method: &str, params: Value) -> Value {
-        self.command(
-            "/goog/cdp/execute",
-            &json!({"cmd": method, "params": params}),
-        )
+        self.command("/goog/cdp/execute", &json!({"cmd": method, "params": params}))
     }
 
     #[track_caller]

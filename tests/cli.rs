@@ -48,10 +48,7 @@ fn json_is_one_object_with_the_golden_grid() {
     assert_eq!(run.stdout.lines().count(), 1);
     assert_eq!(json["model"], "tiny");
     assert_eq!(json["pairs"][0]["clean"]["text"], CLEAN);
-    assert_eq!(
-        ids(&json["pairs"][0]["corrupted"]["ids"])[..3],
-        [48736, 4176, 373]
-    );
+    assert_eq!(ids(&json["pairs"][0]["corrupted"]["ids"])[..3], [48736, 4176, 373]);
     assert_eq!(json["pairs"][0]["clean"]["tokens"][1], " Jones");
     assert_eq!(json["bos"], false);
     assert_eq!(json["grids"][0]["name"], "resid_post");
@@ -65,10 +62,7 @@ fn json_is_one_object_with_the_golden_grid() {
             "b": " Jones"
         })
     );
-    assert_eq!(
-        axes(&json),
-        [("layer".to_owned(), 12), ("pos".to_owned(), 11)]
-    );
+    assert_eq!(axes(&json), [("layer".to_owned(), 12), ("pos".to_owned(), 11)]);
     assert!(largest_difference(&numbers(&json["grids"][0]["values"]), &golden_grid()) < 1e-4);
     let seconds = |key: &str| json["seconds"][key].as_f64().unwrap();
     assert!(seconds("load") > 0.0 && seconds("sweep") > 0.0);
@@ -79,11 +73,7 @@ fn json_is_one_object_with_the_golden_grid() {
 fn the_number_of_threads_changes_no_bit() {
     let folder = Folder::new();
     let values = |threads: &str| {
-        folder
-            .tiny(&["--json", "--threads", threads])
-            .success()
-            .json()["grids"][0]["values"]
-            .take()
+        folder.tiny(&["--json", "--threads", threads]).success().json()["grids"][0]["values"].take()
     };
     let one = values("1");
     assert_eq!(values("2"), one);
@@ -126,10 +116,7 @@ fn another_pair_of_prompts_direction_and_site_can_be_swept() {
         "--json",
     ];
     let json = Folder::new().tiny(&args).success().json();
-    assert_eq!(
-        axes(&json),
-        [("layer".to_owned(), 12), ("head".to_owned(), 4)]
-    );
+    assert_eq!(axes(&json), [("layer".to_owned(), 12), ("head".to_owned(), 4)]);
     let expected = numbers(&case["sweeps"]["attn_head_out_all_pos"]["values"]);
     assert!(largest_difference(&numbers(&json["grids"][0]["values"]), &expected) < 1e-4);
 }
@@ -137,15 +124,8 @@ fn another_pair_of_prompts_direction_and_site_can_be_swept() {
 #[test]
 fn the_assignments_simpler_metrics_are_changes_from_the_clean_run() {
     let folder = Folder::new();
-    for (metric, token) in [
-        ("logit_change", " Jones"),
-        ("prob_change", " Jones"),
-        ("prob_diff", " Smith"),
-    ] {
-        let json = folder
-            .tiny(&["--metric", metric, "--json"])
-            .success()
-            .json();
+    for (metric, token) in [("logit_change", " Jones"), ("prob_change", " Jones"), ("prob_diff", " Smith")] {
+        let json = folder.tiny(&["--metric", metric, "--json"]).success().json();
         assert_eq!(json["metric"]["kind"], metric);
         assert_eq!(json["metric"]["a"], token);
         let clean = json["clean_metric"].as_f64().unwrap();
@@ -157,10 +137,7 @@ fn the_assignments_simpler_metrics_are_changes_from_the_clean_run() {
         }
         // Patching the last position after the last layer restores the clean run.
         let last = numbers(&json["grids"][0]["values"])[131];
-        assert!(
-            (last - clean as f32).abs() < 1e-6,
-            "{last} instead of {clean}"
-        );
+        assert!((last - clean as f32).abs() < 1e-6, "{last} instead of {clean}");
     }
 }
 
@@ -198,10 +175,7 @@ fn tokens_shows_each_text_with_its_ids() {
         run.stdout,
         "Michelle/ Jones\n48736 5437\n2 tokens\n\\xf0\\x9f/\\xa6/\\x80\n8582 99 222\n3 tokens\n"
     );
-    let json = folder
-        .run(["tokens", "--json", "Michelle Jones", ""])
-        .success()
-        .json();
+    let json = folder.run(["tokens", "--json", "Michelle Jones", ""]).success().json();
     let expected = serde_json::json!([
         {"text": "Michelle Jones", "ids": [48736, 5437], "tokens": ["Michelle", " Jones"]},
         {"text": "", "ids": [], "tokens": []},
@@ -212,9 +186,7 @@ fn tokens_shows_each_text_with_its_ids() {
 #[test]
 fn predict_shows_the_top_and_the_answers_place() {
     let folder = Folder::new();
-    let run = folder
-        .tiny(&["predict", CLEAN, "--answer", " Smith", "--top", "3"])
-        .success();
+    let run = folder.tiny(&["predict", CLEAN, "--answer", " Smith", "--top", "3"]).success();
     for part in [
         "top 3 of tiny",
         "   0   5437  \" Jones\"    17.70   0.6118",
@@ -223,63 +195,37 @@ fn predict_shows_the_top_and_the_answers_place() {
     ] {
         assert!(run.stdout.contains(part), "no «{part}» in:\n{}", run.stdout);
     }
-    let json = folder
-        .tiny(&["predict", CLEAN, "--answer", " was", "--json"])
-        .success()
-        .json();
+    let json = folder.tiny(&["predict", CLEAN, "--answer", " was", "--json"]).success().json();
     assert_eq!(json["top"].as_array().unwrap().len(), 20);
     assert_eq!(json["top"][1]["token"], " was");
     let answer = &json["answers"][0];
-    assert_eq!(
-        (&answer["text"], &answer["tokens"][0]),
-        (&" was".into(), &json["top"][1])
-    );
+    assert_eq!((&answer["text"], &answer["tokens"][0]), (&" was".into(), &json["top"][1]));
     let json = folder.tiny(&["predict", CLEAN, "--json"]).success().json();
-    assert_eq!(
-        (&json["answers"], &json["compare"]),
-        (&serde_json::json!([]), &serde_json::Value::Null)
-    );
+    assert_eq!((&json["answers"], &json["compare"]), (&serde_json::json!([]), &serde_json::Value::Null));
 }
 
 #[test]
 fn a_prompt_with_words_the_tiny_model_never_saw_gets_one_warning_that_names_them() {
-    let run = Folder::new()
-        .tiny(&["predict", "The quantum zebra"])
-        .success();
+    let run = Folder::new().tiny(&["predict", "The quantum zebra"]).success();
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
-    assert!(
-        run.stderr.contains("was not trained on \" quantum\""),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("was not trained on \" quantum\""), "{}", run.stderr);
 }
 
 #[test]
 fn without_weights_of_gpt2_one_line_says_that_the_tiny_model_runs() {
-    let weights = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../weights/gpt2/model.safetensors");
+    let weights =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/gpt2/model.safetensors");
     if weights.exists() {
         println!("skipped: GPT-2 small is downloaded, so it is the default");
         return;
     }
     let run = Folder::new().run(["predict", CLEAN]).success();
-    let lines: Vec<&str> = run
-        .stdout
-        .lines()
-        .filter(|line| line.contains("cargo xtask download-weights"))
-        .collect();
-    assert!(
-        lines.len() == 1 && lines[0].contains("tiny"),
-        "{}",
-        run.stdout
-    );
+    let lines: Vec<&str> =
+        run.stdout.lines().filter(|line| line.contains("cargo xtask download-weights")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("tiny"), "{}", run.stdout);
     let json = Folder::new().run(["predict", CLEAN, "--json"]).success();
     assert_eq!(json.json()["model"], "tiny");
-    assert!(
-        json.stderr.contains("cargo xtask download-weights"),
-        "{}",
-        json.stderr
-    );
+    assert!(json.stderr.contains("cargo xtask download-weights"), "{}", json.stderr);
 }
 
 #[test]
@@ -334,103 +280,44 @@ fn prompts_of_different_lengths_are_shown_side_by_side() {
 fn what_cannot_be_used_is_named_with_what_to_do() {
     let folder = Folder::new();
     let long = "the ".repeat(200);
-    let pair = [
-        "--clean",
-        CLEAN,
-        "--corrupted",
-        "Michelle Smith was a top-notch student. Michelle",
-    ];
+    let pair = ["--clean", CLEAN, "--corrupted", "Michelle Smith was a top-notch student. Michelle"];
     let with = |more: &[&'static str]| [&pair[..], more].concat();
     for (args, parts) in [
         (
-            vec![
-                "--clean",
-                CLEAN,
-                "--corrupted",
-                CLEAN,
-                "--logit-diff",
-                " Smith",
-                " Jones",
-            ],
+            vec!["--clean", CLEAN, "--corrupted", CLEAN, "--logit-diff", " Smith", " Jones"],
             vec!["are the same 11 tokens: there is nothing to patch"],
         ),
         (
             with(&["--logit-diff", " Smith", "Turing"]),
-            vec![
-                "\"Turing\" is 2 tokens (\"T\", \"uring\")",
-                "\" Turing\" is a single token",
-            ],
+            vec!["\"Turing\" is 2 tokens (\"T\", \"uring\")", "\" Turing\" is a single token"],
         ),
-        (
-            with(&["--logit-diff", " Smith", " Smith"]),
-            vec!["compares \" Smith\" with itself"],
-        ),
-        (
-            with(&["--logit-diff", " Smith", ""]),
-            vec!["the answer is empty"],
-        ),
+        (with(&["--logit-diff", " Smith", " Smith"]), vec!["compares \" Smith\" with itself"]),
+        (with(&["--logit-diff", " Smith", ""]), vec!["the answer is empty"]),
         (with(&[]), vec!["--logit-diff ' A' ' B'"]),
-        (
-            with(&["--metric", "logit_change"]),
-            vec!["--token ' Jones'"],
-        ),
-        (
-            vec!["--token", " Jones"],
-            vec!["--token is for the metrics about one token"],
-        ),
+        (with(&["--metric", "logit_change"]), vec!["--token ' Jones'"]),
+        (vec!["--token", " Jones"], vec!["--token is for the metrics about one token"]),
         (vec!["--clean", CLEAN], vec!["--corrupted <TEXT>"]),
         (
-            vec![
-                "--clean",
-                "",
-                "--corrupted",
-                "a",
-                "--logit-diff",
-                " a",
-                " b",
-            ],
+            vec!["--clean", "", "--corrupted", "a", "--logit-diff", " a", " b"],
             vec!["the clean prompt: the prompt is empty: give at least one token (from 1 to 128"],
         ),
         (vec!["predict", ""], vec!["the prompt is empty"]),
-        (
-            vec!["predict", &long],
-            vec!["the prompt has 201 tokens; this model reads at most 128"],
-        ),
-        (
-            vec!["predict", "a", "--answer", "Turing"],
-            vec!["\" Turing\" is a single token"],
-        ),
-        (
-            vec!["--site", "resid"],
-            vec!["invalid value 'resid'", "resid_pre, resid_mid, resid_post"],
-        ),
+        (vec!["predict", &long], vec!["the prompt has 201 tokens; this model reads at most 128"]),
+        (vec!["predict", "a", "--answer", "Turing"], vec!["\" Turing\" is a single token"]),
+        (vec!["--site", "resid"], vec!["invalid value 'resid'", "resid_pre, resid_mid, resid_post"]),
         (
             vec!["--metric", "vibes"],
-            vec![
-                "invalid value 'vibes'",
-                "logit_diff, normalized, normalized_by_pair, prob_diff",
-            ],
+            vec!["invalid value 'vibes'", "logit_diff, normalized, normalized_by_pair, prob_diff"],
         ),
-        (
-            vec!["--direction", "sideways"],
-            vec!["invalid value 'sideways'", "denoising, noising"],
-        ),
-        (
-            vec!["--memory", "lots"],
-            vec!["\"lots\" is no size: write 512MiB, 2GB or a number of bytes"],
-        ),
-        (
-            vec!["--engine", "steam"],
-            vec!["invalid value 'steam'", "incremental, plain"],
-        ),
+        (vec!["--direction", "sideways"], vec!["invalid value 'sideways'", "denoising, noising"]),
+        (vec!["--memory", "lots"], vec!["\"lots\" is no size: write 512MiB, 2GB or a number of bytes"]),
+        (vec!["--engine", "steam"], vec!["invalid value 'steam'", "incremental, plain"]),
         (vec!["--threads", "0"], vec!["0 is not in 1..=1024"]),
         (vec!["--top=-1"], vec!["invalid value '-1' for '--top <K>'"]),
         (vec!["frobnicate"], vec!["frobnicate"]),
         (vec!["tokens"], vec!["<TEXT>"]),
     ] {
-        folder
-            .tiny(&args.iter().map(|arg| &**arg).collect::<Vec<_>>())
-            .failure(2, &parts);
+        folder.tiny(&args.iter().map(|arg| &**arg).collect::<Vec<_>>()).failure(2, &parts);
     }
     assert!(folder.files().is_empty(), "{:?}", folder.files());
 }
@@ -447,13 +334,8 @@ fn a_model_that_is_not_there_is_looked_for_and_the_way_to_get_it_is_said() {
             "fetch them with: cargo xtask download-weights gpt2-xl",
         ],
     );
-    missing("gpt5").failure(
-        2,
-        &[
-            "no weights for `gpt5` found",
-            "one of these names: tiny, gpt2, gpt2-medium",
-        ],
-    );
+    missing("gpt5")
+        .failure(2, &["no weights for `gpt5` found", "one of these names: tiny, gpt2, gpt2-medium"]);
     missing("no/such/file.safetensors").failure(2, &["no/such/file.safetensors"]);
     fs::create_dir(folder.file("empty")).unwrap();
     missing("empty").failure(2, &["cannot read empty/model.safetensors: No such file"]);
@@ -469,49 +351,16 @@ fn broken_weights_are_named_with_the_place() {
         folder.run(["predict", "a", "--model", name])
     };
     let weights = gpt2_tiny::WEIGHTS;
-    write("cut", gpt2_tiny::CONFIG, &weights[..weights.len() / 2]).failure(
-        2,
-        &[
-            "cut/model.safetensors: not a whole safetensors file: tensor `",
-            "it is cut off",
-        ],
-    );
-    write(
-        "foreign",
-        gpt2_tiny::CONFIG,
-        b"PK\x03\x04 something else entirely",
-    )
-    .failure(
-        2,
-        &["foreign/model.safetensors: not a whole safetensors file"],
-    );
-    write(
-        "deeper",
-        &gpt2_tiny::CONFIG.replace("\"n_layer\": 12", "\"n_layer\": 13"),
-        weights,
-    )
-    .failure(
-        2,
-        &["deeper/model.safetensors: tensor `h.12.ln_1.weight`: is missing"],
-    );
-    write(
-        "shallower",
-        &gpt2_tiny::CONFIG.replace("\"n_layer\": 12", "\"n_layer\": 11"),
-        weights,
-    )
-    .failure(
-        2,
-        &["shallower/model.safetensors: tensor `h.11.attn.c_attn.bias`: is no part of a GPT-2"],
-    );
-    write(
-        "wider",
-        &gpt2_tiny::CONFIG.replace("\"n_embd\": 64", "\"n_embd\": 128"),
-        weights,
-    )
-    .failure(
-        2,
-        &["tensor `wte.weight`: has shape [50257, 64]; [50257, 128] is expected"],
-    );
+    write("cut", gpt2_tiny::CONFIG, &weights[..weights.len() / 2])
+        .failure(2, &["cut/model.safetensors: not a whole safetensors file: tensor `", "it is cut off"]);
+    write("foreign", gpt2_tiny::CONFIG, b"PK\x03\x04 something else entirely")
+        .failure(2, &["foreign/model.safetensors: not a whole safetensors file"]);
+    write("deeper", &gpt2_tiny::CONFIG.replace("\"n_layer\": 12", "\"n_layer\": 13"), weights)
+        .failure(2, &["deeper/model.safetensors: tensor `h.12.ln_1.weight`: is missing"]);
+    write("shallower", &gpt2_tiny::CONFIG.replace("\"n_layer\": 12", "\"n_layer\": 11"), weights)
+        .failure(2, &["shallower/model.safetensors: tensor `h.11.attn.c_attn.bias`: is no part of a GPT-2"]);
+    write("wider", &gpt2_tiny::CONFIG.replace("\"n_embd\": 64", "\"n_embd\": 128"), weights)
+        .failure(2, &["tensor `wte.weight`: has shape [50257, 64]; [50257, 128] is expected"]);
     write("no-json", "sizes: 12", weights).failure(2, &["no-json/config.json: not a JSON object"]);
 }
 
@@ -520,23 +369,15 @@ fn an_output_that_cannot_be_written_stops_the_run_before_any_work() {
     let folder = Folder::new();
     fs::write(folder.file("notes.png"), "mine").unwrap();
     for (path, part) in [
-        (
-            "notes.png",
-            "it exists, and is not a file that patch-cli made",
-        ),
+        ("notes.png", "it exists, and is not a file that patch-cli made"),
         ("none/heatmap.png", "No such file or directory"),
         (".", "it is a folder"),
         ("/dev/full", "it is no ordinary file"),
     ] {
-        folder
-            .tiny(&["--out", path])
-            .failure(1, &[&format!("cannot write {path}: "), part]);
+        folder.tiny(&["--out", path]).failure(1, &[&format!("cannot write {path}: "), part]);
     }
     assert_eq!(folder.files(), ["notes.png"]);
-    assert_eq!(
-        fs::read_to_string(folder.file("notes.png")).unwrap(),
-        "mine"
-    );
+    assert_eq!(fs::read_to_string(folder.file("notes.png")).unwrap(), "mine");
 }
 
 #[test]
@@ -560,9 +401,7 @@ fn a_reader_that_goes_away_ends_the_run_quietly() {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with("clean"), "{line}");
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");

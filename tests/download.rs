@@ -65,13 +65,7 @@ enum Then {
 
 impl Reply {
     fn new(status: u16, body: &[u8]) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: body.to_vec(),
-            after: None,
-            chunked: false,
-        }
+        Self { status, headers: Vec::new(), body: body.to_vec(), after: None, chunked: false }
     }
 
     fn with(mut self, name: &str, value: impl ToString) -> Self {
@@ -148,11 +142,8 @@ struct Server {
 impl Server {
     fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Self {
-            address: listener.local_addr().unwrap(),
-            log: Arc::default(),
-            stopped: Arc::default(),
-        };
+        let server =
+            Self { address: listener.local_addr().unwrap(), log: Arc::default(), stopped: Arc::default() };
         let (log, stopped) = (server.log.clone(), server.stopped.clone());
         let answer = Arc::new(answer);
         thread::spawn(move || {
@@ -190,11 +181,7 @@ impl Drop for Server {
     }
 }
 
-fn serve(
-    mut stream: TcpStream,
-    log: &Mutex<Vec<Request>>,
-    answer: &(impl Fn(&Request) -> Reply + ?Sized),
-) {
+fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &(impl Fn(&Request) -> Reply + ?Sized)) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut text = Vec::new();
     let mut byte = [0];
@@ -224,9 +211,7 @@ fn serve(
 
 /// The bytes that stand for the weights: long enough for several reads.
 fn model() -> Vec<u8> {
-    (0..300_000_u32)
-        .map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect()
+    (0..300_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
 /// What the hub does for distilgpt2: it states the checksum, and redirects to its store.
@@ -250,24 +235,12 @@ fn stated(reply: Reply, file: &[u8]) -> Reply {
 }
 
 /// The hub, but with one address that behaves differently.
-fn hub_except(
-    path: &'static str,
-    answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
-) -> Server {
-    Server::start(move |request| {
-        if request.path == path {
-            answer(request)
-        } else {
-            hub(request)
-        }
-    })
+fn hub_except(path: &'static str, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
+    Server::start(move |request| if request.path == path { answer(request) } else { hub(request) })
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 // ---- The client ----------------------------------------------------------------------------
@@ -279,9 +252,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-        }
+        Self { folder: tempfile::tempdir().unwrap() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -296,10 +267,12 @@ impl Place {
         for name in ["HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"] {
             command.env_remove(name);
         }
-        command
-            .args(["download-weights", model, "--dir"])
-            .arg(self.folder.path())
-            .args(["--read-timeout", "5", "--retry-pause", "0.01"]);
+        command.args(["download-weights", model, "--dir"]).arg(self.folder.path()).args([
+            "--read-timeout",
+            "5",
+            "--retry-pause",
+            "0.01",
+        ]);
         command
     }
 
@@ -379,13 +352,9 @@ fn a_download_is_checked_and_recorded() {
     assert!(told.contains("checked against the checksum that the server states"));
     assert!(told.contains("no checksum is known, it was only seen to be whole JSON"));
     assert!(told.contains("distilgpt2 is ready in"));
-    assert!(
-        !told.contains('\x1b'),
-        "plain text where there is no terminal"
-    );
+    assert!(!told.contains('\x1b'), "plain text where there is no terminal");
 
-    let record: Value =
-        serde_json::from_slice(&fs::read(place.path("provenance.json")).unwrap()).unwrap();
+    let record: Value = serde_json::from_slice(&fs::read(place.path("provenance.json")).unwrap()).unwrap();
     assert_eq!(record["repository"], "distilbert/distilgpt2");
     assert_eq!(record["revision"], COMMIT);
     assert_eq!(record["files"]["model.safetensors"]["size"], 300_000);
@@ -422,11 +391,7 @@ fn check_hashes_again_without_the_network() {
         command.arg("--check").env("HF_ENDPOINT", nobody());
         command
     };
-    fail(
-        &mut check(),
-        1,
-        &["no checksum is known", "run `cargo xtask"],
-    );
+    fail(&mut check(), 1, &["no checksum is known", "run `cargo xtask"]);
     succeed(&mut place.fetch(&hub));
     assert!(succeed(&mut check()).contains(&sha256(&model())));
 
@@ -461,11 +426,7 @@ fn a_file_of_somebody_else_is_replaced_only_by_force() {
 
     let place = Place::new();
     fs::write(place.path("config.json"), "mine").unwrap();
-    let words = [
-        "0daed7749b4f02b8",
-        "pinned in this program",
-        &sha256(b"mine"),
-    ];
+    let words = ["0daed7749b4f02b8", "pinned in this program", &sha256(b"mine")];
     fail(&mut place.command("gpt2"), 2, &words);
     assert_eq!(fs::read(place.path("config.json")).unwrap(), b"mine");
 }
@@ -474,9 +435,7 @@ fn a_file_of_somebody_else_is_replaced_only_by_force() {
 fn a_key_goes_to_the_hub_and_nowhere_else() {
     let store = Server::start(|request| Reply::ranged(request, &model()));
     let elsewhere = store.url("/signed?key=secret-query");
-    let hub = hub_except(MODEL_ON_HUB, move |_| {
-        stated(Reply::redirect(&elsewhere), &model())
-    });
+    let hub = hub_except(MODEL_ON_HUB, move |_| stated(Reply::redirect(&elsewhere), &model()));
     let place = Place::new();
     let told = succeed(place.fetch(&hub).env("HF_TOKEN", "hf_secret"));
     place.assert_complete();
@@ -502,11 +461,7 @@ fn a_body_that_is_cut_is_resumed_where_it_was() {
     let place = Place::new();
     let told = succeed(&mut place.fetch(&hub));
     place.assert_complete();
-    let starts: Vec<_> = hub
-        .requests_for(MODEL_ON_CDN)
-        .iter()
-        .map(Request::range_start)
-        .collect();
+    let starts: Vec<_> = hub.requests_for(MODEL_ON_CDN).iter().map(Request::range_start).collect();
     assert_eq!(starts, [None, Some(100_000), Some(150_000)]);
     assert!(told.contains("the connection broke"), "{told}");
     assert!(told.contains("going on after the first 150.0 kB"), "{told}");
@@ -547,12 +502,7 @@ fn a_body_that_always_stalls_is_given_up_and_its_part_is_kept() {
     fail(
         place.fetch(&hub).args(["--read-timeout", "0.2"]),
         1,
-        &[
-            "after 5 attempts",
-            "100.0 kB",
-            "kept",
-            "run the same command",
-        ],
+        &["after 5 attempts", "100.0 kB", "kept", "run the same command"],
     );
     let part = fs::read(place.path("model.safetensors.part")).unwrap();
     assert_eq!(part, model()[..100_000]);
@@ -565,29 +515,16 @@ fn a_server_that_accepts_and_says_nothing_is_given_up() {
     let silent = format!("http://{}", listener.local_addr().unwrap());
     let place = Place::new();
     let mut command = place.command("distilgpt2");
-    command
-        .env("HF_ENDPOINT", silent)
-        .args(["--read-timeout", "0.2"]);
-    fail(
-        &mut command,
-        1,
-        &["has sent no answer for 200ms", "5 attempts"],
-    );
+    command.env("HF_ENDPOINT", silent).args(["--read-timeout", "0.2"]);
+    fail(&mut command, 1, &["has sent no answer for 200ms", "5 attempts"]);
     assert_eq!(place.names(), [".lock"]);
 }
 
 #[test]
 fn a_download_that_is_killed_goes_on_with_its_part() {
-    let slow = hub_except(MODEL_ON_CDN, |request| {
-        Reply::ranged(request, &model()).stall_after(200_000)
-    });
+    let slow = hub_except(MODEL_ON_CDN, |request| Reply::ranged(request, &model()).stall_after(200_000));
     let place = Place::new();
-    let mut child = place
-        .fetch(&slow)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = place.fetch(&slow).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let part = place.path("model.safetensors.part");
     let length = || fs::metadata(&part).map_or(0, |metadata| metadata.len());
     let began = Instant::now();
@@ -667,9 +604,7 @@ fn a_wait_that_the_server_asks_for_is_kept_unless_it_is_long() {
     assert!(told.contains("HTTP 429"), "{told}");
     place.assert_complete();
 
-    let busy = hub_except(CONFIG_ON_HUB, |_| {
-        Reply::new(429, b"").with("Retry-After", 3600)
-    });
+    let busy = hub_except(CONFIG_ON_HUB, |_| Reply::new(429, b"").with("Retry-After", 3600));
     let place = Place::new();
     let words = ["HTTP 429", "asks for a wait of 3600 s", "after that"];
     fail(&mut place.fetch(&busy), 1, &words);
@@ -685,11 +620,7 @@ fn wrong_bytes_are_refused_and_deleted() {
     let words = [sha256(&wrong), sha256(&model()), "were deleted".into()];
     let hub = hub_except(MODEL_ON_CDN, move |request| Reply::ranged(request, &wrong));
     let place = Place::new();
-    fail(
-        &mut place.fetch(&hub),
-        1,
-        &words.each_ref().map(String::as_str),
-    );
+    fail(&mut place.fetch(&hub), 1, &words.each_ref().map(String::as_str));
     place.assert_no_model();
 }
 
@@ -697,8 +628,7 @@ fn wrong_bytes_are_refused_and_deleted() {
 fn wrong_bytes_of_a_pinned_model_are_refused_whatever_the_server_states() {
     let wrong = vec![b' '; 665];
     let stated_wrong = wrong.clone();
-    let hub =
-        Server::start(move |request| stated(Reply::ranged(request, &stated_wrong), &stated_wrong));
+    let hub = Server::start(move |request| stated(Reply::ranged(request, &stated_wrong), &stated_wrong));
     let place = Place::new();
     let mut command = place.command("gpt2");
     command.env("HF_ENDPOINT", hub.url(""));
@@ -725,9 +655,7 @@ fn a_file_of_another_length_is_refused_before_it_is_read() {
 
 #[test]
 fn a_body_that_is_too_long_is_refused_and_deleted() {
-    let hub = hub_except(MODEL_ON_CDN, |_| {
-        Reply::new(200, &[model(), vec![1]].concat()).chunked()
-    });
+    let hub = hub_except(MODEL_ON_CDN, |_| Reply::new(200, &[model(), vec![1]].concat()).chunked());
     let place = Place::new();
     let words = ["longer than the expected 300000 bytes", "deleted"];
     fail(&mut place.fetch(&hub), 1, &words);
@@ -758,11 +686,7 @@ fn another_range_than_the_one_asked_for_is_refused() {
 fn a_model_without_any_checksum_is_refused() {
     let hub = hub_except(MODEL_ON_HUB, |request| Reply::ranged(request, &model()));
     let place = Place::new();
-    fail(
-        &mut place.fetch(&hub),
-        1,
-        &["no checksum is known", "--sha256"],
-    );
+    fail(&mut place.fetch(&hub), 1, &["no checksum is known", "--sha256"]);
     place.assert_no_model();
     let right = sha256(&model()).to_uppercase();
     succeed(place.fetch(&hub).args(["--sha256", &right]));
@@ -773,11 +697,7 @@ fn a_model_without_any_checksum_is_refused() {
 fn a_configuration_that_is_no_json_is_refused() {
     let hub = hub_except(CONFIG_ON_HUB, |_| Reply::new(200, b"{\"half\": "));
     let place = Place::new();
-    fail(
-        &mut place.fetch(&hub),
-        1,
-        &["config.json is not whole JSON"],
-    );
+    fail(&mut place.fetch(&hub), 1, &["config.json is not whole JSON"]);
     assert_eq!(place.names(), [".lock"]);
 
     let long = hub_except(CONFIG_ON_HUB, |_| Reply::new(200, &vec![b' '; 2_000_000]));
@@ -831,11 +751,7 @@ fn no_network_is_told_in_words() {
     fail(&mut to(&nobody()), 1, &advice);
     // No name server is asked for a name with a part this long.
     let long = format!("http://{}.invalid", "x".repeat(64));
-    fail(
-        &mut to(&long),
-        1,
-        &["cannot be reached", "there is no network"],
-    );
+    fail(&mut to(&long), 1, &["cannot be reached", "there is no network"]);
     assert_eq!(place.names(), [".lock"]);
 }
 
@@ -883,32 +799,12 @@ fn input_that_makes_no_sense_is_refused_with_code_2() {
     let place = Place::new();
     let gpt2 = || place.command("gpt2");
     fail(&mut place.command("gpt5"), 2, &["gpt5", "gpt2-medium"]);
-    fail(
-        gpt2().env("HF_ENDPOINT", "huggingface.co"),
-        2,
-        &["https://"],
-    );
-    fail(
-        gpt2().args(["--from", "ftp://x/y"]),
-        2,
-        &["ftp://x/y", "https://"],
-    );
-    fail(
-        gpt2().args(["--from", "/no/such"]),
-        2,
-        &["/no/such", "give a file"],
-    );
-    fail(
-        gpt2().args(["--sha256", "12"]),
-        2,
-        &["64 hexadecimal digits"],
-    );
+    fail(gpt2().env("HF_ENDPOINT", "huggingface.co"), 2, &["https://"]);
+    fail(gpt2().args(["--from", "ftp://x/y"]), 2, &["ftp://x/y", "https://"]);
+    fail(gpt2().args(["--from", "/no/such"]), 2, &["/no/such", "give a file"]);
+    fail(gpt2().args(["--sha256", "12"]), 2, &["64 hexadecimal digits"]);
     let other = "0".repeat(64);
-    fail(
-        gpt2().args(["--sha256", &other]),
-        2,
-        &["248dfc3911869ec4", "pinned"],
-    );
+    fail(gpt2().args(["--sha256", &other]), 2, &["248dfc3911869ec4", "pinned"]);
     let told = fail(gpt2().env("HF_TOKEN", "hf_x\ny"), 2, &["HF_TOKEN"]);
     assert!(!told.contains("hf_x"), "{told}");
     assert!(place.names().is_empty(), "nothing is touched");
@@ -934,17 +830,10 @@ fn from(place: &Place, source: &Path) -> Command {
 fn a_copy_on_the_disk_is_checked_and_taken() {
     let copy = copy_on_disk();
     let right = sha256(&model());
-    for source in [
-        copy.path().to_owned(),
-        copy.path().join("model.safetensors"),
-    ] {
+    for source in [copy.path().to_owned(), copy.path().join("model.safetensors")] {
         let place = Place::new();
         let mut command = from(&place, &source);
-        succeed(
-            command
-                .args(["--sha256", &right])
-                .env("HF_HUB_OFFLINE", "1"),
-        );
+        succeed(command.args(["--sha256", &right]).env("HF_HUB_OFFLINE", "1"));
         place.assert_complete();
     }
 
@@ -956,11 +845,7 @@ fn a_copy_on_the_disk_is_checked_and_taken() {
     place.assert_no_model();
 
     fs::remove_file(copy.path().join("config.json")).unwrap();
-    fail(
-        &mut from(&place, copy.path()),
-        2,
-        &["config.json is not there"],
-    );
+    fail(&mut from(&place, copy.path()), 2, &["config.json is not there"]);
 }
 
 #[test]
@@ -968,11 +853,7 @@ fn a_copy_that_is_not_the_pinned_model_is_refused() {
     let (copy, place) = (copy_on_disk(), Place::new());
     let mut command = place.command("gpt2");
     command.arg("--from").arg(copy.path());
-    fail(
-        &mut command,
-        1,
-        &["config.json has 23 bytes", "expected 665"],
-    );
+    fail(&mut command, 1, &["config.json has 23 bytes", "expected 665"]);
     assert_eq!(place.names(), [".lock"]);
 }
 
@@ -1002,11 +883,7 @@ fn two_downloads_do_not_meet() {
     let (place, hub) = (Place::new(), Server::start(hub));
     let lock = File::create(place.path(".lock")).unwrap();
     lock.lock().unwrap();
-    fail(
-        &mut place.fetch(&hub),
-        1,
-        &["another `cargo xtask`", "wait"],
-    );
+    fail(&mut place.fetch(&hub), 1, &["another `cargo xtask`", "wait"]);
     assert_eq!(hub.requests().len(), 0);
     drop(lock);
     succeed(&mut place.fetch(&hub));
@@ -1023,11 +900,7 @@ fn a_file_that_does_not_fit_on_the_disk_is_not_begun() {
         _ => hub(request),
     });
     let place = Place::new();
-    let words = [
-        "not enough disk space",
-        "1000000.0 TB are needed",
-        "make room",
-    ];
+    let words = ["not enough disk space", "1000000.0 TB are needed", "make room"];
     fail(&mut place.fetch(&hub), 1, &words);
     place.assert_no_model();
 }
@@ -1059,9 +932,6 @@ fn a_folder_that_may_not_be_written_is_told() {
     // Not even the administrator can make a folder there.
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.args(["download-weights", "--dir", "/sys/weights"]);
-    let words = [
-        "cannot write /sys/weights",
-        "a folder that you may write to",
-    ];
+    let words = ["cannot write /sys/weights", "a folder that you may write to"];
     fail(&mut command, 1, &words);
 }

@@ -10,15 +10,7 @@ use crate::util::{Folder, golden, largest_difference, numbers};
 /// The main job with every export, in a folder.
 fn exported() -> Folder {
     let folder = Folder::new();
-    let args = [
-        "--csv",
-        "a.csv",
-        "--npy",
-        "a.npy",
-        "--safetensors",
-        "a.safetensors",
-        "--json",
-    ];
+    let args = ["--csv", "a.csv", "--npy", "a.npy", "--safetensors", "a.safetensors", "--json"];
     let run = folder.tiny(&args).success();
     fs::write(folder.file("a.json"), &run.stdout).unwrap();
     folder
@@ -41,9 +33,7 @@ fn every_export_holds_the_golden_grid_and_what_made_it() {
     let array = fs::read(folder.file("a.npy")).unwrap();
     let floats = |bytes: &[u8]| -> Vec<f32> {
         let chunks = bytes.chunks_exact(4);
-        chunks
-            .map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap()))
-            .collect()
+        chunks.map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap())).collect()
     };
     assert_eq!(floats(&array[128..]), numbers(&grid["values"]));
 
@@ -57,15 +47,10 @@ fn every_export_holds_the_golden_grid_and_what_made_it() {
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 133);
     assert_eq!(lines[0], "grid,layer,pos,pos_label,value");
-    assert!(
-        lines[2].starts_with("resid_post,0,1, Smith,-10.28"),
-        "{}",
-        lines[2]
-    );
+    assert!(lines[2].starts_with("resid_post,0,1, Smith,-10.28"), "{}", lines[2]);
 
     for sidecar in ["a.csv.json", "a.npy.json"] {
-        let words: Value =
-            serde_json::from_slice(&fs::read(folder.file(sidecar)).unwrap()).unwrap();
+        let words: Value = serde_json::from_slice(&fs::read(folder.file(sidecar)).unwrap()).unwrap();
         let provenance = &words["provenance"];
         assert_eq!(provenance["software"], "patch-cli");
         assert_eq!(provenance["version"], env!("CARGO_PKG_VERSION"));
@@ -83,12 +68,7 @@ fn every_export_holds_the_golden_grid_and_what_made_it() {
 fn plot_draws_every_export_as_the_run_itself_drew_it() {
     let folder = exported();
     let first = fs::read(folder.file("heatmap.png")).unwrap();
-    let run = |file: &str| {
-        folder
-            .run(["plot", file, "--out", "again.png"])
-            .success()
-            .stdout
-    };
+    let run = |file: &str| folder.run(["plot", file, "--out", "again.png"]).success().stdout;
     let text = run("a.json");
     assert!(text.contains("+12.6 -10.3 +12.6"), "{text}");
     for file in ["a.csv", "a.npy", "a.safetensors"] {
@@ -100,9 +80,7 @@ fn plot_draws_every_export_as_the_run_itself_drew_it() {
 
 /// The pixels of a PNG file.
 fn pixels(bytes: &[u8]) -> Vec<u8> {
-    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes))
-        .read_info()
-        .unwrap();
+    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     reader.next_frame(&mut pixels).unwrap();
     pixels
@@ -113,9 +91,9 @@ fn a_picture_says_what_made_it_as_png_and_as_svg() {
     let folder = Folder::new();
     folder.tiny(&["--out", "a.svg"]).success();
     let svg = fs::read_to_string(folder.file("a.svg")).unwrap();
-    assert!(svg.contains(
-        "<title>Patching resid_post from the clean into the corrupted run (values)</title>"
-    ));
+    assert!(
+        svg.contains("<title>Patching resid_post from the clean into the corrupted run (values)</title>")
+    );
     assert!(svg.contains("&quot;software&quot;:&quot;patch-cli&quot;"));
     assert!(svg.contains(">−10.3</text>"), "the values are in the cells");
     folder.tiny(&["--out", "a.png"]).success();
@@ -128,19 +106,12 @@ fn a_picture_says_what_made_it_as_png_and_as_svg() {
         .map(|chunk| serde_json::from_str::<Value>(&chunk.text).unwrap())
         .next()
         .unwrap();
-    assert_eq!(
-        provenance["command"],
-        serde_json::json!(["--out", "a.png", "--model", "tiny"])
-    );
+    assert_eq!(provenance["command"], serde_json::json!(["--out", "a.png", "--model", "tiny"]));
     // Our own picture is replaced, whatever its form.
-    folder
-        .tiny(&["--out", "a.svg", "--title", "Another"])
-        .success();
+    folder.tiny(&["--out", "a.svg", "--title", "Another"]).success();
     let svg = fs::read_to_string(folder.file("a.svg")).unwrap();
     assert!(svg.contains("<title>Another</title>"));
-    folder
-        .tiny(&["--out", "a.jpg"])
-        .failure(2, &["a name that ends in .png or .svg instead of a.jpg"]);
+    folder.tiny(&["--out", "a.jpg"]).failure(2, &["a name that ends in .png or .svg instead of a.jpg"]);
 }
 
 #[test]
@@ -163,72 +134,35 @@ fn the_figures_options_change_the_figure() {
         let args = ["plot", "a.csv", "--out", "c.png", "--scale", scale];
         folder.run(args).success();
         let bytes = fs::read(folder.file("c.png")).unwrap();
-        png::Decoder::new(std::io::Cursor::new(bytes))
-            .read_info()
-            .unwrap()
-            .info()
-            .width
+        png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap().info().width
     };
     assert_eq!(png("2"), 2 * png("1"));
     for (args, part) in [
-        (
-            ["--vmin", "3", "--vmax", "1"],
-            "--vmin 3 must be less than --vmax 1",
-        ),
-        (
-            ["--scale", "9", "--title", ""],
-            "give a number from 0.25 to 8",
-        ),
+        (["--vmin", "3", "--vmax", "1"], "--vmin 3 must be less than --vmax 1"),
+        (["--scale", "9", "--title", ""], "give a number from 0.25 to 8"),
         (["--center", "inf", "--title", ""], "it is no finite number"),
-        (
-            ["--font", "a.csv", "--title", ""],
-            "a.csv is no TrueType or OpenType font",
-        ),
-        (
-            ["--font", "none.ttf", "--title", ""],
-            "cannot read none.ttf",
-        ),
-        (
-            ["--cmap", "virids", "--title", ""],
-            "a similar value exists: 'viridis'",
-        ),
-        (
-            ["--grid", "resid_pst", "--title", ""],
-            "did you mean resid_post?",
-        ),
-        (
-            ["--select", "layer=12", "--title", ""],
-            "give one from 0 to 11",
-        ),
+        (["--font", "a.csv", "--title", ""], "a.csv is no TrueType or OpenType font"),
+        (["--font", "none.ttf", "--title", ""], "cannot read none.ttf"),
+        (["--cmap", "virids", "--title", ""], "a similar value exists: 'viridis'"),
+        (["--grid", "resid_pst", "--title", ""], "did you mean resid_post?"),
+        (["--select", "layer=12", "--title", ""], "give one from 0 to 11"),
         (["--select", "layer", "--title", ""], "such as layer=3"),
     ] {
-        folder
-            .run([&["plot", "a.csv"], &args[..]].concat())
-            .failure(2, &[part]);
+        folder.run([&["plot", "a.csv"], &args[..]].concat()).failure(2, &[part]);
     }
 }
 
 #[test]
 fn diff_finds_the_largest_difference_and_where_it_is() {
     let folder = exported();
-    let same = folder
-        .run(["diff", "a.csv", "a.npy", "--tolerance", "0"])
-        .success();
-    assert!(
-        same.stdout.contains("resid_post: 132 values, all equal"),
-        "{}",
-        same.stdout
-    );
+    let same = folder.run(["diff", "a.csv", "a.npy", "--tolerance", "0"]).success();
+    assert!(same.stdout.contains("resid_post: 132 values, all equal"), "{}", same.stdout);
     let table = fs::read_to_string(folder.file("a.csv")).unwrap();
     let changed = table.replacen("resid_post,0,2, was,12.", "resid_post,0,2, was,13.", 1);
     assert_ne!(changed, table);
     fs::write(folder.file("b.csv"), changed).unwrap();
-    let json = folder
-        .run([
-            "diff", "a.csv", "b.csv", "--json", "--out", "d.png", "--csv", "d.csv",
-        ])
-        .success()
-        .json();
+    let json =
+        folder.run(["diff", "a.csv", "b.csv", "--json", "--out", "d.png", "--csv", "d.csv"]).success().json();
     let difference = &json["differences"][0];
     assert!((difference["largest"].as_f64().unwrap() - 1.0).abs() < 1e-5);
     assert_eq!(difference["at"], "layer 0, pos 2 ␣was");
@@ -238,16 +172,11 @@ fn diff_finds_the_largest_difference_and_where_it_is() {
     assert!(folder.file("d.png").exists() && folder.file("d.csv.json").exists());
     let run = folder.run(["diff", "a.csv", "b.csv", "--tolerance", "0.5"]);
     assert_eq!(run.code, Some(1));
-    assert!(
-        run.stderr.contains("is more than --tolerance 0.5"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("is more than --tolerance 0.5"), "{}", run.stderr);
     folder.tiny(&["--site", "z", "--csv", "z.csv"]).success();
-    folder.run(["diff", "a.csv", "z.csv"]).failure(
-        2,
-        &["different axes: layer 12 × pos 11 in a.csv, layer 12 × head 4 in z.csv"],
-    );
+    folder
+        .run(["diff", "a.csv", "z.csv"])
+        .failure(2, &["different axes: layer 12 × pos 11 in a.csv, layer 12 × head 4 in z.csv"]);
 }
 
 #[test]
@@ -256,26 +185,10 @@ fn an_export_that_cannot_be_written_stops_the_run_before_any_work_and_leaves_not
     fs::write(folder.file("mine.csv"), "a,b\n").unwrap();
     fs::write(folder.file("mine.safetensors"), "years of work").unwrap();
     for (args, code, part) in [
-        (
-            ["--csv", "mine.csv"],
-            1,
-            "mine.csv: it exists, and is not a file that patch-cli made",
-        ),
-        (
-            ["--safetensors", "mine.safetensors"],
-            1,
-            "is not a file that patch-cli made",
-        ),
-        (
-            ["--npy", "none/a.npy"],
-            1,
-            "cannot write none/a.npy: No such file or directory",
-        ),
-        (
-            ["--npy", "a.csv"],
-            2,
-            "--npy a.csv: give a name that ends in .npy",
-        ),
+        (["--csv", "mine.csv"], 1, "mine.csv: it exists, and is not a file that patch-cli made"),
+        (["--safetensors", "mine.safetensors"], 1, "is not a file that patch-cli made"),
+        (["--npy", "none/a.npy"], 1, "cannot write none/a.npy: No such file or directory"),
+        (["--npy", "a.csv"], 2, "--npy a.csv: give a name that ends in .npy"),
     ] {
         folder.tiny(&args).failure(code, &[part]);
     }
@@ -324,19 +237,14 @@ fn every_shell_has_its_completions_and_every_subcommand_its_man_page() {
         assert!(script.contains(part), "{shell}");
         assert!(script.contains("safetensors"), "{shell}");
     }
-    folder
-        .run(["completions", "bsh"])
-        .failure(2, &["a similar value exists: 'bash'"]);
+    folder.run(["completions", "bsh"]).failure(2, &["a similar value exists: 'bash'"]);
     for _ in 0..2 {
         folder.run(["man", "."]).success();
     }
     let pages = folder.files();
     assert!(pages.contains(&"patch-cli.1".to_owned()), "{pages:?}");
     let page = fs::read_to_string(folder.file("patch-cli-plot.1")).unwrap();
-    assert!(
-        page.contains("patch\\-cli\\-plot \\- ") && page.contains("\\-\\-cmap"),
-        "{page}"
-    );
+    assert!(page.contains("patch\\-cli\\-plot \\- ") && page.contains("\\-\\-cmap"), "{page}");
     let help = folder.run(["--help"]).success().stdout;
     for page in &pages {
         let name = page.trim_start_matches("patch-cli-").trim_end_matches(".1");
@@ -350,11 +258,8 @@ fn the_help_fits_a_screen_and_has_examples() {
     let help = folder.run(["--help"]).success().stdout;
     assert!(help.lines().count() <= 55, "{help}");
     assert!(help.contains("Examples:\n  patch-cli\n"));
-    let subcommands = help
-        .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.is_empty());
+    let subcommands =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     for line in subcommands.filter(|line| !line.starts_with("   ")) {
         let name = line.split_whitespace().next().unwrap();
         if name == "help" {
@@ -374,18 +279,9 @@ fn the_help_fits_a_screen_and_has_examples() {
 fn a_misspelt_name_is_answered_with_the_nearest_one() {
     let folder = Folder::new();
     for (args, part) in [
-        (
-            ["--site", "resid_pst"],
-            "a similar value exists: 'resid_post'",
-        ),
-        (
-            ["--direction", "denoisin"],
-            "a similar value exists: 'denoising'",
-        ),
-        (
-            ["--metric", "logit_dif"],
-            "a similar value exists: 'logit_diff'",
-        ),
+        (["--site", "resid_pst"], "a similar value exists: 'resid_post'"),
+        (["--direction", "denoisin"], "a similar value exists: 'denoising'"),
+        (["--metric", "logit_dif"], "a similar value exists: 'logit_diff'"),
         (["--model", "gpt2-smal"], "did you mean gpt2"),
         (["--model", "tinny"], "did you mean tiny?"),
         (["--modle", "tiny"], "a similar argument exists: '--model'"),
@@ -395,10 +291,7 @@ fn a_misspelt_name_is_answered_with_the_nearest_one() {
     let strange = folder.run(["--model", "llama"]).failure(2, &["`llama`"]);
     assert!(!strange.stderr.contains("did you mean"));
     // TransformerLens's spelling is as good.
-    let json = folder
-        .tiny(&["--site", "hook_z", "--json"])
-        .success()
-        .json();
+    let json = folder.tiny(&["--site", "hook_z", "--json"]).success().json();
     assert_eq!(json["grids"][0]["name"], "z");
 }
 
@@ -406,29 +299,20 @@ fn a_misspelt_name_is_answered_with_the_nearest_one() {
 fn a_picture_names_the_characters_that_no_font_has() {
     let folder = Folder::new();
     let draw = |text: &str, file: &str| {
-        let run = folder
-            .tiny(&["attention", text, "--head", "0.1", "--out", file])
-            .success();
+        let run = folder.tiny(&["attention", text, "--head", "0.1", "--out", file]).success();
         assert!(folder.file(file).exists(), "{file}");
         let notes = run.stderr.lines();
         let notes = notes.filter(|line| line.starts_with("note: "));
         notes.map(str::to_owned).collect::<Vec<String>>()
     };
     let japanese = "猫は犬を追いかけた、猫は";
-    let [png] = &draw(japanese, "a.png")[..] else {
-        panic!("not one note")
-    };
+    let [png] = &draw(japanese, "a.png")[..] else { panic!("not one note") };
     let named = "note: a.png: the fonts lack 猫 (U+732B), は (U+306F), 犬 (U+72AC), を (U+3092), ";
     assert!(png.starts_with(named), "{png}");
     assert!(png.contains(" and 2 more: boxes with their codes") && png.contains("--font FILE"));
     assert_eq!(png.matches('猫').count(), 1);
-    let [svg] = &draw(japanese, "a.svg")[..] else {
-        panic!("not one note")
-    };
-    assert!(
-        svg.contains("the viewer takes them from its own fonts"),
-        "{svg}"
-    );
+    let [svg] = &draw(japanese, "a.svg")[..] else { panic!("not one note") };
+    assert!(svg.contains("the viewer takes them from its own fonts"), "{svg}");
     // DejaVu has Arabic, and what cannot be seen is written as its code.
     for text in ["The cat sat", "طارد القط الكلب", "a \u{e000} b \u{f8ff} c"] {
         for file in ["a.png", "a.svg"] {
@@ -443,15 +327,7 @@ fn json_and_exports_have_the_checksum_of_the_weights() {
     fs::create_dir(folder.file("mine")).unwrap();
     fs::write(folder.file("mine/config.json"), gpt2_tiny::CONFIG).unwrap();
     fs::write(folder.file("mine/model.safetensors"), gpt2_tiny::WEIGHTS).unwrap();
-    let lens = [
-        "lens",
-        "The cat",
-        "--answers",
-        " cat",
-        " dog",
-        "--model",
-        "mine",
-    ];
+    let lens = ["lens", "The cat", "--answers", " cat", " dog", "--model", "mine"];
     let heads = ["attention", "The cat", "--head", "0.1", "--model", "mine"];
     for args in [&["--model", "mine"][..], &lens, &heads] {
         let json = folder.run([args, &["--json"]].concat()).success().json();
@@ -473,10 +349,7 @@ fn a_run_in_utf_16_or_by_excel_is_read_or_named() {
     let folder = exported();
     let utf16 = |file: &str, mark: bool| {
         let text = fs::read_to_string(folder.file(file)).unwrap();
-        let units = mark
-            .then_some(0xfeff)
-            .into_iter()
-            .chain(text.encode_utf16());
+        let units = mark.then_some(0xfeff).into_iter().chain(text.encode_utf16());
         units.flat_map(u16::to_le_bytes).collect::<Vec<u8>>()
     };
     let named = ["it is written in UTF-16; save it as UTF-8"];
@@ -489,11 +362,7 @@ fn a_run_in_utf_16_or_by_excel_is_read_or_named() {
             folder.run(["diff", "a.npy", &other]).failure(2, &named);
             folder.tiny(&["--resume", &other]).failure(2, &named);
         }
-        fs::write(
-            folder.file("b.csv"),
-            fs::read(folder.file("a.csv")).unwrap(),
-        )
-        .unwrap();
+        fs::write(folder.file("b.csv"), fs::read(folder.file("a.csv")).unwrap()).unwrap();
         fs::write(folder.file("b.csv.json"), utf16("a.csv.json", mark)).unwrap();
         let words = folder.run(["plot", "b.csv"]);
         words.failure(2, &["b.csv.json: it is written in UTF-16"]);
@@ -504,9 +373,7 @@ fn a_run_in_utf_16_or_by_excel_is_read_or_named() {
     let same = folder.run(["diff", "a.csv", "b.csv"]).success();
     assert!(same.stdout.contains("132 values, all equal"));
     fs::write(folder.file("b.csv"), format!("sep=;\r\n{table}")).unwrap();
-    folder
-        .run(["plot", "b.csv"])
-        .failure(2, &["b.csv: its columns are separated by \";\""]);
+    folder.run(["plot", "b.csv"]).failure(2, &["b.csv: its columns are separated by \";\""]);
 }
 
 #[test]
@@ -514,14 +381,10 @@ fn numbers_without_words_are_compared_by_place() {
     let folder = exported();
     // As numpy.save writes the transposed array's transposition: big-endian, in Fortran order.
     let array = fs::read(folder.file("a.npy")).unwrap();
-    let values: Vec<[u8; 4]> = (array[128..].chunks_exact(4))
-        .map(|chunk| [chunk[3], chunk[2], chunk[1], chunk[0]])
-        .collect();
-    let turned: Vec<u8> = (0..132)
-        .flat_map(|place| values[place % 12 * 11 + place / 12])
-        .collect();
-    let header =
-        |shape: &str| format!("{{'descr': '>f4', 'fortran_order': True, 'shape': {shape}, }}\n");
+    let values: Vec<[u8; 4]> =
+        (array[128..].chunks_exact(4)).map(|chunk| [chunk[3], chunk[2], chunk[1], chunk[0]]).collect();
+    let turned: Vec<u8> = (0..132).flat_map(|place| values[place % 12 * 11 + place / 12]).collect();
+    let header = |shape: &str| format!("{{'descr': '>f4', 'fortran_order': True, 'shape': {shape}, }}\n");
     let npy = |shape: &str| {
         let header = header(shape);
         let length = (header.len() as u16).to_le_bytes();
@@ -548,37 +411,28 @@ fn numbers_without_words_are_compared_by_place() {
     let known = folder.run(["diff", "a.npy", "a.csv"]).success();
     assert_eq!(known.stderr, "");
     fs::write(folder.file("mine.npy"), npy("(11, 12)")).unwrap();
-    folder.run(["diff", "a.npy", "mine.npy"]).failure(
-        2,
-        &["layer 12 × pos 11 in a.npy, axis0 11 × axis1 12 in mine.npy"],
-    );
     folder
-        .tiny(&["--resume", "mine.npy"])
-        .failure(2, &["does not say what made it"]);
+        .run(["diff", "a.npy", "mine.npy"])
+        .failure(2, &["layer 12 × pos 11 in a.npy, axis0 11 × axis1 12 in mine.npy"]);
+    folder.tiny(&["--resume", "mine.npy"]).failure(2, &["does not say what made it"]);
     // Of several grids, the one that is named.
     let sites = ["--site", "blocks"];
     let files = ["--safetensors", "all.safetensors", "--out", "all.png"];
     folder.tiny(&[&sites[..], &files].concat()).success();
     fs::write(folder.file("mine.npy"), npy("(12, 11)")).unwrap();
-    folder.run(["diff", "all.safetensors", "mine.npy"]).failure(
-        2,
-        &["an array alone is compared with the grid that --grid names"],
-    );
+    folder
+        .run(["diff", "all.safetensors", "mine.npy"])
+        .failure(2, &["an array alone is compared with the grid that --grid names"]);
     let named = ["diff", "all.safetensors", "mine.npy", "--grid", "resid_pre"];
     let run = folder.run(named).success();
-    assert!(
-        run.stdout
-            .contains("resid_pre: 132 values; largest difference")
-    );
+    assert!(run.stdout.contains("resid_pre: 132 values; largest difference"));
 }
 
 #[test]
 fn numbers_too_many_to_draw_are_compared_all_the_same() {
     let folder = Folder::new();
     for (text, file) in [("The cat", "a.safetensors"), ("The dog", "b.safetensors")] {
-        folder
-            .tiny(&["activations", text, "--only", "logits", "--save", file])
-            .success();
+        folder.tiny(&["activations", text, "--only", "logits", "--save", file]).success();
     }
     let diff = |more: &[&str]| {
         let args = ["diff", "a.safetensors", "b.safetensors"];

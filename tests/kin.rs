@@ -73,14 +73,7 @@ fn gpt2s_kin_have_the_logits_of_transformers() {
 
 /// A folder with a small random model of this vocabulary, and one of the tokenizers of tests/tokenizers.
 fn put_model(folder: &Path, vocab_size: usize, tokenizer: Option<&str>) -> Gpt2 {
-    let config = Config {
-        vocab_size,
-        block_size: 32,
-        n_layer: 2,
-        n_head: 2,
-        n_embd: 8,
-        ..Config::default()
-    };
+    let config = Config { vocab_size, block_size: 32, n_layer: 2, n_head: 2, n_embd: 8, ..Config::default() };
     let model = Gpt2::random(config, 3);
     write_model(folder, &model);
     if let Some(name) = tokenizer {
@@ -106,37 +99,18 @@ pub fn write_model(folder: &Path, model: &Gpt2) {
         for (name, weight, bias) in [
             ("ln_1", &block.ln_1.weight, &block.ln_1.bias),
             ("ln_2", &block.ln_2.weight, &block.ln_2.bias),
-            (
-                "attn.c_attn",
-                &block.attn.c_attn.weight,
-                &block.attn.c_attn.bias,
-            ),
-            (
-                "attn.c_proj",
-                &block.attn.c_proj.weight,
-                &block.attn.c_proj.bias,
-            ),
+            ("attn.c_attn", &block.attn.c_attn.weight, &block.attn.c_attn.bias),
+            ("attn.c_proj", &block.attn.c_proj.weight, &block.attn.c_proj.bias),
             ("mlp.c_fc", &block.mlp.c_fc.weight, &block.mlp.c_fc.bias),
-            (
-                "mlp.c_proj",
-                &block.mlp.c_proj.weight,
-                &block.mlp.c_proj.bias,
-            ),
+            ("mlp.c_proj", &block.mlp.c_proj.weight, &block.mlp.c_proj.bias),
         ] {
             tensors.push((format!("h.{i}.{name}.weight"), weight));
             tensors.push((format!("h.{i}.{name}.bias"), bias));
         }
     }
-    tensors.extend(
-        model
-            .lm_head
-            .iter()
-            .map(|head| ("lm_head.weight".to_owned(), head)),
-    );
-    let bytes: Vec<Vec<u8>> = tensors
-        .iter()
-        .map(|(_, x)| x.data().iter().flat_map(|x| x.to_le_bytes()).collect())
-        .collect();
+    tensors.extend(model.lm_head.iter().map(|head| ("lm_head.weight".to_owned(), head)));
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|(_, x)| x.data().iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
     let views = tensors.iter().zip(&bytes).map(|((name, x), bytes)| {
         let view = TensorView::new(Dtype::F32, x.shape().to_vec(), bytes).unwrap();
         (name.as_str(), view)
@@ -153,10 +127,7 @@ pub fn write_model(folder: &Path, model: &Gpt2) {
 }
 
 fn tokenizer_cases(name: &str) -> Value {
-    let path = format!(
-        "{}/../../tests/tokenizers/{name}/expected.json",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    let path = format!("{}/../../tests/tokenizers/{name}/expected.json", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -167,10 +138,7 @@ fn tokens_are_those_of_the_models_own_files() {
     let text = "Der Hund läuft über";
     let run = folder.run(["predict", text, "--model", "mine", "--json"]);
     let json = run.success().json();
-    let (cut, expected) = (
-        ids(&json["ids"]),
-        gpt2::Tokenizer::in_folder(&folder.file("mine")),
-    );
+    let (cut, expected) = (ids(&json["ids"]), gpt2::Tokenizer::in_folder(&folder.file("mine")));
     let tokenizer = expected.unwrap().unwrap();
     assert_eq!(cut, tokenizer.encode(text).unwrap());
     assert_ne!(cut, gpt2::Tokenizer::gpt2().encode(text).unwrap());
@@ -180,11 +148,7 @@ fn tokens_are_those_of_the_models_own_files() {
     // `tokens` needs no weights for that.
     let folder_of_files = folder.file("files");
     fs::create_dir(&folder_of_files).unwrap();
-    fs::copy(
-        folder.file("mine/tokenizer.json"),
-        folder_of_files.join("tokenizer.json"),
-    )
-    .unwrap();
+    fs::copy(folder.file("mine/tokenizer.json"), folder_of_files.join("tokenizer.json")).unwrap();
     let run = folder.run(["tokens", text, "--model", "files", "--json"]);
     assert_eq!(ids(&run.success().json()[0]["ids"]), cut);
     assert!(!tokenizer_cases("german").is_null());
@@ -194,9 +158,7 @@ fn tokens_are_those_of_the_models_own_files() {
 fn a_model_whose_files_open_a_text_gets_it_opened() {
     let folder = Folder::new();
     put_model(&folder.file("opt"), 5000, Some("opt"));
-    let tokenizer = gpt2::Tokenizer::in_folder(&folder.file("opt"))
-        .unwrap()
-        .unwrap();
+    let tokenizer = gpt2::Tokenizer::in_folder(&folder.file("opt")).unwrap().unwrap();
     let bos = tokenizer.bos().unwrap();
     assert!(tokenizer.opens_texts());
     let run = |more: &[&str]| {
@@ -204,10 +166,7 @@ fn a_model_whose_files_open_a_text_gets_it_opened() {
         folder.run(args).success().json()
     };
     let opened = run(&[]);
-    assert_eq!(
-        (ids(&opened["ids"])[0], &opened["bos"]),
-        (bos, &true.into())
-    );
+    assert_eq!((ids(&opened["ids"])[0], &opened["bos"]), (bos, &true.into()));
     let closed = run(&["--no-bos"]);
     assert_eq!(ids(&closed["ids"])[..], ids(&opened["ids"])[1..]);
     assert_eq!(closed["bos"], false);
@@ -219,10 +178,7 @@ fn a_model_without_a_tokenizer_takes_ids() {
     let model = put_model(&folder.file("mine"), 90, None);
     folder
         .run(["predict", "the cat", "--model", "mine"])
-        .failure(
-            2,
-            &["has no tokenizer: give token ids", "no tokenizer files"],
-        );
+        .failure(2, &["has no tokenizer: give token ids", "no tokenizer files"]);
     let args = [
         "sweep",
         "--ids",
@@ -243,15 +199,11 @@ fn a_model_without_a_tokenizer_takes_ids() {
     let clean = json["clean_metric"].as_f64().unwrap() as f32;
     assert!((clean - (logits[11] - logits[23])).abs() < 1e-5);
     // The config's token opens a text.
-    let args = [
-        "predict", "--ids", "5 6", "--bos", "--model", "mine", "--json",
-    ];
+    let args = ["predict", "--ids", "5 6", "--bos", "--model", "mine", "--json"];
     assert_eq!(ids(&folder.run(args).success().json()["ids"]), [1, 5, 6]);
-    for (given, message) in [
-        ("5 x", "\"x\" is not a token id"),
-        ("5 90", "there is no token 90"),
-        ("", "the prompt is empty"),
-    ] {
+    for (given, message) in
+        [("5 x", "\"x\" is not a token id"), ("5 90", "there is no token 90"), ("", "the prompt is empty")]
+    {
         let args = ["predict", "--ids", given, "--model", "mine"];
         folder.run(args).failure(2, &[message]);
     }
@@ -263,17 +215,10 @@ fn a_tokenizer_of_more_tokens_than_the_model_is_refused() {
     put_model(&folder.file("mine"), 90, Some("german"));
     let ids = ["predict", "--ids", "5 6", "--model", "mine", "--json"];
     let run = folder.run(ids).success();
-    assert!(
-        run.stderr.contains("tokens have no texts: "),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("tokens have no texts: "), "{}", run.stderr);
     assert_eq!(run.json()["tokens"][0], "#5");
     let run = folder.run(["predict", "Hund", "--model", "mine"]);
-    run.failure(
-        2,
-        &["tokens and the model only 90: they do not belong together"],
-    );
+    run.failure(2, &["tokens and the model only 90: they do not belong together"]);
 }
 
 #[test]
@@ -285,10 +230,7 @@ fn a_folder_of_a_known_models_name_is_pointed_to() {
         .failure(2, &["./distilgpt2 is here: --model ./distilgpt2"]);
     folder
         .run(["predict", "x", "--model", "gpt2-small"])
-        .failure(
-            2,
-            &["no weights for `gpt2` found", "download-weights gpt2\n"],
-        );
+        .failure(2, &["no weights for `gpt2` found", "download-weights gpt2\n"]);
 }
 
 #[test]
@@ -296,9 +238,7 @@ fn what_a_missing_config_leaves_open_is_said_in_one_line() {
     let folder = Folder::new();
     fs::create_dir(folder.file("tiny")).unwrap();
     fs::write(folder.file("tiny/model.safetensors"), gpt2_tiny::WEIGHTS).unwrap();
-    let run = folder
-        .run(["predict", "Her name", "--model", "./tiny"])
-        .success();
+    let run = folder.run(["predict", "Her name", "--model", "./tiny"]).success();
     let notes: Vec<&str> = run.stderr.lines().collect();
     assert!(notes[0].contains("no config.json beside the weights: 4 heads, gelu_new,"));
     assert!(notes[1].contains("no tokenizer files beside the weights"));
@@ -338,13 +278,7 @@ fn logits_that_are_not_finite_are_no_numbers_anywhere() {
         &["sweep", "--metric", "rank"],
         &["sweep", "--metric", "prob"],
         &["sweep", "--metric", "loss"],
-        &[
-            "sweep",
-            "--prompt-set",
-            "ioi-tutorial",
-            "--metric",
-            "log_prob",
-        ],
+        &["sweep", "--prompt-set", "ioi-tutorial", "--metric", "log_prob"],
         &["path", "--metric", "kl"],
         &["ablate", "--metric", "kl"],
         &["ablate", "--metric", "logit", "--token", " the"],

@@ -31,28 +31,19 @@ fn number(value: &Value) -> f32 {
 fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     let largest = largest_difference(got, expected);
     println!("{what}: largest difference {largest:e}");
-    assert!(
-        largest < tolerance,
-        "{what}: largest difference {largest:e}"
-    );
+    assert!(largest < tolerance, "{what}: largest difference {largest:e}");
 }
 
 /// A grid of a golden file: `{"shape": […], "values": […]}`.
 #[track_caller]
 fn assert_grid(what: &str, got: &Tensor, expected: &Value, tolerance: f32) {
-    let shape: Vec<usize> = ids(&expected["shape"])
-        .iter()
-        .map(|&n| n as usize)
-        .collect();
+    let shape: Vec<usize> = ids(&expected["shape"]).iter().map(|&n| n as usize).collect();
     assert_eq!(got.shape(), shape, "{what}");
     assert_close(what, got.data(), &numbers(&expected["values"]), tolerance);
 }
 
 fn repeated_tokens(golden: &Value) -> RepeatedTokens {
-    RepeatedTokens {
-        ids: ids(&golden["ids"]),
-        seq_len: golden["seq_len"].as_u64().unwrap() as usize,
-    }
+    RepeatedTokens { ids: ids(&golden["ids"]), seq_len: golden["seq_len"].as_u64().unwrap() as usize }
 }
 
 #[test]
@@ -83,10 +74,7 @@ fn the_mlp_transplant_is_that_of_transformer_lens() {
 fn the_logit_lens_and_the_attribution_are_those_of_transformer_lens() {
     let tiny = tiny();
     let golden = golden("attribution");
-    let prompt = tiny
-        .tokenizer
-        .encode(golden["prompt"].as_str().unwrap())
-        .unwrap();
+    let prompt = tiny.tokenizer.encode(golden["prompt"].as_str().unwrap()).unwrap();
     let answer = |key: &str| {
         let text = golden[key].as_str().unwrap();
         tiny.tokenizer.to_single_token(text).unwrap()
@@ -95,55 +83,20 @@ fn the_logit_lens_and_the_attribution_are_those_of_transformer_lens() {
 
     let lens = logit_lens(&tiny.model, &prompt, &[a, b]).unwrap();
     let expected = &golden["logit_lens"];
-    let rows: Vec<&str> = expected["rows"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| row.as_str().unwrap())
-        .collect();
+    let rows: Vec<&str> =
+        expected["rows"].as_array().unwrap().iter().map(|row| row.as_str().unwrap()).collect();
     assert_eq!(lens.labels, rows);
     let last = (1..=rows.len()).map(|point| lens.answer_logits.row(point * prompt.len() - 1));
-    assert_close(
-        "logit lens",
-        &last.collect::<Vec<_>>().concat(),
-        &numbers(&expected["values"]),
-        1e-4,
-    );
+    assert_close("logit lens", &last.collect::<Vec<_>>().concat(), &numbers(&expected["values"]), 1e-4);
 
     let parts = direct_logit_attribution(&tiny.model, &prompt, prompt.len() - 1, b, a).unwrap();
     let expected = &golden["direct_logit_attribution"];
-    let got = [
-        parts.embed,
-        parts.pos_embed,
-        parts.ln_f_bias,
-        parts.sum(),
-        parts.logit_diff,
-    ];
+    let got = [parts.embed, parts.pos_embed, parts.ln_f_bias, parts.sum(), parts.logit_diff];
     let keys = ["embed", "pos_embed", "ln_f_bias", "sum_is", "sum_is"];
-    assert_close(
-        "attribution",
-        &got,
-        &keys.map(|key| number(&expected[key])),
-        1e-4,
-    );
-    assert_close(
-        "attribution to attn_out",
-        &parts.attn_out,
-        &numbers(&expected["attn_out"]),
-        1e-4,
-    );
-    assert_close(
-        "attribution to mlp_out",
-        &parts.mlp_out,
-        &numbers(&expected["mlp_out"]),
-        1e-4,
-    );
-    assert_grid(
-        "attribution to heads",
-        &parts.heads,
-        &expected["heads"],
-        1e-4,
-    );
+    assert_close("attribution", &got, &keys.map(|key| number(&expected[key])), 1e-4);
+    assert_close("attribution to attn_out", &parts.attn_out, &numbers(&expected["attn_out"]), 1e-4);
+    assert_close("attribution to mlp_out", &parts.mlp_out, &numbers(&expected["mlp_out"]), 1e-4);
+    assert_grid("attribution to heads", &parts.heads, &expected["heads"], 1e-4);
 }
 
 #[test]
@@ -174,10 +127,7 @@ fn composition_scores_are_those_of_transformer_lens() {
 fn a_processed_model_is_that_of_transformer_lens() {
     let tiny = tiny();
     let golden = golden("processed");
-    let prompt = tiny
-        .tokenizer
-        .encode(golden["prompt"].as_str().unwrap())
-        .unwrap();
+    let prompt = tiny.tokenizer.encode(golden["prompt"].as_str().unwrap()).unwrap();
     let processed = process(&tiny.model, Flags::DEFAULT);
     assert_close(
         "b_U",
@@ -188,12 +138,7 @@ fn a_processed_model_is_that_of_transformer_lens() {
 
     let logits = processed.forward(&prompt, &mut gpt2::no_hook);
     let last = logits.row(prompt.len() - 1);
-    assert_close(
-        "processed logits",
-        &last[..16],
-        &numbers(&golden["logits_last_first_16"]),
-        1e-4,
-    );
+    assert_close("processed logits", &last[..16], &numbers(&golden["logits_last_first_16"]), 1e-4);
     let change = log_prob_change(&logits, &tiny.model, &prompt);
     println!("log probabilities: largest change {change:e}");
     assert!(change < 5e-5, "{change:e}");
@@ -210,10 +155,7 @@ fn a_processed_model_is_that_of_transformer_lens() {
         largest = largest.max(difference);
         let abs_sum: f64 = got.iter().map(|x| f64::from(x.abs())).sum();
         let expected_sum = expected["abs_sum"].as_f64().unwrap();
-        assert!(
-            (abs_sum - expected_sum).abs() < 1e-5 * expected_sum,
-            "{name}: {abs_sum}"
-        );
+        assert!((abs_sum - expected_sum).abs() < 1e-5 * expected_sum, "{name}: {abs_sum}");
         let sum: f64 = got.iter().map(|x| f64::from(*x)).sum();
         let difference = (sum - expected["sum"].as_f64().unwrap()).abs();
         assert!(difference < 1e-5 * expected_sum + 1e-3, "{name}: {sum}");
@@ -232,9 +174,7 @@ fn log_prob_change(logits: &Tensor, model: &Gpt2, prompt: &[u32]) -> f32 {
             row.iter().map(log_prob).collect::<Vec<f32>>()
         })
     });
-    log_probs.fold(0.0, |largest, [got, expected]| {
-        largest.max(largest_difference(&got, &expected))
-    })
+    log_probs.fold(0.0, |largest, [got, expected]| largest.max(largest_difference(&got, &expected)))
 }
 
 #[test]
@@ -252,10 +192,7 @@ fn the_ioi_table_is_that_of_transformer_lens() {
             assert_eq!(case["incorrect"], row.incorrect);
         }
         let got: Vec<f32> = table.rows.iter().map(|row| row.logit_diff).collect();
-        let expected: Vec<f32> = cases
-            .iter()
-            .map(|case| number(&case["logit_diff"]))
-            .collect();
+        let expected: Vec<f32> = cases.iter().map(|case| number(&case["logit_diff"])).collect();
         assert_close(&format!("ioi, bos {bos}"), &got, &expected, 1e-4);
         let mean = expected.iter().sum::<f32>() / expected.len() as f32;
         assert_close("its mean", &[table.mean], &[mean], 1e-4);
@@ -276,12 +213,7 @@ fn the_listing_of_activations_has_the_sums_of_transformer_lens() {
         assert_eq!(shape, ids(&expected["shape"]), "{}", row.name);
         let [sum, abs_sum] = ["sum", "abs_sum"].map(|key| expected[key].as_f64().unwrap());
         let tolerance = 1e-5 * abs_sum + 1e-4;
-        assert!(
-            (row.sum - sum).abs() < tolerance,
-            "{}: {}",
-            row.name,
-            row.sum
-        );
+        assert!((row.sum - sum).abs() < tolerance, "{}: {}", row.name, row.sum);
     }
 }
 
@@ -314,19 +246,9 @@ fn circuits_and_their_spectra_are_those_of_transformer_lens() {
     let ov = head_weights(&tiny.model, 7, 1).unwrap().ov();
     let single = |values: Vec<f64>| values.iter().map(|x| *x as f32).collect::<Vec<f32>>();
     let got = single(ov.svd().s);
-    assert_close(
-        "singular values",
-        &got,
-        &numbers(&golden["singular_values"]),
-        1e-4,
-    );
+    assert_close("singular values", &got, &numbers(&golden["singular_values"]), 1e-4);
     let got = single(ov.eigenvalues().iter().map(|x| x.abs()).collect());
-    assert_close(
-        "eigenvalues",
-        &got,
-        &numbers(&golden["eigenvalues_abs"]),
-        1e-5,
-    );
+    assert_close("eigenvalues", &got, &numbers(&golden["eigenvalues_abs"]), 1e-5);
 
     let mut known: Vec<u32> = tiny.known_tokens.unwrap().into_iter().collect();
     known.sort_unstable();
@@ -335,8 +257,7 @@ fn circuits_and_their_spectra_are_those_of_transformer_lens() {
     for case in golden["k_composition_circuits"].as_array().unwrap() {
         let heads: Vec<usize> = ids(&case["heads"]).iter().map(|&n| n as usize).collect();
         let [previous, induction] = [(heads[0], heads[1]), (heads[2], heads[3])];
-        let circuit =
-            k_composition_circuit(&tiny.model, previous, induction, Some(&known)).unwrap();
+        let circuit = k_composition_circuit(&tiny.model, previous, induction, Some(&known)).unwrap();
         let got = [top1_accuracy(&circuit), top1_accuracy(&circuit.t())];
         let expected = [&case["by_rows"], &case["by_columns"]].map(number);
         assert_close("K-composition circuit", &got, &expected, tolerance);
@@ -345,12 +266,7 @@ fn circuits_and_their_spectra_are_those_of_transformer_lens() {
         let head: Vec<usize> = ids(&case["head"]).iter().map(|&n| n as usize).collect();
         let circuit = full_ov_circuit(&tiny.model, (head[0], head[1]), Some(&known)).unwrap();
         let expected = [number(&case["by_rows"])];
-        assert_close(
-            "OV circuit",
-            &[top1_accuracy(&circuit)],
-            &expected,
-            tolerance,
-        );
+        assert_close("OV circuit", &[top1_accuracy(&circuit)], &expected, tolerance);
     }
 }
 
@@ -361,27 +277,14 @@ fn a_refactored_model_is_that_of_transformer_lens() {
     let processed = process(&tiny().model, Flags::ALL);
     let logits = processed.forward(&ids, &mut gpt2::no_hook);
     let got = &logits.row(ids.len() - 1)[..16];
-    assert_close(
-        "refactored logits",
-        got,
-        &numbers(&expected["logits_last_first_16"]),
-        1e-4,
-    );
+    assert_close("refactored logits", got, &numbers(&expected["logits_last_first_16"]), 1e-4);
     let cache = run_with_cache(&processed, &ids).unwrap();
     for layer in 0..12 {
         // Up to the arbitrary signs of singular vectors.
-        for (site, key) in [
-            (Site::Z(layer), "z_abs_last"),
-            (Site::Q(layer), "q_abs_last"),
-        ] {
+        for (site, key) in [(Site::Z(layer), "z_abs_last"), (Site::Q(layer), "q_abs_last")] {
             let x = cache[site].data();
             let got: Vec<f32> = x[x.len() - 64..].iter().map(|x| x.abs()).collect();
-            assert_close(
-                &format!("|{site}|"),
-                &got,
-                &numbers(&expected[key][layer]),
-                1e-3,
-            );
+            assert_close(&format!("|{site}|"), &got, &numbers(&expected[key][layer]), 1e-3);
         }
     }
 }

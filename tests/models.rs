@@ -92,16 +92,10 @@ fn put_sharded(folder: &Path, weights: &[u8]) {
         false => "model-00002-of-00002.safetensors",
     };
     let names = header.as_object().unwrap().keys();
-    let map: serde_json::Map<String, Value> = names
-        .filter(|name| *name != "__metadata__")
-        .map(|name| (name.clone(), file(name).into()))
-        .collect();
+    let map: serde_json::Map<String, Value> =
+        names.filter(|name| *name != "__metadata__").map(|name| (name.clone(), file(name).into())).collect();
     let index = json!({"metadata": {"total_size": 0}, "weight_map": map});
-    fs::write(
-        folder.join("model.safetensors.index.json"),
-        index.to_string(),
-    )
-    .unwrap();
+    fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
     for part in ["h.0.", "wte."].map(file) {
         let bytes = subset(weights, &|name| file(name) == part, &str::to_owned, 0);
         fs::write(folder.join(part), bytes).unwrap();
@@ -138,10 +132,7 @@ fn every_form_of_a_file_gives_the_same_logits_to_the_bit() {
         fs::write(path.join("model.safetensors"), bytes).unwrap();
         assert_eq!(top(&folder, form), expected, "{form}");
     }
-    for (form, weights) in [
-        ("sharded-f16", gpt2_tiny::WEIGHTS),
-        ("sharded-f32", &f32[..]),
-    ] {
+    for (form, weights) in [("sharded-f16", gpt2_tiny::WEIGHTS), ("sharded-f32", &f32[..])] {
         put_sharded(&folder.file(form), weights);
         let index = format!("{form}/model.safetensors.index.json");
         assert_eq!(top(&folder, form), expected, "{form}");
@@ -186,10 +177,9 @@ fn weights_are_found_in_the_cache_of_the_python_hub_client() {
         let args = ["predict", "Her name was Alex", "--json", "--model", model];
         let mut by_hub_cache = folder.command();
         let mut by_home = folder.command();
-        for command in [
-            by_hub_cache.env("HF_HUB_CACHE", folder.file("hub")),
-            by_home.env("HF_HOME", folder.path()),
-        ] {
+        for command in
+            [by_hub_cache.env("HF_HUB_CACHE", folder.file("hub")), by_home.env("HF_HOME", folder.path())]
+        {
             let output = command.args(args).output().unwrap();
             let json: Value = serde_json::from_slice(&output.stdout).unwrap();
             assert_eq!(json["top"], expected);
@@ -198,11 +188,7 @@ fn weights_are_found_in_the_cache_of_the_python_hub_client() {
     }
     // A folder of weights by that name comes before the cache.
     fs::create_dir_all(folder.file("weights/gpt2-medium")).unwrap();
-    fs::write(
-        folder.file("weights/gpt2-medium/model.safetensors"),
-        "broken",
-    )
-    .unwrap();
+    fs::write(folder.file("weights/gpt2-medium/model.safetensors"), "broken").unwrap();
     predict(&folder, "gpt2-medium").failure(2, &["weights/gpt2-medium/model.safetensors: not a"]);
 }
 
@@ -240,10 +226,8 @@ fn irregular_files_and_a_config_of_another_vocabulary_are_refused() {
     put_tiny(&path);
     let config = gpt2_tiny::CONFIG.replace("50257", "21128");
     fs::write(path.join("config.json"), config).unwrap();
-    predict(&folder, "small-words").failure(
-        2,
-        &["tensor `wte.weight`: has shape [50257, 64]; [21128, 64] is expected"],
-    );
+    predict(&folder, "small-words")
+        .failure(2, &["tensor `wte.weight`: has shape [50257, 64]; [21128, 64] is expected"]);
 }
 
 #[test]
@@ -266,9 +250,7 @@ fn models_lists_the_known_ones_what_is_here_and_the_default() {
     let json: Value = serde_json::from_str(&run(&["--json"])).unwrap();
     let model = |name: &str| {
         let all = json.as_array().unwrap().iter();
-        all.filter(|model| model["name"] == name)
-            .collect::<Vec<_>>()[0]
-            .clone()
+        all.filter(|model| model["name"] == name).collect::<Vec<_>>()[0].clone()
     };
     assert_eq!(model("tiny")["built_in"], true);
     assert_eq!(model("gpt2")["sizes"]["parameters"], 124_439_808);
@@ -278,14 +260,8 @@ fn models_lists_the_known_ones_what_is_here_and_the_default() {
     let found = model("gpt2-xl")["found"].clone();
     assert_eq!(found.as_array().unwrap().len(), 2);
     let path = |i: usize| found[i]["path"].as_str().unwrap().to_owned();
-    assert!(
-        path(0).ends_with("weights/gpt2-xl/model.safetensors.index.json"),
-        "{found}"
-    );
-    assert!(
-        path(1).ends_with("here/gpt2-xl/model.safetensors"),
-        "{found}"
-    );
+    assert!(path(0).ends_with("weights/gpt2-xl/model.safetensors.index.json"), "{found}");
+    assert!(path(1).ends_with("here/gpt2-xl/model.safetensors"), "{found}");
     let bytes = |i: usize| found[i]["bytes"].as_u64().unwrap();
     assert_eq!(bytes(1), gpt2_tiny::WEIGHTS.len() as u64);
     assert!(bytes(0).abs_diff(bytes(1)) < 4096, "{found}");

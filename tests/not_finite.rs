@@ -10,14 +10,8 @@ use crate::kin::write_model;
 use crate::util::{Folder, Run};
 
 fn small() -> Gpt2 {
-    let config = Config {
-        vocab_size: 9,
-        block_size: 8,
-        n_layer: 3,
-        n_head: 2,
-        n_embd: 8,
-        ..Config::default()
-    };
+    let config =
+        Config { vocab_size: 9, block_size: 8, n_layer: 3, n_head: 2, n_embd: 8, ..Config::default() };
     Gpt2::random(config, 3)
 }
 
@@ -45,8 +39,7 @@ fn sometimes_overflowing(folder: &Folder) -> (Gpt2, String) {
 /// has none, then those of which every one has it.
 fn pairs(model: &Gpt2) -> [Vec<[String; 2]>; 2] {
     let mut found = [Vec::new(), Vec::new()];
-    for (a, b, end) in (0..8).flat_map(|a| (0..8).flat_map(move |b| [0, 1].map(|end| (a, b, end))))
-    {
+    for (a, b, end) in (0..8).flat_map(|a| (0..8).flat_map(move |b| [0, 1].map(|end| (a, b, end)))) {
         let [clean, corrupted] = [a, b].map(|id| vec![id, 2, 3, if end == 0 { id } else { 4 }]);
         let words = [&clean, &corrupted].map(|ids| {
             let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
@@ -77,9 +70,7 @@ fn nulls(grid: &Value) -> usize {
 
 fn has_note(grid: &Value, note: &str) -> bool {
     let legend = grid["legend"].as_array().unwrap();
-    legend
-        .iter()
-        .any(|line| line.as_str().unwrap().contains(note))
+    legend.iter().any(|line| line.as_str().unwrap().contains(note))
 }
 
 #[test]
@@ -105,10 +96,7 @@ fn a_model_whose_logits_overflow_is_refused_by_every_metric() {
     ] {
         let args = |command: &'static str| [&[command], &pair[..], metric].concat();
         let run = refused(&args("sweep"));
-        assert!(
-            run.stderr
-                .contains("the metric of the clean run is NaN: after 3 tokens")
-        );
+        assert!(run.stderr.contains("the metric of the clean run is NaN: after 3 tokens"));
         refused(&args("path"));
         let ablated = [&["ablate", "1 2 3", "--out", "x.png"][..], metric].concat();
         if !metric.contains(&"normalized") {
@@ -142,41 +130,18 @@ fn heads_without_a_number_are_not_among_the_strongest() {
     write_model(&folder.file("attention"), &model);
     let ids = ["--ids", "--model", "attention"];
     let detect = |more: &[&str]| {
-        let args = [
-            &["detect", "1 2 1 2", "--kind", "previous_token_head"],
-            &ids[..],
-            more,
-        ]
-        .concat();
+        let args = [&["detect", "1 2 1 2", "--kind", "previous_token_head"], &ids[..], more].concat();
         folder.run(args).success()
     };
     let words = detect(&[]).stdout;
-    let listed = words
-        .lines()
-        .find(|line| line.starts_with("previous_token_head  "))
-        .unwrap();
-    assert!(
-        listed.contains(" 0.0 ") && listed.contains(" 0.1 "),
-        "{words}"
-    );
-    assert!(
-        !listed.contains("NaN") && !listed.contains(" 1.0 "),
-        "{words}"
-    );
-    assert_eq!(
-        nulls(grid(&detect(&["--json"]).json(), "previous_token_head")),
-        4
-    );
+    let listed = words.lines().find(|line| line.starts_with("previous_token_head  ")).unwrap();
+    assert!(listed.contains(" 0.0 ") && listed.contains(" 0.1 "), "{words}");
+    assert!(!listed.contains("NaN") && !listed.contains(" 1.0 "), "{words}");
+    assert_eq!(nulls(grid(&detect(&["--json"]).json(), "previous_token_head")), 4);
     // Every number of an activation that cannot be computed is missing; a masked score is none.
-    let all = folder
-        .run([&["activations", "1 2 1 2", "--json"], &ids[..]].concat())
-        .success()
-        .json();
+    let all = folder.run([&["activations", "1 2 1 2", "--json"], &ids[..]].concat()).success().json();
     let text = all.to_string();
-    assert!(
-        text.contains("\"norm\":null") && text.contains("\"max\":null"),
-        "{text}"
-    );
+    assert!(text.contains("\"norm\":null") && text.contains("\"max\":null"), "{text}");
     let among = ["compose", "--head", "1.1", "--among", "1 2 3", "--json"];
     let composed = folder.run([&among[..], &ids].concat()).success().json();
     assert_eq!(nulls(grid(&composed, "qk_circuit")), 9);
@@ -188,29 +153,10 @@ fn a_run_without_a_number_is_missing_in_every_form() {
     let (gpt2, model) = sometimes_overflowing(&folder);
     let [lacking, _] = pairs(&gpt2);
     let [clean, corrupted] = &lacking[0];
-    let sweep = [
-        "sweep",
-        "--ids",
-        "--metric",
-        "kl",
-        "--model",
-        &model,
-        "--clean",
-        clean,
-        "--corrupted",
-        corrupted,
-    ];
-    let forms = [
-        "--csv",
-        "a.csv",
-        "--npy",
-        "a.npy",
-        "--safetensors",
-        "a.safetensors",
-    ];
-    let json = folder
-        .run([&sweep[..], &forms, &["--json", "--out", "a.png"]].concat())
-        .success();
+    let sweep =
+        ["sweep", "--ids", "--metric", "kl", "--model", &model, "--clean", clean, "--corrupted", corrupted];
+    let forms = ["--csv", "a.csv", "--npy", "a.npy", "--safetensors", "a.safetensors"];
+    let json = folder.run([&sweep[..], &forms, &["--json", "--out", "a.png"]].concat()).success();
     let report = json.json();
     let shown = grid(&report, "resid_post");
     let missing = nulls(shown);
@@ -220,27 +166,18 @@ fn a_run_without_a_number_is_missing_in_every_form() {
     // What is read back is the same, and NaN equals NaN; a number beside it would not.
     fs::write(folder.file("a.json"), &json.stdout).unwrap();
     for form in ["a.csv", "a.npy", "a.safetensors"] {
-        let run = folder
-            .run(["diff", "a.json", form, "--tolerance", "0"])
-            .success();
+        let run = folder.run(["diff", "a.json", form, "--tolerance", "0"]).success();
         assert!(run.stdout.contains("all equal"), "{}", run.stdout);
         for picture in ["b.png", "b.svg"] {
             folder.run(["plot", form, "--out", picture]).success();
         }
-        assert!(
-            fs::read_to_string(folder.file("b.svg"))
-                .unwrap()
-                .contains("not a finite number")
-        );
+        assert!(fs::read_to_string(folder.file("b.svg")).unwrap().contains("not a finite number"));
         fs::remove_file(folder.file("b.svg")).unwrap();
         fs::remove_file(folder.file("b.png")).unwrap();
     }
     let mut filled = report.clone();
     let values = filled["grids"][0]["values"].as_array_mut().unwrap();
-    values
-        .iter_mut()
-        .filter(|x| x.is_null())
-        .for_each(|x| *x = json!(0.0));
+    values.iter_mut().filter(|x| x.is_null()).for_each(|x| *x = json!(0.0));
     fs::write(folder.file("filled.json"), filled.to_string()).unwrap();
     let differ = ["diff", "a.json", "filled.json", "--tolerance", "1e9"];
     let run = folder.run(differ);
@@ -257,9 +194,7 @@ fn a_run_without_a_number_is_missing_in_every_form() {
     values.iter_mut().for_each(|x| *x = Value::Null);
     fs::write(folder.file("nothing.json"), filled.to_string()).unwrap();
     for picture in ["d.png", "d.svg"] {
-        folder
-            .run(["plot", "nothing.json", "--out", picture])
-            .success();
+        folder.run(["plot", "nothing.json", "--out", picture]).success();
     }
 }
 

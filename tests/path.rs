@@ -12,9 +12,7 @@ const CORRUPTED: &str = "When John and Mary went to the shops, Mary gave the bag
 
 fn paths(case: &Value) -> PathPatching {
     let head = |head: &Value| {
-        let [layer, head] = ids(head)[..] else {
-            panic!("{head} is no head")
-        };
+        let [layer, head] = ids(head)[..] else { panic!("{head} is no head") };
         let (layer, head) = (layer as usize, head as usize);
         Head { layer, head }
     };
@@ -44,10 +42,7 @@ fn path_patching_is_that_of_a_straightforward_pytorch_implementation() {
         let direction: Direction = text("direction").parse().unwrap();
         let experiment =
             Experiment::new(&tiny.model, encode("clean"), encode("corrupted"), direction).unwrap();
-        let metric = Metric::LogitDiff {
-            a: &[token("a")],
-            b: &[token("b")],
-        };
+        let metric = Metric::LogitDiff { a: &[token("a")], b: &[token("b")] };
         for case in pair["cases"].as_array().unwrap() {
             let paths = paths(case);
             // The plain engine takes its time: some of one pair tell enough.
@@ -55,11 +50,8 @@ fn path_patching_is_that_of_a_straightforward_pytorch_implementation() {
             let is_short = i == 0 && paths.pos.is_none() && paths.through_mlps;
             let n_engines = if is_short { 2 } else { 1 };
             for (engine, largest) in engines.into_iter().zip(&mut largest).take(n_engines) {
-                let outcome = paths
-                    .run(&tiny.model, &experiment, metric, engine, Watch::NOBODY)
-                    .unwrap();
-                let difference =
-                    largest_difference(&outcome.grid.values, &numbers(&case["values"]));
+                let outcome = paths.run(&tiny.model, &experiment, metric, engine, Watch::NOBODY).unwrap();
+                let difference = largest_difference(&outcome.grid.values, &numbers(&case["values"]));
                 *largest = largest.max(difference);
                 assert!(
                     difference < 1e-4,
@@ -79,10 +71,7 @@ fn path_patching_is_that_of_a_straightforward_pytorch_implementation() {
             }
         }
     }
-    println!(
-        "path patching: largest difference {:e} incremental, {:e} plain",
-        largest[0], largest[1]
-    );
+    println!("path patching: largest difference {:e} incremental, {:e} plain", largest[0], largest[1]);
 }
 
 fn path(folder: &Folder, more: &[&str]) -> Run {
@@ -94,14 +83,7 @@ fn path(folder: &Folder, more: &[&str]) -> Run {
 #[test]
 fn path_shows_the_strongest_senders_and_draws_them() {
     let folder = Folder::new();
-    let noising = [
-        "--direction",
-        "noising",
-        "--to",
-        "q",
-        "--receivers",
-        "10.3,11.0",
-    ];
+    let noising = ["--direction", "noising", "--to", "q", "--receivers", "10.3,11.0"];
     let run = path(&folder, &noising).success();
     for part in [
         "clean      When/ John/ and/ Mary/ went",
@@ -124,14 +106,10 @@ fn path_prints_one_json_object_with_the_change_that_the_judge_has() {
     let folder = Folder::new();
     let golden = golden("path");
     let pair = &golden[2];
-    assert_eq!(
-        (&pair["clean"], &pair["direction"]),
-        (&CLEAN.into(), &"denoising".into())
-    );
+    assert_eq!((&pair["clean"], &pair["direction"]), (&CLEAN.into(), &"denoising".into()));
     let cases = pair["cases"].as_array().unwrap().iter();
-    let is_case = |case: &&Value| {
-        case["to"] == "v" && case["through_mlps"] == true && case["receivers"][0][0] == 11
-    };
+    let is_case =
+        |case: &&Value| case["to"] == "v" && case["through_mlps"] == true && case["receivers"][0][0] == 11;
     let case = cases.into_iter().find(is_case).unwrap();
     let args = ["--to", "v", "--receivers", "11.0", "--json"];
     let json = path(&folder, &args).success().json();
@@ -143,10 +121,7 @@ fn path_prints_one_json_object_with_the_change_that_the_judge_has() {
     let expected: Vec<f32> = numbers(&case["values"]).iter().map(|x| x - base).collect();
     let changes = numbers(&json["grids"][0]["values"]);
     assert!(largest_difference(&changes, &expected) < 1e-4);
-    assert!(
-        changes[44..].iter().all(|change| *change == 0.0),
-        "{changes:?}"
-    );
+    assert!(changes[44..].iter().all(|change| *change == 0.0), "{changes:?}");
 
     let plain = [&args[..], &["--engine", "plain"]].concat();
     let plain = path(&folder, &plain).success().json();
@@ -163,22 +138,10 @@ fn path_prints_one_json_object_with_the_change_that_the_judge_has() {
 #[test]
 fn path_takes_the_mean_over_a_set_of_pairs() {
     let folder = Folder::new();
-    let args = [
-        "path",
-        "--prompt-set",
-        "ioi",
-        "--count",
-        "3",
-        "--pos",
-        "end",
-        "--json",
-    ];
+    let args = ["path", "--prompt-set", "ioi", "--count", "3", "--pos", "end", "--json"];
     let json = folder.tiny(&args).success().json();
     let grids = json["grids"].as_array().unwrap();
-    let names: Vec<&str> = grids
-        .iter()
-        .map(|grid| grid["name"].as_str().unwrap())
-        .collect();
+    let names: Vec<&str> = grids.iter().map(|grid| grid["name"].as_str().unwrap()).collect();
     let expected = ["", ", low", ", high", ", pair 1", ", pair 2", ", pair 3"];
     assert_eq!(names, expected.map(|suffix| format!("z_to_logits{suffix}")));
     let values: Vec<Vec<f32>> = grids.iter().map(|grid| numbers(&grid["values"])).collect();
@@ -189,11 +152,7 @@ fn path_takes_the_mean_over_a_set_of_pairs() {
     }
     assert_eq!(json["pos"], "end");
     let run = folder.tiny(&args[..args.len() - 1]).success();
-    for part in [
-        "3 pairs, the first of which is",
-        "logit(a) − logit(b)",
-        "95 % interval",
-    ] {
+    for part in ["3 pairs, the first of which is", "logit(a) − logit(b)", "95 % interval"] {
         assert!(run.stdout.contains(part), "no «{part}» in:\n{}", run.stdout);
     }
 }
@@ -202,30 +161,15 @@ fn path_takes_the_mean_over_a_set_of_pairs() {
 fn path_refuses_what_it_cannot_do_before_any_work() {
     let folder = Folder::new();
     for (more, parts) in [
-        (
-            &["--to", "q"][..],
-            &["--to q needs the heads", "--receivers 8.6,8.10"][..],
-        ),
-        (
-            &["--receivers", "8.1"],
-            &["--to logits is none of their inputs"],
-        ),
+        (&["--to", "q"][..], &["--to q needs the heads", "--receivers 8.6,8.10"][..]),
+        (&["--receivers", "8.1"], &["--to logits is none of their inputs"]),
         (
             &["--to", "k", "--receivers", "8.1,12.0"],
             &["there is no head 12.0: this model has the layers 0 to 11"],
         ),
-        (
-            &["--to", "k", "--receivers", "8"],
-            &["invalid head \"8\": expected LAYER.HEAD"],
-        ),
-        (
-            &["--pos", "14"],
-            &["there is no position 14: the prompts have 14 tokens"],
-        ),
-        (
-            &["--pos", "last"],
-            &["give a number from 0, -1 for the last, or end"],
-        ),
+        (&["--to", "k", "--receivers", "8"], &["invalid head \"8\": expected LAYER.HEAD"]),
+        (&["--pos", "14"], &["there is no position 14: the prompts have 14 tokens"]),
+        (&["--pos", "last"], &["give a number from 0, -1 for the last, or end"]),
         (&["--out", "path.txt"], &["ends in .png or .svg"]),
     ] {
         path(&folder, more).failure(2, parts);

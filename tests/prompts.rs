@@ -29,10 +29,8 @@ fn the_tutorials_pairs_are_those_of_transformer_lens_with_its_logit_differences(
             assert_eq!(case["correct"], expected[1]);
             assert_eq!(case["incorrect"], expected[2]);
             // The corrupted prompt is the other one of its names, with the other answer.
-            let runs = [
-                (pair.experiment.clean(), *case, 1.0),
-                (pair.experiment.corrupted(), cases[i ^ 1], -1.0),
-            ];
+            let runs =
+                [(pair.experiment.clean(), *case, 1.0), (pair.experiment.corrupted(), cases[i ^ 1], -1.0)];
             for (ids, case, sign) in runs {
                 let logits = tiny.model.next_token_logits(ids, &mut no_hook);
                 let got = logits[pair.a[0] as usize] - logits[pair.b[0] as usize];

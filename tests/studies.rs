@@ -26,10 +26,7 @@ fn predict_lays_two_prompts_side_by_side_and_says_how_far_apart_the_answers_are(
     ] {
         assert!(run.stdout.contains(part), "no «{part}» in:\n{}", run.stdout);
     }
-    let json = folder
-        .tiny(&[&args[..], &["--json"]].concat())
-        .success()
-        .json();
+    let json = folder.tiny(&[&args[..], &["--json"]].concat()).success().json();
     let expected = &golden("logits")[0];
     let top = json["top"].as_array().unwrap();
     assert_eq!(json["top"][1]["id"], expected["top20_ids"][1]);
@@ -44,13 +41,8 @@ fn an_answer_of_several_tokens_is_read_token_by_token_where_that_is_allowed() {
     let folder = Folder::new();
     let text = "Michelle Jones was a top-notch student.";
     let args = ["predict", text, "--answer", " Michelle Jones"];
-    folder
-        .tiny(&args)
-        .failure(2, &["is 2 tokens (\" Michelle\", \" Jones\")"]);
-    let json = folder
-        .tiny(&[&args[..], &["--multi-token", "--json"]].concat())
-        .success()
-        .json();
+    folder.tiny(&args).failure(2, &["is 2 tokens (\" Michelle\", \" Jones\")"]);
+    let json = folder.tiny(&[&args[..], &["--multi-token", "--json"]].concat()).success().json();
     let tokens = json["answers"][0]["tokens"].as_array().unwrap();
     // The second is what stands at the top after the whole main prompt.
     assert_eq!(tokens[1]["id"], 5437);
@@ -67,11 +59,7 @@ fn processed_weights_say_the_same_with_other_logits() {
         folder.tiny(&args).success().json()
     };
     let raw = predict(&[]);
-    for flags in [
-        &["--process"][..],
-        &["--process=default"],
-        &["--fold-ln", "--center-unembed"],
-    ] {
+    for flags in [&["--process"][..], &["--process=default"], &["--fold-ln", "--center-unembed"]] {
         let processed = predict(flags);
         let of = |json: &Value, key: &str| -> Vec<f32> {
             let top = json["top"].as_array().unwrap();
@@ -81,12 +69,7 @@ fn processed_weights_say_the_same_with_other_logits() {
         assert!(largest_difference(&of(&raw, "logit"), &of(&processed, "logit")) > 0.01);
     }
     let steps = predict(&["--process=default"])["processing"].take();
-    let expected = [
-        "fold_ln",
-        "center_writing_weights",
-        "center_unembed",
-        "fold_value_biases",
-    ];
+    let expected = ["fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases"];
     assert_eq!(steps, serde_json::json!(expected));
 }
 
@@ -96,9 +79,7 @@ fn grid(json: &Value, name: &str) -> (Vec<usize>, Vec<f32>) {
     let grid = grids.iter().find(|grid| grid["name"] == name);
     let grid = grid.unwrap_or_else(|| panic!("no grid {name} among {}", grids.len()));
     let axes = grid["axes"].as_array().unwrap();
-    let lengths = axes
-        .iter()
-        .map(|axis| axis["labels"].as_array().unwrap().len());
+    let lengths = axes.iter().map(|axis| axis["labels"].as_array().unwrap().len());
     let values = grid["values"].as_array().unwrap().iter();
     let values = values.map(|x| x.as_f64().map_or(f32::NAN, |x| x as f32));
     (lengths.collect(), values.collect())
@@ -111,10 +92,7 @@ fn assert_grid(json: &Value, name: &str, shape: &[usize], expected: &[f32], tole
     assert_eq!(lengths, shape, "{name}");
     let largest = largest_difference(&got, expected);
     println!("{name}: largest difference {largest:e}");
-    assert!(
-        largest < tolerance,
-        "{name}: largest difference {largest:e}"
-    );
+    assert!(largest < tolerance, "{name}: largest difference {largest:e}");
 }
 
 #[track_caller]
@@ -135,10 +113,7 @@ fn size_of(path: &std::path::Path) -> (u32, u32) {
 fn activations_are_listed_by_name_and_saved_with_these_names() {
     let folder = Folder::new();
     let golden = golden("activations");
-    let json = folder
-        .tiny(&["activations", CLEAN, "--json"])
-        .success()
-        .json();
+    let json = folder.tiny(&["activations", CLEAN, "--json"]).success().json();
     let rows = json["activations"].as_array().unwrap();
     let hooks = golden["hooks"].as_object().unwrap();
     // The logits, which are no hook's, come last.
@@ -147,26 +122,13 @@ fn activations_are_listed_by_name_and_saved_with_these_names() {
         let expected = &hooks[row["name"].as_str().unwrap()];
         assert_eq!(row["shape"], expected["shape"]);
         let [sum, abs_sum] = ["sum", "abs_sum"].map(|key| number(&expected[key]));
-        assert!(
-            (number(&row["sum"]) - sum).abs() < 1e-5 * abs_sum + 1e-3,
-            "{row}"
-        );
+        assert!((number(&row["sum"]) - sum).abs() < 1e-5 * abs_sum + 1e-3, "{row}");
     }
 
     let save = ["--only", "blocks.?.hook_resid_post", "--only", "hook_embed"];
-    let args = [
-        &["activations", CLEAN, "--save", "some.safetensors"][..],
-        &save,
-    ]
-    .concat();
+    let args = [&["activations", CLEAN, "--save", "some.safetensors"][..], &save].concat();
     let run = folder.tiny(&args).success();
-    assert_parts(
-        &run.stdout,
-        &[
-            "blocks.9.hook_resid_post  11 × 64",
-            "wrote some.safetensors",
-        ],
-    );
+    assert_parts(&run.stdout, &["blocks.9.hook_resid_post  11 × 64", "wrote some.safetensors"]);
     assert!(!run.stdout.contains("hook_resid_pre"), "{}", run.stdout);
     let bytes = std::fs::read(folder.file("some.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -180,30 +142,17 @@ fn activations_are_listed_by_name_and_saved_with_these_names() {
     assert!(largest_difference(&first, &expected) < 1e-4);
 
     let one = ["--only", "*.0.attn.hook_pattern", "--save", "one.npy"];
-    folder
-        .tiny(&[&["activations", CLEAN], &one[..]].concat())
-        .success();
+    folder.tiny(&[&["activations", CLEAN], &one[..]].concat()).success();
     let npy = std::fs::read(folder.file("one.npy")).unwrap();
     assert!(String::from_utf8_lossy(&npy[..128]).contains("'shape': (4, 11, 11)"));
     for (args, parts) in [
-        (
-            &["--save", "all.npy"][..],
-            &["holds one array, and there will be 220"][..],
-        ),
+        (&["--save", "all.npy"][..], &["holds one array, and there will be 220"][..]),
         (&["--save", "all.bin"], &["ends in .safetensors"]),
-        (
-            &["--only", "blocks.12.*"],
-            &["no activation is called \"blocks.12.*\"", "layers 0 to 11"],
-        ),
+        (&["--only", "blocks.12.*"], &["no activation is called \"blocks.12.*\"", "layers 0 to 11"]),
     ] {
-        folder
-            .tiny(&[&["activations", CLEAN], args].concat())
-            .failure(2, parts);
+        folder.tiny(&[&["activations", CLEAN], args].concat()).failure(2, parts);
     }
-    assert_eq!(
-        folder.files(),
-        ["one.npy", "one.npy.json", "some.safetensors"]
-    );
+    assert_eq!(folder.files(), ["one.npy", "one.npy.json", "some.safetensors"]);
 }
 
 #[test]
@@ -211,9 +160,7 @@ fn repeated_tokens_name_the_heads_that_notice_and_draw_them() {
     let folder = Folder::new();
     let args = ["repeat", "--seq-len", "20", "--seed", "3"];
     let pictures = ["--out", "heads.png", "--out-curve", "curve.png"];
-    let run = folder
-        .tiny(&[&args[..], &pictures, &["--out-transplant", "mlp.png"]].concat())
-        .success();
+    let run = folder.tiny(&[&args[..], &pictures, &["--out-transplant", "mlp.png"]].concat()).success();
     assert_parts(
         &run.stdout,
         &[
@@ -227,10 +174,8 @@ fn repeated_tokens_name_the_heads_that_notice_and_draw_them() {
     assert_eq!(folder.files(), ["curve.png", "heads.png", "mlp.png"]);
     assert!(size_of(&folder.file("heads.png")).0 > 1000);
 
-    let json = folder
-        .tiny(&[&args[..], &["--json", "--transplant", "--batch", "1"]].concat())
-        .success()
-        .json();
+    let json =
+        folder.tiny(&[&args[..], &["--json", "--transplant", "--batch", "1"]].concat()).success().json();
     let ids = ids(&json["ids"][0]);
     assert_eq!((ids.len(), ids[0]), (41, 50256));
     assert_eq!(ids[1..21], ids[21..]);
@@ -250,9 +195,7 @@ fn repeated_tokens_name_the_heads_that_notice_and_draw_them() {
     assert_grid(&json, "mlp_transplant", &[12, 20], transplant.data(), 1e-6);
 
     // Without <|endoftext|>, from all tokens, in the mean over two sequences.
-    let more = [
-        "repeat", "--no-bos", "--vocab", "all", "--batch", "2", "--json",
-    ];
+    let more = ["repeat", "--no-bos", "--vocab", "all", "--batch", "2", "--json"];
     let json = folder.tiny(&more).success().json();
     assert_eq!(grid(&json, "log_probs").0, [100]);
     assert_eq!(json["ids"][1].as_array().unwrap().len(), 100);
@@ -261,13 +204,10 @@ fn repeated_tokens_name_the_heads_that_notice_and_draw_them() {
 #[test]
 fn what_cannot_be_repeated_is_named() {
     let folder = Folder::new();
-    folder.tiny(&["repeat", "--seq-len", "64"]).failure(
-        2,
-        &["64 tokens cannot be repeated: this model takes sequences of 1 to 63 tokens"],
-    );
     folder
-        .tiny(&["repeat", "--batch", "0"])
-        .failure(2, &["0 is not in 1..=4096"]);
+        .tiny(&["repeat", "--seq-len", "64"])
+        .failure(2, &["64 tokens cannot be repeated: this model takes sequences of 1 to 63 tokens"]);
+    folder.tiny(&["repeat", "--batch", "0"]).failure(2, &["0 is not in 1..=4096"]);
     folder
         .tiny(&["repeat", "--out", "a.png", "--out-curve", "a.png"])
         .failure(2, &["two pictures cannot both be a.png"]);
@@ -280,14 +220,9 @@ fn what_cannot_be_repeated_is_named() {
 #[test]
 fn attention_patterns_are_shown_for_the_heads_that_are_named_or_for_all() {
     let folder = Folder::new();
-    let run = folder
-        .tiny(&["attention", CLEAN, "--head", "8.3,6.2", "--out", "two.svg"])
-        .success();
+    let run = folder.tiny(&["attention", CLEAN, "--head", "8.3,6.2", "--out", "two.svg"]).success();
     assert_parts(&run.stdout, &["head 8.3", "head 6.2", "wrote two.svg"]);
-    let json = folder
-        .tiny(&["attention", CLEAN, "--head", "0.0", "--json"])
-        .success()
-        .json();
+    let json = folder.tiny(&["attention", CLEAN, "--head", "0.0", "--json"]).success().json();
     let golden = &golden("activations")["hooks"]["blocks.0.attn.hook_pattern"];
     let (shape, pattern) = grid(&json, "0.0");
     assert_eq!(shape, [11, 11]);
@@ -295,17 +230,9 @@ fn attention_patterns_are_shown_for_the_heads_that_are_named_or_for_all() {
     assert!(largest_difference(&pattern[..first.len()], &first) < 1e-5);
     assert_eq!(json["grids"][0]["axes"][1]["labels"][1], " Jones");
 
-    let run = folder
-        .tiny(&["attention", CLEAN, "--all", "--out", "all.png"])
-        .success();
-    assert_parts(
-        &run.stdout,
-        &["mean attention to", "\n11.3  ", "wrote all.png"],
-    );
-    let json = folder
-        .tiny(&["attention", CLEAN, "--all", "--json"])
-        .success()
-        .json();
+    let run = folder.tiny(&["attention", CLEAN, "--all", "--out", "all.png"]).success();
+    assert_parts(&run.stdout, &["mean attention to", "\n11.3  ", "wrote all.png"]);
+    let json = folder.tiny(&["attention", CLEAN, "--all", "--json"]).success().json();
     let (shape, patterns) = grid(&json, "pattern");
     assert_eq!(shape, [12, 4, 11, 11]);
     assert_eq!(patterns[..121], pattern[..]);
@@ -313,15 +240,10 @@ fn attention_patterns_are_shown_for_the_heads_that_are_named_or_for_all() {
     assert!((sum - 12.0 * 4.0 * 11.0).abs() < 1e-2, "{sum}");
 
     for (head, part) in [
-        (
-            "12.0",
-            "there is no head 12.0: this model has the layers 0 to 11",
-        ),
+        ("12.0", "there is no head 12.0: this model has the layers 0 to 11"),
         ("5", "invalid head \"5\": expected LAYER.HEAD"),
     ] {
-        folder
-            .tiny(&["attention", CLEAN, "--head", head])
-            .failure(2, &[part]);
+        folder.tiny(&["attention", CLEAN, "--head", head]).failure(2, &[part]);
     }
     folder.tiny(&["attention", CLEAN]).failure(2, &["--head"]);
 }
@@ -352,22 +274,12 @@ fn heads_of_a_kind_are_detected_as_transformer_lens_does() {
         let expected = numbers(&case["values"]);
         assert_grid(&json, kind, &[12, 4], &expected, tolerance);
     }
-    let run = folder
-        .tiny(&["detect", &text, "--out", "kinds.png"])
-        .success();
-    assert_parts(
-        &run.stdout,
-        &["previous_token_head   6.2", "duplicate_token_head", "wrote"],
-    );
+    let run = folder.tiny(&["detect", &text, "--out", "kinds.png"]).success();
+    assert_parts(&run.stdout, &["previous_token_head   6.2", "duplicate_token_head", "wrote"]);
     folder
         .tiny(&["detect", "a", "--kind", "induction"])
-        .failure(
-            2,
-            &["there is no head kind \"induction\"", "induction_head"],
-        );
-    folder
-        .tiny(&["detect", "a"])
-        .failure(2, &["the prompt has 1 tokens; heads can be told apart"]);
+        .failure(2, &["there is no head kind \"induction\"", "induction_head"]);
+    folder.tiny(&["detect", "a"]).failure(2, &["the prompt has 1 tokens; heads can be told apart"]);
 }
 
 #[test]
@@ -375,10 +287,7 @@ fn the_lens_and_the_attribution_are_golden_and_add_up() {
     let folder = Folder::new();
     let golden = golden("attribution");
     let args = ["lens", CLEAN, "--answers", " Smith", " Jones"];
-    let json = folder
-        .tiny(&[&args[..], &["--json"]].concat())
-        .success()
-        .json();
+    let json = folder.tiny(&[&args[..], &["--json"]].concat()).success().json();
     let expected = &golden["direct_logit_attribution"];
     let heads = numbers(&expected["heads"]["values"]);
     assert_grid(&json, "heads", &[12, 4], &heads, 1e-4);
@@ -425,18 +334,12 @@ fn the_lens_works_without_answers_and_at_another_position() {
     let (_, prob) = grid(&json, "top_prob");
     assert!((prob[25 * 11 - 1] - 0.6117625).abs() < 1e-5);
     let args = ["lens", CLEAN, "--answers", " a", " the"];
-    let json = folder
-        .tiny(&[&args[..], &["--pos", "2", "--json"]].concat())
-        .success()
-        .json();
+    let json = folder.tiny(&[&args[..], &["--pos", "2", "--json"]].concat()).success().json();
     let at = |name: &str, i: usize| grid(&json, name).1[i];
     let difference = number(&json["attribution"]["logit_diff"]);
     assert!((at("logit_diff", 24 * 11 + 2) - difference).abs() < 1e-3);
     for (more, part) in [
-        (
-            &["--pos", "11"][..],
-            "there is no position 11: the prompt has 11 tokens",
-        ),
+        (&["--pos", "11"][..], "there is no position 11: the prompt has 11 tokens"),
         (&["--pos", "x"], "invalid value 'x'"),
     ] {
         folder.tiny(&[&args[..], more].concat()).failure(2, &[part]);
@@ -444,9 +347,7 @@ fn the_lens_works_without_answers_and_at_another_position() {
     folder
         .tiny(&["lens", CLEAN, "--answers", " a", " a"])
         .failure(2, &["--answers compares \" a\" with itself"]);
-    folder
-        .tiny(&["lens", CLEAN, "--out-heads", "a.png"])
-        .failure(2, &["--answers"]);
+    folder.tiny(&["lens", CLEAN, "--out-heads", "a.png"]).failure(2, &["--answers"]);
 }
 
 #[test]
@@ -466,10 +367,7 @@ fn composition_scores_and_circuits_are_those_of_transformer_lens() {
             let sum: f32 = pairs.sum();
             let expected = number(&golden.unwrap_or(&raw)[kind]["sum"]);
             println!("{kind}: sum differs by {:e}", sum - expected);
-            assert!(
-                (sum - expected).abs() < 2e-3,
-                "{kind}: {sum}, not {expected}"
-            );
+            assert!((sum - expected).abs() < 2e-3, "{kind}: {sum}, not {expected}");
         }
         if golden.is_none() {
             let top = &raw["k"]["top"][0];
@@ -486,10 +384,7 @@ fn composition_scores_and_circuits_are_those_of_transformer_lens() {
         let args = ["compose", "--json", "--circuit", &previous, &induction];
         let json = folder.tiny(&args).success().json();
         // One token of the 1,145 may tip over by rounding.
-        for (key, expected) in [
-            ("top1_accuracy", "by_rows"),
-            ("top1_accuracy_of_keys", "by_columns"),
-        ] {
+        for (key, expected) in [("top1_accuracy", "by_rows"), ("top1_accuracy_of_keys", "by_columns")] {
             let difference = number(&json["circuit"][key]) - number(&case[expected]);
             assert!(difference.abs() < 1.5 / 1145.0, "{key}: {difference}");
         }
@@ -499,19 +394,8 @@ fn composition_scores_and_circuits_are_those_of_transformer_lens() {
 #[test]
 fn one_heads_circuits_are_measured_and_drawn_between_the_tokens_of_a_text() {
     let folder = Folder::new();
-    let args = [
-        "compose",
-        "--head",
-        "7.1",
-        "--circuit",
-        "6.2",
-        "7.1",
-        "--among",
-        CLEAN,
-    ];
-    let run = folder
-        .tiny(&[&args[..], &["--out", "head.png"]].concat())
-        .success();
+    let args = ["compose", "--head", "7.1", "--circuit", "6.2", "7.1", "--among", CLEAN];
+    let run = folder.tiny(&[&args[..], &["--out", "head.png"]].concat()).success();
     assert_parts(
         &run.stdout,
         &[
@@ -523,51 +407,22 @@ fn one_heads_circuits_are_measured_and_drawn_between_the_tokens_of_a_text() {
             "wrote head.png",
         ],
     );
-    let json = folder
-        .tiny(&[&args[..], &["--json"]].concat())
-        .success()
-        .json();
+    let json = folder.tiny(&[&args[..], &["--json"]].concat()).success().json();
     let golden = golden("lens");
     let singular = numbers(&json["head"]["ov_singular_values"]);
     assert!(largest_difference(&singular, &numbers(&golden["singular_values"])) < 1e-4);
-    let names: Vec<&str> = (json["grids"].as_array().unwrap().iter())
-        .map(|grid| grid["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(
-        names,
-        [
-            "k_composition_circuit",
-            "qk_circuit",
-            "ov_circuit",
-            "singular_values"
-        ]
-    );
+    let names: Vec<&str> =
+        (json["grids"].as_array().unwrap().iter()).map(|grid| grid["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["k_composition_circuit", "qk_circuit", "ov_circuit", "singular_values"]);
     for (args, part) in [
-        (
-            &["--circuit", "7.1", "6.2"][..],
-            "a head of layer 7 cannot feed a head of layer 6",
-        ),
+        (&["--circuit", "7.1", "6.2"][..], "a head of layer 7 cannot feed a head of layer 6"),
         (&["--head", "7.4"], "there is no head 7.4"),
-        (
-            &["--head", "7.1", "--kind", "q"],
-            "--kind is for the pairs of heads",
-        ),
-        (
-            &["--vocab", "all"],
-            "--vocab is for circuits between tokens",
-        ),
-        (
-            &["--circuit", "6.2", "7.1", "--out", "a.png"],
-            "give --among TEXT to draw it",
-        ),
-        (
-            &["--kind", "x"],
-            "there is no composition \"x\"; give q, k or v",
-        ),
+        (&["--head", "7.1", "--kind", "q"], "--kind is for the pairs of heads"),
+        (&["--vocab", "all"], "--vocab is for circuits between tokens"),
+        (&["--circuit", "6.2", "7.1", "--out", "a.png"], "give --among TEXT to draw it"),
+        (&["--kind", "x"], "there is no composition \"x\"; give q, k or v"),
     ] {
-        folder
-            .tiny(&[&["compose"], args].concat())
-            .failure(2, &[part]);
+        folder.tiny(&[&["compose"], args].concat()).failure(2, &[part]);
     }
     assert_eq!(folder.files(), ["head.png"]);
 }
@@ -579,16 +434,8 @@ fn the_indirect_objects_have_the_golden_table_attribution_and_sweep() {
     let golden = golden("studies");
     let args = ["ioi", "--process=default", "--json"];
     let json = folder.tiny(&args).success().json();
-    for (row, case) in json["prompts"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .zip(golden_rows.as_array().unwrap())
-    {
-        assert_eq!(
-            (&row["prompt"], &row["correct"]),
-            (&case["prompt"], &case["correct"])
-        );
+    for (row, case) in json["prompts"].as_array().unwrap().iter().zip(golden_rows.as_array().unwrap()) {
+        assert_eq!((&row["prompt"], &row["correct"]), (&case["prompt"], &case["correct"]));
         assert!((number(&row["logit_diff"]) - number(&case["logit_diff"])).abs() < 2e-4);
     }
     let expected = numbers(&golden["head_attribution"]);
@@ -597,13 +444,7 @@ fn the_indirect_objects_have_the_golden_table_attribution_and_sweep() {
     let (_, components) = grid(&json, "components");
     // Behind TransformerLens's components stands ln_f's bias, which is folded away here.
     assert!(largest_difference(&components[..decomposed.len()], &decomposed) < 1e-4);
-    assert_grid(
-        &json,
-        "sweep_z",
-        &[12, 4],
-        &numbers(&golden["sweep_z"]),
-        1e-5,
-    );
+    assert_grid(&json, "sweep_z", &[12, 4], &numbers(&golden["sweep_z"]), 1e-5);
 
     let args = ["ioi", "--site", "pattern", "--json"];
     let json = folder.tiny(&args).success().json();
@@ -611,20 +452,13 @@ fn the_indirect_objects_have_the_golden_table_attribution_and_sweep() {
     assert_grid(&json, "sweep_pattern", &[12, 4], &expected, 1e-5);
 
     let run = folder.tiny(&["ioi", "--out", "ioi.png"]).success();
-    assert_parts(
-        &run.stdout,
-        &["mean", "+8.9811", "8.1   0.4999", "wrote ioi.png"],
-    );
-    let json = folder
-        .tiny(&["ioi", "--no-sweep", "--no-bos", "--json"])
-        .success()
-        .json();
+    assert_parts(&run.stdout, &["mean", "+8.9811", "8.1   0.4999", "wrote ioi.png"]);
+    let json = folder.tiny(&["ioi", "--no-sweep", "--no-bos", "--json"]).success().json();
     assert_eq!(json["grids"].as_array().unwrap().len(), 3);
     assert_eq!(json["bos"], false);
-    folder.tiny(&["ioi", "--site", "resid_post"]).failure(
-        2,
-        &["\"resid_post\" is not an activation of a head; give z, q, k, v or pattern"],
-    );
+    folder
+        .tiny(&["ioi", "--site", "resid_post"])
+        .failure(2, &["\"resid_post\" is not an activation of a head; give z, q, k, v or pattern"]);
 }
 
 #[test]
@@ -632,32 +466,13 @@ fn what_a_study_printed_can_be_drawn_again_and_is_read_by_others() {
     let folder = Folder::new();
     let json = folder.tiny(&["detect", CLEAN, "--json"]).success();
     std::fs::write(folder.file("run.json"), &json.stdout).unwrap();
-    let args = [
-        "plot",
-        "run.json",
-        "--grid",
-        "induction_head",
-        "--out",
-        "again.png",
-    ];
+    let args = ["plot", "run.json", "--grid", "induction_head", "--out", "again.png"];
     folder.run(args).success();
-    let args = [
-        "detect",
-        CLEAN,
-        "--kind",
-        "previous_token_head",
-        "--npy",
-        "p.npy",
-        "--csv",
-        "p.csv",
-    ];
+    let args = ["detect", CLEAN, "--kind", "previous_token_head", "--npy", "p.npy", "--csv", "p.csv"];
     folder.tiny(&args).success();
     let csv = std::fs::read_to_string(folder.file("p.csv")).unwrap();
     assert_eq!(csv.lines().count(), 1 + 48);
-    assert!(
-        csv.starts_with("grid,layer,head,value\nprevious_token_head,0,0,"),
-        "{csv}"
-    );
+    assert!(csv.starts_with("grid,layer,head,value\nprevious_token_head,0,0,"), "{csv}");
 }
 
 /// F11 of the inputs' maker has the same check for a model of random weights: the last point says what the

@@ -41,24 +41,12 @@ fn the_sites_of_heads_and_of_blocks_are_swept_in_one_go() {
         ),
         (
             &["--site", "blocks"],
-            &[
-                ("resid_pre", "resid_pre"),
-                ("attn_out", "attn_out"),
-                ("mlp_out", "mlp_out"),
-            ],
+            &[("resid_pre", "resid_pre"), ("attn_out", "attn_out"), ("mlp_out", "mlp_out")],
         ),
     ] {
         let json = folder.tiny(&[flags, &["--json"]].concat()).success().json();
-        let names: Vec<&Value> = json["grids"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|g| &g["name"])
-            .collect();
-        assert_eq!(
-            names,
-            grids.iter().map(|(name, _)| *name).collect::<Vec<_>>()
-        );
+        let names: Vec<&Value> = json["grids"].as_array().unwrap().iter().map(|g| &g["name"]).collect();
+        assert_eq!(names, grids.iter().map(|(name, _)| *name).collect::<Vec<_>>());
         for (name, expected) in grids {
             let values = numbers(&grid(&json, name)["values"]);
             let largest = largest_difference(&values, &numbers(&golden[*expected]["values"]));
@@ -83,8 +71,7 @@ fn a_subset_is_a_part_of_the_whole_sweep() {
     let whole = numbers(&golden("sweeps")[0]["sweeps"]["attn_head_out_all_pos"]["values"]);
     let json = part(&["--site", "z", "--heads", "8.1,3.2"]);
     let values = json["grids"][0]["values"].as_array().unwrap();
-    let close =
-        |value: &Value, expected: f32| (value.as_f64().unwrap() as f32 - expected).abs() < 1e-4;
+    let close = |value: &Value, expected: f32| (value.as_f64().unwrap() as f32 - expected).abs() < 1e-4;
     assert!(close(&values[1], whole[3 * 4 + 2]) && close(&values[2], whole[8 * 4 + 1]));
     assert!(values[0].is_null() && values[3].is_null());
 }
@@ -101,19 +88,12 @@ fn the_metrics_say_what_they_are_of_the_two_ends() {
         ("log_prob", Some(" Smith"), None, None),
         ("loss", None, None, None),
     ] {
-        let json = folder
-            .tiny(&["--metric", metric, "--json"])
-            .success()
-            .json();
+        let json = folder.tiny(&["--metric", metric, "--json"]).success().json();
         assert_eq!(json["metric"]["kind"], metric);
         let of = |key: &str| json[key].as_f64().unwrap();
         for (key, expected) in [("clean_metric", clean), ("corrupted_metric", corrupted)] {
             if let Some(expected) = expected {
-                assert!(
-                    (of(key) - expected).abs() < 1e-4,
-                    "{metric}: {key} {}",
-                    of(key)
-                );
+                assert!((of(key) - expected).abs() < 1e-4, "{metric}: {key} {}", of(key));
             }
         }
         if token.is_none() {
@@ -122,10 +102,7 @@ fn the_metrics_say_what_they_are_of_the_two_ends() {
         // The last cell is the clean run: its logits, though not its own prompt's losses.
         let values = numbers(&json["grids"][0]["values"]);
         if metric != "loss" {
-            assert!(
-                (values[131] - of("clean_metric") as f32).abs() < 1e-4,
-                "{metric}"
-            );
+            assert!((values[131] - of("clean_metric") as f32).abs() < 1e-4, "{metric}");
         }
     }
 }
@@ -158,10 +135,7 @@ fn many_pairs_are_averaged_with_an_interval() {
         "z",
         "--json",
     ]);
-    assert_eq!(
-        numbers(&alone.success().json()["grids"][0]["values"]),
-        by_pair[3]
-    );
+    assert_eq!(numbers(&alone.success().json()["grids"][0]["values"]), by_pair[3]);
 }
 
 #[test]
@@ -175,29 +149,15 @@ fn pairs_of_a_file_are_checked_before_any_work_and_aligned_by_role() {
         format_args!(" {smith}")
     );
     std::fs::write(folder.file("pairs.csv"), &csv).unwrap();
-    let args = [
-        "--prompts",
-        "pairs.csv",
-        "--align",
-        "first-difference",
-        "--json",
-    ];
+    let args = ["--prompts", "pairs.csv", "--align", "first-difference", "--json"];
     let json = folder.tiny(&args).success().json();
     let mean = grid(&json, "resid_post");
     assert_eq!(labels(mean, 1)[..3], ["diff−1", "diff", "diff+1"]);
     assert_eq!(labels(mean, 1).len(), 11);
-    folder
-        .tiny(&["--prompts", "pairs.csv"])
-        .failure(2, &["line 2 have 11", "line 3 have 13"]);
+    folder.tiny(&["--prompts", "pairs.csv"]).failure(2, &["line 2 have 11", "line 3 have 13"]);
 
-    std::fs::write(
-        folder.file("bad.csv"),
-        csv + "one,two words, Jones, Smith\n",
-    )
-    .unwrap();
-    folder
-        .tiny(&["--prompts", "bad.csv"])
-        .failure(2, &["bad.csv, line 4", "one", "two/"]);
+    std::fs::write(folder.file("bad.csv"), csv + "one,two words, Jones, Smith\n").unwrap();
+    folder.tiny(&["--prompts", "bad.csv"]).failure(2, &["bad.csv, line 4", "one", "two/"]);
     assert_eq!(folder.files(), ["bad.csv", "heatmap.png", "pairs.csv"]);
 }
 
@@ -205,16 +165,13 @@ fn pairs_of_a_file_are_checked_before_any_work_and_aligned_by_role() {
 fn a_sweep_goes_on_from_its_own_export_and_from_no_other() {
     let folder = Folder::new();
     let run = |more: &[&str]| folder.tiny(&[&["--site", "attn_out", "--json"], more].concat());
-    let whole = run(&["--safetensors", "whole.safetensors"])
-        .success()
-        .json();
+    let whole = run(&["--safetensors", "whole.safetensors"]).success().json();
     let again = run(&["--resume", "whole.safetensors"]).success().json();
     assert_eq!(again["grids"][0]["values"], whole["grids"][0]["values"]);
 
     run(&["--resume", "whole.safetensors", "--metric", "prob_diff"])
         .failure(2, &["p(\" Smith\")", "12 layer × 11 pos"]);
-    run(&["--resume", "whole.safetensors", "--direction", "noising"])
-        .failure(2, &["another direction"]);
+    run(&["--resume", "whole.safetensors", "--direction", "noising"]).failure(2, &["another direction"]);
     run(&["--resume", "none.safetensors"]).failure(2, &["none.safetensors"]);
 }
 
@@ -238,20 +195,9 @@ fn ctrl_c_ends_a_sweep_with_what_it_has() {
             .unwrap();
         std::thread::sleep(Duration::from_secs(seconds));
         let pid = child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-INT", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         let mut message = String::new();
-        child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut message)
-            .unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
         (child.wait().unwrap().code(), message)
     };
     // It listens once the sweep has begun; before that, Ctrl-C just ends it, and leaves nothing.
@@ -264,20 +210,10 @@ fn ctrl_c_ends_a_sweep_with_what_it_has() {
         })
         .unwrap();
     assert_eq!(code, Some(130), "{message}");
-    assert!(
-        message.contains("of 5808 cells") && message.contains("--resume part.safetensors"),
-        "{message}"
-    );
+    assert!(message.contains("of 5808 cells") && message.contains("--resume part.safetensors"), "{message}");
     assert_eq!(folder.files(), ["part.safetensors"]);
     // The fast engine finishes it.
-    let rest = [
-        "--site",
-        "pattern",
-        "--by-dest-src",
-        "--resume",
-        "part.safetensors",
-        "--json",
-    ];
+    let rest = ["--site", "pattern", "--by-dest-src", "--resume", "part.safetensors", "--json"];
     let json = folder.tiny(&rest).success().json();
     assert_eq!(json["complete"], true);
     let values = json["grids"][0]["values"].as_array().unwrap();
@@ -294,33 +230,18 @@ fn what_cannot_be_swept_is_refused_with_what_there_is() {
         (&["--positions", " Brown"], &["Brown", "/ Jones/"]),
         (&["--site", "z", "--heads", "3.4"], &["no head 4", "0 to 3"]),
         (&["--site", "z", "--heads", "3"], &["LAYER.HEAD"]),
-        (
-            &["--heads", "3.1"],
-            &["resid_post over layer × pos has no head"],
-        ),
+        (&["--heads", "3.1"], &["resid_post over layer × pos has no head"]),
         (&["--site", "z", "--positions", "1"], &["--by-pos"]),
-        (
-            &["--site", "z", "--by-dest"],
-            &["--by-dest is for --site pattern"],
-        ),
+        (&["--site", "z", "--by-dest"], &["--by-dest is for --site pattern"]),
         (&["--metric", "loss", "--loss-at", "3..11"], &["0..10"]),
         (&["--loss-at", "3..4"], &["--metric loss"]),
         (&["--metric", "kl", "--token", " Jones"], &["--token", "kl"]),
         (&["--prompt-set", "ioi", "--count", "0"], &["0"]),
         (&["--prompts", "none.csv"], &["none.csv"]),
-        (
-            &["ablate", "--with", "nothing"],
-            &["zero, mean, other-position N or resample"],
-        ),
-        (
-            &["ablate", "--with", "other-position", "11"],
-            &["no pos 11"],
-        ),
+        (&["ablate", "--with", "nothing"], &["zero, mean, other-position N or resample"]),
+        (&["ablate", "--with", "other-position", "11"], &["no pos 11"]),
         (&["ablate", "--with", "resample"], &["--others"]),
-        (
-            &["ablate", "--with", "mean", "--site", "pattern"],
-            &["pattern"],
-        ),
+        (&["ablate", "--with", "mean", "--site", "pattern"], &["pattern"]),
         (&["ablate", "--with", "zero", "Her name"], &["--logit-diff"]),
     ] {
         folder.tiny(args).failure(2, parts);
@@ -338,16 +259,11 @@ fn ablations_are_those_of_transformer_lens() {
         (&["--site", "mlp_out"], "mlp_zero"),
         (&["--site", "attn_out"], "attn_zero"),
     ] {
-        let json = folder
-            .tiny(&[&["ablate", "--json"], args].concat())
-            .success()
-            .json();
+        let json = folder.tiny(&[&["ablate", "--json"], args].concat()).success().json();
         let values = numbers(&json["grids"][0]["values"]);
         let largest = largest_difference(&values, &numbers(&golden[name]["values"]));
         assert!(largest < 1e-4, "{name}: {largest:e}");
-        assert!(
-            (json["unablated"].as_f64().unwrap() - golden["base"].as_f64().unwrap()).abs() < 1e-4
-        );
+        assert!((json["unablated"].as_f64().unwrap() - golden["base"].as_f64().unwrap()).abs() < 1e-4);
     }
 }
 
@@ -367,16 +283,7 @@ fn resampling_is_the_mean_of_patching_from_the_other_prompts() {
     let jones = "Michelle Jones was a top-notch student. Michelle";
     let others = ["Smith", "Hart"].map(|name| jones.replace("Jones", name));
     std::fs::write(folder.file("others.txt"), others.join("\n")).unwrap();
-    let args = [
-        "ablate",
-        "--with",
-        "resample",
-        "--others",
-        "others.txt",
-        "--site",
-        "mlp_out",
-        "--json",
-    ];
+    let args = ["ablate", "--with", "resample", "--others", "others.txt", "--site", "mlp_out", "--json"];
     let got = numbers(&folder.tiny(&args).success().json()["grids"][0]["values"]);
     let mut expected = vec![0.0; 132];
     for other in &others {
@@ -395,15 +302,10 @@ fn resampling_is_the_mean_of_patching_from_the_other_prompts() {
             "--json",
         ];
         let values = numbers(&folder.tiny(&args).success().json()["grids"][0]["values"]);
-        expected
-            .iter_mut()
-            .zip(values)
-            .for_each(|(sum, value)| *sum += value / 2.0);
+        expected.iter_mut().zip(values).for_each(|(sum, value)| *sum += value / 2.0);
     }
     assert!(largest_difference(&got, &expected) < 1e-4);
     // And the mean over other prompts is of any length.
-    let args = [
-        "ablate", "--with", "mean", "--others", "ioi", "--count", "3", "--site", "z", "--json",
-    ];
+    let args = ["ablate", "--with", "mean", "--others", "ioi", "--count", "3", "--site", "z", "--json"];
     folder.tiny(&args).success();
 }

@@ -32,8 +32,7 @@ impl Checkpoint {
             .map(|(name, entry)| {
                 assert_eq!(entry["dtype"], "F32");
                 let shape: Vec<u64> = serde_json::from_value(entry["shape"].clone()).unwrap();
-                let [from, to]: [usize; 2] =
-                    serde_json::from_value(entry["data_offsets"].clone()).unwrap();
+                let [from, to]: [usize; 2] = serde_json::from_value(entry["data_offsets"].clone()).unwrap();
                 let values: Vec<f32> = data[from..to]
                     .chunks_exact(4)
                     .map(|value| f32::from_le_bytes(value.try_into().unwrap()))
@@ -42,12 +41,7 @@ impl Checkpoint {
                 (name, (shape, values))
             })
             .collect();
-        Self {
-            metadata,
-            tensors,
-            data,
-            start,
-        }
+        Self { metadata, tensors, data, start }
     }
 }
 
@@ -116,11 +110,8 @@ fn the_names_and_shapes_are_those_of_gpt2_lm_head_model() {
             expected.insert(format!("transformer.h.{layer}.{name}"), shape);
         }
     }
-    let found: BTreeMap<String, Vec<u64>> = checkpoint
-        .tensors
-        .iter()
-        .map(|(name, (shape, _))| (name.clone(), shape.clone()))
-        .collect();
+    let found: BTreeMap<String, Vec<u64>> =
+        checkpoint.tensors.iter().map(|(name, (shape, _))| (name.clone(), shape.clone())).collect();
     assert_eq!(found, expected);
 
     let values: usize = checkpoint.tensors.values().map(|(_, v)| v.len()).sum();
@@ -142,15 +133,9 @@ fn the_names_and_shapes_are_those_of_gpt2_lm_head_model() {
 #[test]
 fn a_seed_gives_the_same_values_everywhere() {
     let (_folder, checkpoint) = make("1x2x8", "7");
-    let digest: String = Sha256::digest(&checkpoint.data)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest: String = Sha256::digest(&checkpoint.data).iter().map(|byte| format!("{byte:02x}")).collect();
     // Written down once: it must not change with the machine, the profile or the threads.
-    assert_eq!(
-        digest,
-        "64e987445adc0ae28afb16bd6c2037df894b9bbdd2702a131610223f85ad3fe1"
-    );
+    assert_eq!(digest, "64e987445adc0ae28afb16bd6c2037df894b9bbdd2702a131610223f85ad3fe1");
 }
 
 #[test]
@@ -168,10 +153,7 @@ fn another_seed_gives_other_values_in_every_tensor() {
 fn every_parameter_is_spread_around_its_mean_as_documented() {
     let (_folder, checkpoint) = make("2x4x64", "3");
     for (name, (_, values)) in &checkpoint.tensors {
-        let expected = match name
-            .rsplit_once("h.")
-            .map_or(name.as_str(), |(_, end)| &end[2..])
-        {
+        let expected = match name.rsplit_once("h.").map_or(name.as_str(), |(_, end)| &end[2..]) {
             "transformer.wte.weight" => (0.0, 0.5),
             "transformer.wpe.weight" => (0.0, 0.25),
             "attn.c_attn.weight" => (0.0, 0.25),
@@ -189,10 +171,7 @@ fn every_parameter_is_spread_around_its_mean_as_documented() {
         // Five standard errors: the seed is fixed, so this passes always or never.
         let tolerance = 5.0 * expected.1 / count.sqrt();
         assert!((mean - expected.0).abs() < tolerance, "{name}: mean {mean}");
-        assert!(
-            (deviation - expected.1).abs() < tolerance,
-            "{name}: deviation {deviation}"
-        );
+        assert!((deviation - expected.1).abs() < tolerance, "{name}: deviation {deviation}");
         assert!(values.iter().all(|value| value.is_finite()));
     }
 }
@@ -248,11 +227,7 @@ fn its_own_files_are_replaced_and_others_only_by_force() {
 fn a_model_that_does_not_fit_on_the_disk_is_refused_before_a_byte_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let output = synth("1000x1x65536", "1", folder.path(), &[]);
-    assert_refused(
-        &output,
-        1,
-        &["not enough disk space", "are free", "make room"],
-    );
+    assert_refused(&output, 1, &["not enough disk space", "are free", "make room"]);
     assert_eq!(names_in(folder.path()), [".lock"]);
 }
 

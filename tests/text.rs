@@ -109,10 +109,7 @@ fn a_seed_can_be_written_again_and_samples_count_on_from_it() {
     }
     assert_ne!(three["ids"], more[0]["ids"]);
     let greedy = generate(&args[..1]);
-    assert_eq!(
-        (&greedy["temperature"], &greedy["seed"]),
-        (&json!(0.0), &json!(0))
-    );
+    assert_eq!((&greedy["temperature"], &greedy["seed"]), (&json!(0.0), &json!(0)));
     let one = generate(&["Her name was", "--top-k", "1", "--seed", "9"]);
     assert_eq!(one["ids"], greedy["ids"]);
 }
@@ -122,11 +119,7 @@ fn a_stop_text_may_lie_across_tokens_and_is_not_shown() {
     let whole = generate(&[ALAN]);
     assert_eq!(text(&whole), " Turing was late.");
     assert_eq!(whole["tokens"][2], " late");
-    for (stop, expected) in [
-        ("ing was la", " Tur"),
-        (" late", " Turing was"),
-        (" Turing", ""),
-    ] {
+    for (stop, expected) in [("ing was la", " Tur"), (" late", " Turing was"), (" Turing", "")] {
         let json = generate(&[ALAN, "--stop", "never", "--stop", stop]);
         assert_eq!(text(&json), expected);
         assert_eq!(json["finish_reason"], "stop");
@@ -139,10 +132,7 @@ fn a_stop_text_may_lie_across_tokens_and_is_not_shown() {
     // The prompt is not searched, and a beginning of a stop text is no stop text.
     for stop in ["Famous", "late. And"] {
         let json = generate(&[ALAN, "--stop", stop]);
-        assert_eq!(
-            (text(&json), &json["stop_text"]),
-            (text(&whole), &Value::Null)
-        );
+        assert_eq!((text(&json), &json["stop_text"]), (text(&whole), &Value::Null));
     }
 }
 
@@ -165,14 +155,8 @@ fn what_is_written_is_printed_with_the_reason_of_its_end() {
         )
     );
     let length = print(&["--max-new-tokens", "1"]);
-    assert!(
-        length.contains(" Alan Turing\n\n1 token written"),
-        "{length}"
-    );
-    assert!(
-        length.contains("; --max-new-tokens is reached\n"),
-        "{length}"
-    );
+    assert!(length.contains(" Alan Turing\n\n1 token written"), "{length}");
+    assert!(length.contains("; --max-new-tokens is reached\n"), "{length}");
     let stop = print(&["--stop", " late"]);
     assert!(stop.contains("Turing was\n\n3 tokens"), "{stop}");
     assert!(stop.contains("; the text contains \" late\"\n"), "{stop}");
@@ -194,9 +178,8 @@ fn characters_of_several_tokens_are_never_shown_in_pieces() {
     for seed in ["1", "2", "3"] {
         let args = [&["Her"], &more[..], &[seed]].concat();
         let json = generate(&args);
-        let bytes: Vec<u8> = (ids(&json["ids"]).iter())
-            .flat_map(|&id| gpt2::Tokenizer::gpt2().bytes(id))
-            .collect();
+        let bytes: Vec<u8> =
+            (ids(&json["ids"]).iter()).flat_map(|&id| gpt2::Tokenizer::gpt2().bytes(id)).collect();
         assert_eq!(text(&json), String::from_utf8_lossy(&bytes));
         let tokens = json["tokens"].as_array().unwrap();
         let is_piece = |token: &&Value| token.as_str().unwrap().contains("\\x");
@@ -211,25 +194,14 @@ fn characters_of_several_tokens_are_never_shown_in_pieces() {
 #[test]
 fn a_text_that_outgrows_the_model_says_what_is_read() {
     let long = "the ".repeat(126);
-    let args = [
-        "generate",
-        long.trim_end(),
-        "--max-new-tokens",
-        "6",
-        "--top-k",
-        "3",
-    ];
+    let args = ["generate", long.trim_end(), "--max-new-tokens", "6", "--top-k", "3"];
     let run = Folder::new().tiny(&args).success();
     let json = Folder::new().tiny(&[&args[..], &["--json"]].concat());
     let count = ids(&json.success().json()["ids"]).len();
     let beyond = (126 + count - 1).saturating_sub(128);
     assert!(beyond > 1, "only {count} tokens were written");
     let part = format!("for the last {beyond} tokens, only the 128 tokens before were read");
-    assert!(
-        run.stdout.contains(&part),
-        "no «{part}» in:\n{}",
-        run.stdout
-    );
+    assert!(run.stdout.contains(&part), "no «{part}» in:\n{}", run.stdout);
 }
 
 #[test]
@@ -243,10 +215,7 @@ fn settings_that_cannot_be_used_are_named_with_their_values() {
         (&["--top-p", "0"], "the top-p cannot be 0"),
         (&["--top-p", "1.01"], "the top-p cannot be 1.01"),
         (&["--top-p", "-0.5"], "the top-p cannot be -0.5"),
-        (
-            &["--stop", ""],
-            "--stop \"\": every text contains the empty text",
-        ),
+        (&["--stop", ""], "--stop \"\": every text contains the empty text"),
         (&["--max-new-tokens", "0"], "0 is not in 1.."),
         (&["--samples", "0"], "0 is not in 1.."),
         (&["--seed", "-1"], "invalid value '-1' for '--seed <N>'"),
@@ -255,17 +224,12 @@ fn settings_that_cannot_be_used_are_named_with_their_values() {
             "--samples 2 with --temperature 0 would write the same text 2 times",
         ),
     ] {
-        folder
-            .tiny(&[&["generate", "a"], args].concat())
-            .failure(2, &[part]);
+        folder.tiny(&[&["generate", "a"], args].concat()).failure(2, &[part]);
     }
+    folder.tiny(&["generate", ""]).failure(2, &["the prompt is empty"]);
     folder
-        .tiny(&["generate", ""])
-        .failure(2, &["the prompt is empty"]);
-    folder.tiny(&["generate", &"the ".repeat(200)]).failure(
-        2,
-        &["the prompt has 201 tokens; this model reads at most 128"],
-    );
+        .tiny(&["generate", &"the ".repeat(200)])
+        .failure(2, &["the prompt has 201 tokens; this model reads at most 128"]);
     // A stop text may begin with a dash.
     folder.tiny(&["generate", "a", "--stop", "--"]).success();
 }
@@ -280,10 +244,7 @@ fn every_position_of_a_text_has_the_scores_of_transformers() {
         assert_eq!(json["ids"], case["ids"]);
         for (key, expected) in [("ranks", "ranks"), ("likeliest_ids", "likeliest_ids")] {
             assert_eq!(json[key][0], Value::Null);
-            assert_eq!(
-                json[key].as_array().unwrap()[1..],
-                *case[expected].as_array().unwrap()
-            );
+            assert_eq!(json[key].as_array().unwrap()[1..], *case[expected].as_array().unwrap());
         }
         for (key, tolerance) in [("log_probs", 1e-4), ("likeliest_probs", 1e-5)] {
             assert_eq!(json[key][0], Value::Null);
@@ -297,22 +258,15 @@ fn every_position_of_a_text_has_the_scores_of_transformers() {
         assert!((perplexity - expected.exp()).abs() < 1e-4, "{perplexity}");
         let count = ids(&case["ids"]).len() - 1;
         assert_eq!(json["scored_tokens"], count);
-        let line =
-            format!("mean loss {loss:.4} nats over {count} tokens, perplexity {perplexity:.4}");
+        let line = format!("mean loss {loss:.4} nats over {count} tokens, perplexity {perplexity:.4}");
         let run = folder.tiny(&args).success();
-        assert!(
-            run.stdout.contains(&line),
-            "no «{line}» in:\n{}",
-            run.stdout
-        );
+        assert!(run.stdout.contains(&line), "no «{line}» in:\n{}", run.stdout);
     }
     for case in golden("logits").as_array().unwrap() {
         let bos: &[&str] = if case["bos"] == true { &["--bos"] } else { &[] };
         let text = case["prompt"].as_str().unwrap();
         let args = [&["predict", text, "--all-positions", "--json"], bos].concat();
-        let loss = folder.tiny(&args).success().json()["loss"]
-            .as_f64()
-            .unwrap();
+        let loss = folder.tiny(&args).success().json()["loss"].as_f64().unwrap();
         let expected = -case["mean_log_prob"].as_f64().unwrap();
         assert!((loss - expected).abs() < 1e-5, "{loss}, not {expected}");
     }
@@ -334,10 +288,7 @@ fn the_loss_of_a_single_token_is_none_and_said_to_be() {
     for key in ["loss", "perplexity"] {
         assert_eq!(alone[key], Value::Null);
     }
-    assert_eq!(
-        (&alone["log_probs"], &alone["scored_tokens"]),
-        (&json!([null]), &json!(0))
-    );
+    assert_eq!((&alone["log_probs"], &alone["scored_tokens"]), (&json!([null]), &json!(0)));
     let bos = json(&["--bos"]);
     assert_eq!(bos["ids"][0], END_OF_TEXT);
     assert!(bos["loss"].as_f64().unwrap() == -bos["log_probs"][1].as_f64().unwrap());
@@ -349,14 +300,7 @@ fn the_loss_of_a_single_token_is_none_and_said_to_be() {
 #[test]
 fn all_positions_go_with_answers_and_a_second_text() {
     let folder = Folder::new();
-    let args = [
-        "predict",
-        "When John",
-        "--compare",
-        "When Mary and",
-        "--answer",
-        " and",
-    ];
+    let args = ["predict", "When John", "--compare", "When Mary and", "--answer", " and"];
     let args = [&args[..], &["--all-positions"]].concat();
     let run = folder.tiny(&args).success();
     for part in [
@@ -388,10 +332,7 @@ fn logits_of_all_positions_are_listed_and_saved_when_asked_for() {
     let json = run(&["--json"]).success().json();
     let rows = json["activations"].as_array().unwrap();
     let last = rows.last().unwrap();
-    assert_eq!(
-        (&last["name"], &last["shape"]),
-        (&json!("logits"), &golden["shape"])
-    );
+    assert_eq!((&last["name"], &last["shape"]), (&json!("logits"), &golden["shape"]));
     let [sum, abs_sum] = ["sum", "abs_sum"].map(|key| golden[key].as_f64().unwrap());
     assert!((last["sum"].as_f64().unwrap() - sum).abs() < 1e-6 * abs_sum);
 
@@ -399,48 +340,26 @@ fn logits_of_all_positions_are_listed_and_saved_when_asked_for() {
     let bytes = std::fs::read(folder.file("logits.npy")).unwrap();
     assert!(String::from_utf8_lossy(&bytes[..128]).contains("'shape': (11, 50257)"));
     let floats = bytes[bytes.len() - 11 * 50257 * 4..].chunks_exact(4);
-    let saved: Vec<f32> = floats
-        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-        .collect();
+    let saved: Vec<f32> = floats.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     assert!(largest_difference(&saved[..8], &numbers(&golden["first"])) < 1e-4);
     let words = std::fs::read(folder.file("logits.npy.json")).unwrap();
     let words: Value = serde_json::from_slice(&words).unwrap();
     let axes = &words["grids"][0]["axes"];
-    assert_eq!(
-        (&axes[0]["name"], &axes[1]["name"]),
-        (&json!("pos"), &json!("token"))
-    );
+    assert_eq!((&axes[0]["name"], &axes[1]["name"]), (&json!("pos"), &json!("token")));
     assert_eq!(axes[1]["labels"][5437], " Jones");
 
     // Among others by name; not among all that are saved without --only.
     let names = |file: &str| {
         let bytes = std::fs::read(folder.file(file)).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        file.names()
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect::<Vec<_>>()
+        file.names().iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()
     };
-    run(&[
-        "--only",
-        "log*",
-        "--only",
-        "hook_embed",
-        "--save",
-        "two.safetensors",
-    ])
-    .success();
+    run(&["--only", "log*", "--only", "hook_embed", "--save", "two.safetensors"]).success();
     let mut two = names("two.safetensors");
     two.sort();
     assert_eq!(two, ["hook_embed", "logits"]);
     let all = run(&["--save", "all.safetensors"]).success().stdout;
-    assert!(
-        all.ends_with("(without the logits, which --only logits saves)\n"),
-        "{all}"
-    );
+    assert!(all.ends_with("(without the logits, which --only logits saves)\n"), "{all}");
     let all = names("all.safetensors");
-    assert_eq!(
-        (all.len(), all.contains(&"logits".to_owned())),
-        (220, false)
-    );
+    assert_eq!((all.len(), all.contains(&"logits".to_owned())), (220, false));
 }

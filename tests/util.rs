@@ -54,17 +54,9 @@ impl Folder {
 
     /// Runs the binary to its end.
     pub fn run(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = self.command().args(args).output().unwrap();
+        let Output { status, stdout, stderr } = self.command().args(args).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Run {
-            code: status.code(),
-            stdout: text(stdout),
-            stderr: text(stderr),
-        }
+        Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
     }
 
     /// Runs the binary with the tiny model.
@@ -75,9 +67,8 @@ impl Folder {
     /// The files in the folder, by name.
     pub fn files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.path()).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -94,19 +85,9 @@ impl Run {
     /// stdout.
     #[track_caller]
     pub fn failure(self, code: i32, parts: &[&str]) -> Self {
-        assert_eq!(
-            self.code,
-            Some(code),
-            "stdout: {}\nstderr: {}",
-            self.stdout,
-            self.stderr
-        );
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         for part in parts {
-            assert!(
-                self.stderr.contains(part),
-                "no «{part}» in:\n{}",
-                self.stderr
-            );
+            assert!(self.stderr.contains(part), "no «{part}» in:\n{}", self.stderr);
         }
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         assert_eq!(self.stdout, "");
@@ -123,29 +104,18 @@ impl Run {
 /// Numbers of a JSON array.
 #[track_caller]
 pub fn numbers(value: &Value) -> Vec<f32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|x| x.as_f64().map_or(f32::NEG_INFINITY, |x| x as f32))
-        .collect()
+    value.as_array().unwrap().iter().map(|x| x.as_f64().map_or(f32::NEG_INFINITY, |x| x as f32)).collect()
 }
 
 /// Token ids of a JSON array.
 #[track_caller]
 pub fn ids(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|x| x.as_u64().unwrap() as u32)
-        .collect()
+    value.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect()
 }
 
 /// The values of `tests/golden/NAME.json`.
 pub fn golden(name: &str) -> Value {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/golden/{name}.json"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/golden/{name}.json"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -154,8 +124,5 @@ pub fn golden(name: &str) -> Value {
 pub fn largest_difference(got: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(got.len(), expected.len());
     let difference = |(x, y): (&f32, &f32)| if x == y { 0.0 } else { (x - y).abs() };
-    got.iter()
-        .zip(expected)
-        .map(difference)
-        .fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a })
+    got.iter().zip(expected).map(difference).fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a })
 }

@@ -22,10 +22,7 @@ fn what_holds_for_every_model_holds_for_the_tiny_one() {
     assert_eq!(run.stderr, "");
 
     let json = folder.tiny(&["verify", "--json"]).success().json();
-    assert_eq!(
-        (&json["pass"], &json["published"]),
-        (&true.into(), &false.into())
-    );
+    assert_eq!((&json["pass"], &json["published"]), (&true.into(), &false.into()));
     for line in json["lines"].as_array().unwrap() {
         assert_eq!(line["pass"], true, "{line}");
         assert_eq!(line["group"], "every model");
@@ -45,9 +42,7 @@ fn a_model_of_fewer_positions_than_the_prompt_is_checked_on_its_beginning() {
     let cut = end - start - kept;
     header["wpe.weight"]["shape"][0] = 5.into();
     for (_, info) in header.as_object_mut().unwrap() {
-        let offsets = info
-            .get_mut("data_offsets")
-            .and_then(|offsets| offsets.as_array_mut());
+        let offsets = info.get_mut("data_offsets").and_then(|offsets| offsets.as_array_mut());
         for offset in offsets.into_iter().flatten() {
             if offset.as_u64().unwrap() >= end {
                 *offset = (offset.as_u64().unwrap() - cut).into();
@@ -56,16 +51,9 @@ fn a_model_of_fewer_positions_than_the_prompt_is_checked_on_its_beginning() {
     }
     let header = header.to_string();
     let data = [&data[..(start + kept) as usize], &data[end as usize..]].concat();
-    let file = [
-        &(header.len() as u64).to_le_bytes(),
-        header.as_bytes(),
-        &data,
-    ]
-    .concat();
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat();
     fs::write(folder.file("short.safetensors"), file).unwrap();
-    let run = folder
-        .run(["verify", "--model", "short.safetensors"])
-        .success();
+    let run = folder.run(["verify", "--model", "short.safetensors"]).success();
     assert!(run.stdout.contains("4 of 4 pass"), "{}", run.stdout);
 }
 
@@ -80,10 +68,6 @@ fn published_numbers_are_not_asked_of_a_model_of_other_sizes() {
             "without --as",
         ],
     );
-    folder
-        .tiny(&["verify", "--as", "gpt3"])
-        .failure(2, &["invalid value 'gpt3'"]);
-    folder
-        .tiny(&["verify", "--bos"])
-        .failure(2, &["leave out --bos"]);
+    folder.tiny(&["verify", "--as", "gpt3"]).failure(2, &["invalid value 'gpt3'"]);
+    folder.tiny(&["verify", "--bos"]).failure(2, &["leave out --bos"]);
 }

@@ -23,10 +23,7 @@ use crate::synth_weights;
 /// The main job's pair, and the answers " Smith" and " Jones".
 const CLEAN: [u32; 11] = [48736, 5437, 373, 257, 1353, 12, 1662, 354, 3710, 13, 16738];
 const OTHER_NAME: u32 = 4176;
-const METRIC: Metric<'static> = Metric::LogitDiff {
-    a: &[4176],
-    b: &[5437],
-};
+const METRIC: Metric<'static> = Metric::LogitDiff { a: &[4176], b: &[5437] };
 /// The plain engine is timed on this many of a sweep's patches: every one takes as long.
 const PLAIN_SAMPLE: usize = 8;
 
@@ -107,47 +104,26 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let model = Pretrained::from_path(&folder.display().to_string(), &folder)
         .map_err(|e| Failure::input(e.to_string()))?
         .model;
-    if let Some(too_long) = arguments
-        .lengths
-        .iter()
-        .find(|&&t| t < 2 || t > model.config.block_size)
-    {
+    if let Some(too_long) = arguments.lengths.iter().find(|&&t| t < 2 || t > model.config.block_size) {
         return Err(Failure::input(format!(
             "a prompt of {too_long} tokens: this model takes 2 to {}",
             model.config.block_size
         )));
     }
     let all = thread::available_parallelism().map_or(1, usize::from);
-    let pools = if all > 1 {
-        vec![pool(1)?, pool(all)?]
-    } else {
-        vec![pool(1)?]
-    };
+    let pools = if all > 1 { vec![pool(1)?, pool(all)?] } else { vec![pool(1)?] };
 
     note("matrix products");
     let peaks: Vec<Peak> = pools.iter().map(|pool| peak(&model, pool)).collect();
     let mut sweeps = Vec::new();
     for &tokens in &arguments.lengths {
         note(&format!("sweeps of {tokens} tokens"));
-        sweeps.extend(measure_sweeps(
-            &model,
-            tokens,
-            &pools,
-            &peaks,
-            arguments.rounds,
-        )?);
+        sweeps.extend(measure_sweeps(&model, tokens, &pools, &peaks, arguments.rounds)?);
     }
     let python = match (&arguments.against_python, arguments.lengths.first()) {
         (Some(python), Some(&tokens)) => {
             note("PyTorch");
-            Some(against_python(
-                python,
-                &folder,
-                &model,
-                tokens,
-                &pools[pools.len() - 1],
-                arguments.rounds,
-            )?)
+            Some(against_python(python, &folder, &model, tokens, &pools[pools.len() - 1], arguments.rounds)?)
         }
         _ => None,
     };
@@ -179,12 +155,8 @@ fn run_optimised() -> Outcome {
         .map_err(|e| Failure::run(format!("cannot start cargo for an optimised build: {e}")))?;
     match status.code() {
         Some(0) => Ok(()),
-        Some(2) => Err(Failure::input(
-            "the optimised program could not be used as asked",
-        )),
-        _ => Err(Failure::run(format!(
-            "the optimised program failed: {status}"
-        ))),
+        Some(2) => Err(Failure::input("the optimised program could not be used as asked")),
+        _ => Err(Failure::run(format!("the optimised program failed: {status}"))),
     }
 }
 
@@ -211,13 +183,11 @@ fn pool(threads: usize) -> Outcome<ThreadPool> {
 /// A pair of prompts of this length that differ at position 1: the main job's at 11 tokens.
 fn experiment(model: &Gpt2, tokens: usize) -> Outcome<Experiment> {
     let vocab = model.config.vocab_size as u32;
-    let clean: Vec<u32> = (0..tokens)
-        .map(|i| CLEAN[i % CLEAN.len()].wrapping_add((i / CLEAN.len()) as u32) % vocab)
-        .collect();
+    let clean: Vec<u32> =
+        (0..tokens).map(|i| CLEAN[i % CLEAN.len()].wrapping_add((i / CLEAN.len()) as u32) % vocab).collect();
     let mut corrupted = clean.clone();
     corrupted[1] = OTHER_NAME % vocab;
-    Experiment::new(model, clean, corrupted, Direction::Denoising)
-        .map_err(|e| Failure::input(e.to_string()))
+    Experiment::new(model, clean, corrupted, Direction::Denoising).map_err(|e| Failure::input(e.to_string()))
 }
 
 /// The fastest product of 512 or 605 rows with the weights of a block, new weights each time.
@@ -226,19 +196,12 @@ fn peak(model: &Gpt2, pool: &ThreadPool) -> Peak {
         let mut best = 0.0_f64;
         for rows in [512, 605] {
             for block in &model.h {
-                for layer in [
-                    &block.attn.c_attn,
-                    &block.attn.c_proj,
-                    &block.mlp.c_fc,
-                    &block.mlp.c_proj,
-                ] {
+                for layer in [&block.attn.c_attn, &block.attn.c_proj, &block.mlp.c_fc, &block.mlp.c_proj] {
                     let [n_in, n_out] = layer.weight.dims();
                     let x = Tensor::new(&[rows, n_in], vec![0.5; rows * n_in]);
                     let start = Instant::now();
                     std::hint::black_box(multiply(&x, &layer.weight, layer.bias.data()));
-                    best = best.max(
-                        (2 * rows * n_in * n_out) as f64 / start.elapsed().as_secs_f64() / 1e9,
-                    );
+                    best = best.max((2 * rows * n_in * n_out) as f64 / start.elapsed().as_secs_f64() / 1e9);
                 }
             }
         }
@@ -262,11 +225,7 @@ fn measure_sweeps(
     let experiment = experiment(model, tokens)?;
     let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
     let patches = sweep.patches(model);
-    let sample: Vec<Patch> = patches
-        .iter()
-        .copied()
-        .step_by(patches.len().div_ceil(PLAIN_SAMPLE))
-        .collect();
+    let sample: Vec<Patch> = patches.iter().copied().step_by(patches.len().div_ceil(PLAIN_SAMPLE)).collect();
     // The two unpatched runs are part of what is timed.
     let scale = (patches.len() + 2) as f64 / (sample.len() + 2) as f64;
     let mut plain_seconds = vec![Vec::new(); pools.len()];
@@ -317,10 +276,8 @@ struct MemoryWatch {
 
 impl MemoryWatch {
     fn start() -> Self {
-        let (done, peak) = (
-            std::sync::Arc::new(AtomicBool::new(false)),
-            std::sync::Arc::new(AtomicU64::new(0)),
-        );
+        let (done, peak) =
+            (std::sync::Arc::new(AtomicBool::new(false)), std::sync::Arc::new(AtomicU64::new(0)));
         let (watched, highest) = (done.clone(), peak.clone());
         let thread = thread::spawn(move || {
             while !watched.load(Ordering::Relaxed) {
@@ -328,12 +285,7 @@ impl MemoryWatch {
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        Self {
-            done,
-            peak,
-            before: own_memory_kb(),
-            thread,
-        }
+        Self { done, peak, before: own_memory_kb(), thread }
     }
 
     /// The most that was held, in kB; none where the system does not tell.
@@ -341,17 +293,14 @@ impl MemoryWatch {
         self.done.store(true, Ordering::Relaxed);
         // The thread only reads a file and sleeps.
         let _ = self.thread.join();
-        self.before
-            .map(|before| self.peak.load(Ordering::Relaxed).max(before))
+        self.before.map(|before| self.peak.load(Ordering::Relaxed).max(before))
     }
 }
 
 /// Linux's count of resident memory that no file backs, in kB.
 fn own_memory_kb() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -370,12 +319,7 @@ struct Python {
 }
 
 impl Python {
-    fn start(
-        python: &Path,
-        folder: &Path,
-        experiment: &Experiment,
-        threads: usize,
-    ) -> Outcome<Self> {
+    fn start(python: &Path, folder: &Path, experiment: &Experiment, threads: usize) -> Outcome<Self> {
         let ids = |ids: &[u32]| format!("{ids:?}");
         let Metric::LogitDiff { a: &[a], b: &[b] } = METRIC else {
             unreachable!("METRIC is the logit difference of two tokens")
@@ -390,11 +334,7 @@ impl Python {
             .spawn()
             .map_err(|e| Failure::input(format!("cannot start {}: {e}", python.display())))?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(input), Some(output)) => Ok(Self {
-                child,
-                input,
-                output: BufReader::new(output),
-            }),
+            (Some(input), Some(output)) => Ok(Self { child, input, output: BufReader::new(output) }),
             _ => Err(Failure::run("Python's input and output are not connected")),
         }
     }
@@ -448,10 +388,7 @@ fn against_python(
             ours.push(start.elapsed().as_secs_f64());
             outcome.grid.values
         };
-        let mut hooked = Answer {
-            seconds: 0.0,
-            values: Vec::new(),
-        };
+        let mut hooked = Answer { seconds: 0.0, values: Vec::new() };
         for layer in 0..model.config.n_layer {
             timed();
             let Answer { seconds, values } = python.ask(&format!("hooks {layer}"))?;
@@ -477,32 +414,14 @@ fn against_python(
 }
 
 fn print_tables(report: &Report) {
-    let Report {
-        model,
-        layers,
-        width,
-        threads,
-        rounds,
-        ..
-    } = report;
-    println!(
-        "{model}: {layers} layers of width {width}; {threads} threads at most, medians of {rounds}\n"
-    );
+    let Report { model, layers, width, threads, rounds, .. } = report;
+    println!("{model}: {layers} layers of width {width}; {threads} threads at most, medians of {rounds}\n");
     println!("fastest matrix products, GFLOP/s");
-    for Peak {
-        threads,
-        linear,
-        matmul,
-    } in &report.peak_gflops
-    {
+    for Peak { threads, linear, matmul } in &report.peak_gflops {
         println!("  {threads:>2} threads   ours {linear:6.1}   matrixmultiply {matmul:6.1}");
     }
-    println!(
-        "\nsweep of resid_post, every layer × position (plain: from a sample of {PLAIN_SAMPLE} runs)"
-    );
-    println!(
-        "tokens  cells  threads   plain s  incremental s  ratio    GFLOP  GFLOP/s  of peak  memory MB"
-    );
+    println!("\nsweep of resid_post, every layer × position (plain: from a sample of {PLAIN_SAMPLE} runs)");
+    println!("tokens  cells  threads   plain s  incremental s  ratio    GFLOP  GFLOP/s  of peak  memory MB");
     for row in &report.sweeps {
         println!(
             "{:>6}  {:>5}  {:>7}  {:>8.2}  {:>13.3}  {:>5.1}  {:>7.1}  {:>7.1}  {:>5.0} %  {:>9}",
@@ -515,15 +434,10 @@ fn print_tables(report: &Report) {
             row.incremental_gflop,
             row.incremental_gflop / row.incremental_seconds,
             100.0 * row.share_of_peak,
-            row.memory_mb
-                .map_or("?".to_owned(), |mb| format!("{mb:.0}")),
+            row.memory_mb.map_or("?".to_owned(), |mb| format!("{mb:.0}")),
         );
     }
-    let of_most_threads: Vec<&Row> = report
-        .sweeps
-        .iter()
-        .filter(|row| row.threads == *threads)
-        .collect();
+    let of_most_threads: Vec<&Row> = report.sweeps.iter().filter(|row| row.threads == *threads).collect();
     if let [first, .., last] = of_most_threads[..] {
         let exponent = (last.incremental_seconds / first.incremental_seconds).ln()
             / (last.tokens as f64 / first.tokens as f64).ln();
@@ -535,29 +449,14 @@ fn print_tables(report: &Report) {
         );
     }
     if let Some(python) = &report.python {
-        println!(
-            "\nthe sweep of {} tokens beside PyTorch, {} threads each",
-            python.tokens, python.threads
-        );
+        println!("\nthe sweep of {} tokens beside PyTorch, {} threads each", python.tokens, python.threads);
         for (what, seconds) in [
-            (
-                "transformers, one hooked run for every patch",
-                python.hooks_seconds,
-            ),
-            (
-                "PyTorch, all runs in one batch, two logits",
-                python.batched_seconds,
-            ),
+            ("transformers, one hooked run for every patch", python.hooks_seconds),
+            ("PyTorch, all runs in one batch, two logits", python.batched_seconds),
             ("this project", python.ours_seconds),
         ] {
-            println!(
-                "  {what:<46} {seconds:>7.3} s  {:>6.1} times ours",
-                seconds / python.ours_seconds
-            );
+            println!("  {what:<46} {seconds:>7.3} s  {:>6.1} times ours", seconds / python.ours_seconds);
         }
-        println!(
-            "  largest difference of a value: {:e}",
-            python.largest_difference
-        );
+        println!("  largest difference of a value: {:e}", python.largest_difference);
     }
 }

@@ -45,15 +45,13 @@ pub fn write_failure(path: &Path, error: &io::Error) -> Failure {
             "the disk is full: cannot write {path}: make room (or choose another folder), then \
              run the same command again"
         )),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            Failure::run(format!(
-                "cannot write {path}: {error}: choose a folder that you may write to, or change \
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Failure::run(format!(
+            "cannot write {path}: {error}: choose a folder that you may write to, or change \
                  its permissions"
-            ))
-        }
-        _ => Failure::run(format!(
-            "cannot write {path}: {error}: choose another folder, or see what is there"
         )),
+        _ => {
+            Failure::run(format!("cannot write {path}: {error}: choose another folder, or see what is there"))
+        }
     }
 }
 

@@ -78,10 +78,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 pub fn run(arguments: &Arguments) -> Outcome {
     let model = arguments.model.model();
     require_no_other_pin(&model, arguments.sha256.as_deref())?;
-    let folder = arguments
-        .dir
-        .clone()
-        .unwrap_or_else(|| weights_folder(model.name));
+    let folder = arguments.dir.clone().unwrap_or_else(|| weights_folder(model.name));
     if arguments.check {
         return check(&model, &folder, arguments.sha256.as_deref());
     }
@@ -90,11 +87,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let mut job = Job {
         arguments,
         client: Client::new(arguments.read_timeout),
-        record: if arguments.force {
-            Record::new(&model)
-        } else {
-            Record::load(&folder, &model)
-        },
+        record: if arguments.force { Record::new(&model) } else { Record::load(&folder, &model) },
         model,
         folder,
         source,
@@ -129,8 +122,7 @@ impl Job<'_> {
                     return Ok(());
                 }
                 Found::Right(sha256, authority) => {
-                    self.record
-                        .add(&self.folder, file.name, sha256, authority.words())?;
+                    self.record.add(&self.folder, file.name, sha256, authority.words())?;
                     println!("{}: is there, and matches {}", file.name, authority.words());
                     return Ok(());
                 }
@@ -177,8 +169,7 @@ impl Job<'_> {
             bytes(arrived.size),
             arrived.sha256
         );
-        self.record
-            .add(&self.folder, file.name, arrived.sha256, words)
+        self.record.add(&self.folder, file.name, arrived.sha256, words)
     }
 
     fn foreign(&self, path: &Path, sha256: &str, expected: &Expected) -> Failure {
@@ -255,9 +246,7 @@ fn look(path: &Path, file: &WeightsFile, expected: &Expected, record: &Record) -
     let found = checksum::of_file(path).map_err(|error| read_failure(path, &error))?;
     Ok(match right {
         Some((right, authority)) if *right == found => Found::Right(found, *authority),
-        Some((right, _)) if recorded.is_some_and(|recorded| recorded.sha256 == *right) => {
-            Found::Damaged
-        }
+        Some((right, _)) if recorded.is_some_and(|recorded| recorded.sha256 == *right) => Found::Damaged,
         _ => Found::Foreign(found),
     })
 }
@@ -265,24 +254,15 @@ fn look(path: &Path, file: &WeightsFile, expected: &Expected, record: &Record) -
 /// What is known of a file before anybody is asked.
 fn expected(file: &WeightsFile, sha256: Option<&str>, record: &Record) -> Expected {
     if let Some(pin) = file.pin {
-        return Expected {
-            size: Some(pin.size),
-            sha256: Some((pin.sha256.into(), Authority::Pinned)),
-        };
+        return Expected { size: Some(pin.size), sha256: Some((pin.sha256.into(), Authority::Pinned)) };
     }
     if let Some(sha256) = sha256.filter(|_| file.name == WEIGHTS) {
-        return Expected {
-            size: None,
-            sha256: Some((sha256.into(), Authority::User)),
-        };
+        return Expected { size: None, sha256: Some((sha256.into(), Authority::User)) };
     }
-    record
-        .files
-        .get(file.name)
-        .map_or_else(Expected::default, |recorded| Expected {
-            size: Some(recorded.size),
-            sha256: Some((recorded.sha256.clone(), Authority::Record)),
-        })
+    record.files.get(file.name).map_or_else(Expected::default, |recorded| Expected {
+        size: Some(recorded.size),
+        sha256: Some((recorded.sha256.clone(), Authority::Record)),
+    })
 }
 
 /// A pin is not for the command line to change.
@@ -299,18 +279,13 @@ fn require_no_other_pin(model: &Model, sha256: Option<&str>) -> Outcome {
 }
 
 fn exists(path: &Path) -> Outcome<bool> {
-    path.try_exists()
-        .map_err(|error| read_failure(path, &error))
+    path.try_exists().map_err(|error| read_failure(path, &error))
 }
 
 /// `weights/MODEL` in the workspace, wherever the command is run.
 fn weights_folder(model: &str) -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package
-        .parent()
-        .unwrap_or(package)
-        .join("weights")
-        .join(model)
+    package.parent().unwrap_or(package).join("weights").join(model)
 }
 
 /// A path as it is seen from the current folder.

@@ -15,18 +15,12 @@ pub struct Failure {
 impl Failure {
     /// The user asked for something that cannot be done as asked (exit code 2).
     pub fn input(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            code: 2,
-        }
+        Self { message: message.into(), code: 2 }
     }
 
     /// Something went wrong on the way: the network, the disk, the data (exit code 1).
     pub fn run(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            code: 1,
-        }
+        Self { message: message.into(), code: 1 }
     }
 
     /// The exit code of the process.

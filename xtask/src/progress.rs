@@ -31,15 +31,7 @@ impl Progress {
             bar.reset_eta();
         }
         let now = Instant::now();
-        Self {
-            bar,
-            name: name.to_owned(),
-            total,
-            start: done,
-            done,
-            began: now,
-            told: now,
-        }
+        Self { bar, name: name.to_owned(), total, start: done, done, began: now, told: now }
     }
 
     /// Counts more bytes.
@@ -81,7 +73,5 @@ fn terminal_bar(name: &str, total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ");
-    ProgressBar::new(total)
-        .with_style(style)
-        .with_message(name.to_owned())
+    ProgressBar::new(total).with_style(style).with_message(name.to_owned())
 }

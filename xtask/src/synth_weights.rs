@@ -55,25 +55,14 @@ pub struct Arguments {
 impl Arguments {
     /// A checkpoint of GPT-2 small's size.
     pub fn gpt2_small(seed: u64, out: PathBuf) -> Self {
-        let size = Size {
-            layers: 12,
-            heads: 12,
-            width: 768,
-        };
-        Self {
-            size,
-            seed,
-            out,
-            force: false,
-        }
+        let size = Size { layers: 12, heads: 12, width: 768 };
+        Self { size, seed, out, force: false }
     }
 }
 
 /// Writes the checkpoint.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let Arguments {
-        size, seed, out, ..
-    } = arguments;
+    let Arguments { size, seed, out, .. } = arguments;
     let _lock = FolderLock::take(out)?;
     let model = out.join("model.safetensors");
     let config = out.join("config.json");
@@ -134,11 +123,7 @@ impl FromStr for Size {
                  of the heads, such as {layers}x12x768"
             ));
         }
-        Ok(Self {
-            layers,
-            heads,
-            width,
-        })
+        Ok(Self { layers, heads, width })
     }
 }
 
@@ -177,27 +162,12 @@ fn tensors(size: &Size) -> Vec<Tensor> {
     let spread = |outputs: f64, inputs: u64| outputs / (inputs as f64).sqrt();
     let mut all = Vec::new();
     let mut push = |name: String, shape: &[u64], mean: f32, deviation: f64| {
-        all.push(Tensor {
-            name: format!("transformer.{name}"),
-            shape: shape.to_vec(),
-            mean,
-            deviation,
-        });
+        all.push(Tensor { name: format!("transformer.{name}"), shape: shape.to_vec(), mean, deviation });
     };
 
     // The token embedding is the unembedding too: its deviation is that of the logits.
-    push(
-        "wte.weight".into(),
-        &[VOCABULARY, width],
-        0.0,
-        spread(4.0, width),
-    );
-    push(
-        "wpe.weight".into(),
-        &[CONTEXT, width],
-        0.0,
-        spread(2.0, width),
-    );
+    push("wte.weight".into(), &[VOCABULARY, width], 0.0, spread(4.0, width));
+    push("wpe.weight".into(), &[CONTEXT, width], 0.0, spread(2.0, width));
     for layer in 0..size.layers {
         // (name, inputs, outputs, deviation of the outputs, deviation of the biases)
         let linear = [
@@ -218,18 +188,8 @@ fn tensors(size: &Size) -> Vec<Tensor> {
                 push(format!("h.{layer}.{norm}.weight"), &[width], 1.0, 0.1);
                 push(format!("h.{layer}.{norm}.bias"), &[width], 0.0, 0.1);
             }
-            push(
-                format!("h.{layer}.{name}.weight"),
-                &[inputs, outputs],
-                0.0,
-                spread(deviation, inputs),
-            );
-            push(
-                format!("h.{layer}.{name}.bias"),
-                &[outputs],
-                0.0,
-                bias_deviation,
-            );
+            push(format!("h.{layer}.{name}.weight"), &[inputs, outputs], 0.0, spread(deviation, inputs));
+            push(format!("h.{layer}.{name}.bias"), &[outputs], 0.0, bias_deviation);
         }
     }
     push("ln_f.weight".into(), &[width], 1.0, 0.1);
@@ -298,13 +258,7 @@ fn to_json(value: &Value, print: fn(&Value) -> serde_json::Result<Vec<u8>>) -> O
 }
 
 /// Writes under a temporary name, and renames when all of it is on the disk.
-fn write_checkpoint(
-    path: &Path,
-    header: &[u8],
-    tensors: &[Tensor],
-    seed: u64,
-    length: u64,
-) -> Outcome {
+fn write_checkpoint(path: &Path, header: &[u8], tensors: &[Tensor], seed: u64, length: u64) -> Outcome {
     // Not the `.part` name of a download, which may be here and worth resuming.
     let part = disk::part_path(&path.with_extension("synth"));
     let written = File::create(&part)
@@ -325,12 +279,7 @@ fn write_checkpoint(
     written
 }
 
-fn write_tensor(
-    file: &mut File,
-    tensor: &Tensor,
-    key: u64,
-    progress: &mut Progress,
-) -> io::Result<()> {
+fn write_tensor(file: &mut File, tensor: &Tensor, key: u64, progress: &mut Progress) -> io::Result<()> {
     let mut chunk = Vec::new();
     let mut first = 0;
     while first < tensor.count() {
@@ -349,16 +298,13 @@ fn write_tensor(
 fn fill(chunk: &mut [u8], tensor: &Tensor, key: u64, first: u64) {
     let scale = (tensor.deviation / bell_deviation()) as f32;
     let share = 4 * THREAD_SHARE;
-    chunk
-        .par_chunks_mut(share)
-        .enumerate()
-        .for_each(|(number, values)| {
-            let first = first + (number * THREAD_SHARE) as u64;
-            for (index, value) in (first..).zip(values.chunks_exact_mut(4)) {
-                let deviate = bell(key, index) as f32 * scale;
-                value.copy_from_slice(&(tensor.mean + deviate).to_le_bytes());
-            }
-        });
+    chunk.par_chunks_mut(share).enumerate().for_each(|(number, values)| {
+        let first = first + (number * THREAD_SHARE) as u64;
+        for (index, value) in (first..).zip(values.chunks_exact_mut(4)) {
+            let deviate = bell(key, index) as f32 * scale;
+            value.copy_from_slice(&(tensor.mean + deviate).to_le_bytes());
+        }
+    });
 }
 
 /// A random integer of a nearly normal distribution around 0: the sum of eight uniform ones.
@@ -415,11 +361,7 @@ fn checkpoint_maker(path: &Path) -> Option<String> {
     }
     let mut text = Vec::new();
     file.take(length).read_to_end(&mut text).ok()?;
-    made_by(
-        serde_json::from_slice::<Value>(&text)
-            .ok()?
-            .get("__metadata__")?,
-    )
+    made_by(serde_json::from_slice::<Value>(&text).ok()?.get("__metadata__")?)
 }
 
 fn config_maker(path: &Path) -> Option<String> {

@@ -5,19 +5,10 @@ use gpt2::{Config, Gpt2, Pretrained, no_hook};
 use tensor::Tensor;
 
 fn forward(c: &mut Criterion) {
-    let sizes = Config {
-        vocab_size: 2,
-        block_size: 11,
-        n_layer: 1,
-        n_head: 12,
-        n_embd: 768,
-        ..Config::default()
-    };
+    let sizes =
+        Config { vocab_size: 2, block_size: 11, n_layer: 1, n_head: 12, n_embd: 768, ..Config::default() };
     let model = Gpt2::random(sizes, 1);
-    let x = Tensor::new(
-        &[11, 768],
-        (0..11 * 768).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect(),
-    );
+    let x = Tensor::new(&[11, 768], (0..11 * 768).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect());
     c.bench_function("one block of GPT-2 small, 11 tokens", |b| {
         b.iter(|| model.h[0].forward(0, x.clone(), &mut no_hook));
     });

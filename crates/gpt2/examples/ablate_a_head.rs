@@ -16,10 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mary = model.tokenizer.to_single_token(" Mary")?;
     let p = |logits: &[f32]| log_prob(logits, mary).exp();
     println!("{prompt} …");
-    println!(
-        "p( Mary) with all heads: {:.3}",
-        p(&model.model.next_token_logits(&ids, &mut no_hook))
-    );
+    println!("p( Mary) with all heads: {:.3}", p(&model.model.next_token_logits(&ids, &mut no_hook)));
 
     println!("without one of them (row: layer, column: head):");
     let config = model.model.config;

@@ -29,11 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let logits = matmul_transposed(&normalized, model.model.unembedding()).into_data(); // (V)
         let best = argmax(&logits);
         let p = log_prob(&logits, best as u32).exp();
-        println!(
-            "{:<28} {:>12} {p:.3}",
-            site.to_string(),
-            model.tokenizer.token(best as u32)
-        );
+        println!("{:<28} {:>12} {p:.3}", site.to_string(), model.tokenizer.token(best as u32));
     }
     Ok(())
 }

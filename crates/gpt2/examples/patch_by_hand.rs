@@ -14,17 +14,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tokenizer = &model.tokenizer;
     let clean = tokenizer.encode("Michelle Jones was a top-notch student. Michelle")?;
     let corrupted = tokenizer.encode("Michelle Smith was a top-notch student. Michelle")?;
-    let (jones, smith) = (
-        tokenizer.to_single_token(" Jones")? as usize,
-        tokenizer.to_single_token(" Smith")? as usize,
-    );
+    let (jones, smith) =
+        (tokenizer.to_single_token(" Jones")? as usize, tokenizer.to_single_token(" Smith")? as usize);
     let show = |what: &str, logits: &[f32]| {
         let p = |token: usize| log_prob(logits, token as u32).exp();
-        println!(
-            "{what:<44} p( Jones) {:.3}  p( Smith) {:.3}",
-            p(jones),
-            p(smith)
-        );
+        println!("{what:<44} p( Jones) {:.3}  p( Smith) {:.3}", p(jones), p(smith));
     };
 
     // 1. Run the clean prompt, and keep one activation: what leaves block 0 at the surname's position.
@@ -38,10 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     show("Michelle Jones …", &logits);
 
     // 2. Run the corrupted prompt as it is.
-    show(
-        "Michelle Smith …",
-        &model.model.next_token_logits(&corrupted, &mut no_hook),
-    );
+    show("Michelle Smith …", &model.model.next_token_logits(&corrupted, &mut no_hook));
 
     // 3. Run it again, and put that one activation in its place.
     let logits = model.model.next_token_logits(&corrupted, &mut |site, x| {

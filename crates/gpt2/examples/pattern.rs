@@ -37,9 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("head {layer}.{head}, in percent: each row attends to the columns\n");
     print!("{:>10}", "");
-    tokens
-        .iter()
-        .for_each(|token| print!("{:>10}", token.trim()));
+    tokens.iter().for_each(|token| print!("{:>10}", token.trim()));
     println!();
     for (dest, token) in tokens.iter().enumerate() {
         print!("{:>10}", token.trim());

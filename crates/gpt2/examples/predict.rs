@@ -11,9 +11,7 @@ use gpt2::{Pretrained, Sampling, generate, no_hook};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let prompt = args
-        .next()
-        .unwrap_or_else(|| "Famous computer scientist Alan".to_owned());
+    let prompt = args.next().unwrap_or_else(|| "Famous computer scientist Alan".to_owned());
     let model = Pretrained::load(&args.next().unwrap_or_else(|| "tiny".to_owned()))?;
 
     // Text becomes tokens, tokens become logits: one number for each of the 50,257 tokens.
@@ -25,10 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for id in generate::rank(&logits, 5) {
         let logit = logits[id as usize];
         let token = model.tokenizer.token(id);
-        println!(
-            "{token:>12} logit {logit:6.2} probability {:.4}",
-            generate::log_prob(&logits, id).exp()
-        );
+        println!("{token:>12} logit {logit:6.2} probability {:.4}", generate::log_prob(&logits, id).exp());
     }
 
     // To write is to take the likeliest token, put it at the end, and ask again.

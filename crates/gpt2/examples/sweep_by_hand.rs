@@ -12,12 +12,8 @@ use gpt2::{Pretrained, Site};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let model = Pretrained::load(&std::env::args().nth(1).unwrap_or_else(|| "tiny".to_owned()))?;
-    let clean = model
-        .tokenizer
-        .encode("Michelle Jones was a top-notch student. Michelle")?;
-    let corrupted = model
-        .tokenizer
-        .encode("Michelle Smith was a top-notch student. Michelle")?;
+    let clean = model.tokenizer.encode("Michelle Jones was a top-notch student. Michelle")?;
+    let corrupted = model.tokenizer.encode("Michelle Smith was a top-notch student. Michelle")?;
     let a = model.tokenizer.to_single_token(" Smith")? as usize;
     let b = model.tokenizer.to_single_token(" Jones")? as usize;
 

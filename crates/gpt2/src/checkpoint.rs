@@ -80,14 +80,9 @@ impl Checkpoint {
     /// If a file cannot be opened, its header does not describe its bytes exactly, or the files do
     /// not hold exactly the tensors that the index says.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
+        if path.extension().is_some_and(|extension| extension == "json") {
             let index = files::read_text(path)?;
-            return Self::from_files(path, &index, &mut |file| {
-                DataFile::map(&path.with_file_name(file))
-            });
+            return Self::from_files(path, &index, &mut |file| DataFile::map(&path.with_file_name(file)));
         }
         Self::from_file(path, DataFile::map(path)?)
     }
@@ -147,9 +142,8 @@ impl Checkpoint {
         for (file_name, mut expected) in index {
             let file = Arc::new(open(&file_name).map_err(|error| match error {
                 Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                    let reason = format!(
-                        "`{file_name}` is not beside it; fetch all {count} files of the checkpoint"
-                    );
+                    let reason =
+                        format!("`{file_name}` is not beside it; fetch all {count} files of the checkpoint");
                     Error::index(path, reason)
                 }
                 error => error,
@@ -186,9 +180,7 @@ impl Checkpoint {
 
     /// How many blocks `h.0`, `h.1`, … there are without a gap.
     pub fn count_blocks(&self) -> usize {
-        (0..)
-            .take_while(|i| self.contains(&format!("h.{i}.ln_1.weight")))
-            .count()
+        (0..).take_while(|i| self.contains(&format!("h.{i}.ln_1.weight"))).count()
     }
 
     /// The shape of a tensor that must be a matrix.
@@ -198,11 +190,7 @@ impl Checkpoint {
     pub fn matrix_shape(&self, name: &str) -> Result<[usize; 2], Error> {
         let (file, entry) = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
         <[usize; 2]>::try_from(entry.shape.as_slice()).map_err(|_| {
-            Error::tensor(
-                &file.path,
-                name,
-                format!("has shape {:?}; two axes are expected", entry.shape),
-            )
+            Error::tensor(&file.path, name, format!("has shape {:?}; two axes are expected", entry.shape))
         })
     }
 
@@ -212,41 +200,26 @@ impl Checkpoint {
     /// If it is missing, has another shape or a type other than F64, F32, F16 and BF16, or holds a NaN
     /// or an infinity.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
-        let (file, entry) = self
-            .tensors
-            .remove(name)
-            .ok_or_else(|| self.missing(name))?;
+        let (file, entry) = self.tensors.remove(name).ok_or_else(|| self.missing(name))?;
         let fail = |reason: String| Error::tensor(&file.path, name, reason);
         if entry.shape != shape {
-            return Err(fail(format!(
-                "has shape {:?}; {shape:?} is expected",
-                entry.shape
-            )));
+            return Err(fail(format!("has shape {:?}; {shape:?} is expected", entry.shape)));
         }
         let range = entry.range.clone();
         let numbers = match entry.dtype {
             Dtype::F32 if is_usable_in_place(&file.bytes()[range.clone()]) => None,
             Dtype::F32 => Some(read(&file, range, f32::from_le_bytes)?),
             Dtype::F64 => Some(read(&file, range, |b| f64::from_le_bytes(b) as f32)?),
-            Dtype::F16 => Some(read(&file, range, |b| {
-                half::f16::from_le_bytes(b).to_f32()
-            })?),
-            Dtype::BF16 => Some(read(&file, range, |b| {
-                half::bf16::from_le_bytes(b).to_f32()
-            })?),
+            Dtype::F16 => Some(read(&file, range, |b| half::f16::from_le_bytes(b).to_f32())?),
+            Dtype::BF16 => Some(read(&file, range, |b| half::bf16::from_le_bytes(b).to_f32())?),
             other => {
-                return Err(fail(format!(
-                    "has type {other:?}; F64, F32, F16 or BF16 is expected"
-                )));
+                return Err(fail(format!("has type {other:?}; F64, F32, F16 or BF16 is expected")));
             }
         };
         let tensor = match numbers {
             Some(numbers) => Tensor::new(shape, numbers),
             None => {
-                let in_place = InPlace {
-                    file: file.clone(),
-                    range: entry.range,
-                };
+                let in_place = InPlace { file: file.clone(), range: entry.range };
                 Tensor::shared(shape, Arc::new(in_place))
             }
         };
@@ -267,10 +240,7 @@ impl Checkpoint {
     /// If a file holds a tensor that has not been taken, or was changed since it was opened.
     pub fn finish(self) -> Result<(), Error> {
         let Some((name, (file, entry))) = self.tensors.first_key_value() else {
-            return self
-                .files
-                .iter()
-                .try_for_each(|file| file.check_unchanged());
+            return self.files.iter().try_for_each(|file| file.check_unchanged());
         };
         let more = match self.tensors.len() - 1 {
             0 => String::new(),
@@ -288,10 +258,7 @@ impl Checkpoint {
             0 => "is missing; the file holds no tensors".to_owned(),
             n => {
                 let some: Vec<&str> = self.tensors.keys().take(3).map(String::as_str).collect();
-                format!(
-                    "is missing; the file has {n} others ({}, …)",
-                    some.join(", ")
-                )
+                format!("is missing; the file has {n} others ({}, …)", some.join(", "))
             }
         };
         Error::tensor(&self.path, name, reason)
@@ -330,15 +297,10 @@ fn first_not_finite(data: &[f32]) -> Option<usize> {
     const CHUNK: usize = 1 << 16;
     let chunk = data.par_chunks(CHUNK).position_first(|chunk| {
         // No early exit inside a chunk, so that the compiler can use vectors.
-        chunk.iter().fold(false, |bad, x| {
-            bad | (x.to_bits() & NOT_FINITE == NOT_FINITE)
-        })
+        chunk.iter().fold(false, |bad, x| bad | (x.to_bits() & NOT_FINITE == NOT_FINITE))
     })?;
     let start = chunk * CHUNK;
-    data[start..]
-        .iter()
-        .position(|x| !x.is_finite())
-        .map(|i| start + i)
+    data[start..].iter().position(|x| !x.is_finite()).map(|i| start + i)
 }
 
 #[cfg(test)]
@@ -351,14 +313,8 @@ mod tests {
     use super::*;
     use crate::{Config, Gpt2, no_hook};
 
-    const SIZES: Config = Config {
-        vocab_size: 7,
-        block_size: 5,
-        n_layer: 2,
-        n_head: 2,
-        n_embd: 4,
-        ..Config::GPT2
-    };
+    const SIZES: Config =
+        Config { vocab_size: 7, block_size: 5, n_layer: 2, n_head: 2, n_embd: 4, ..Config::GPT2 };
 
     /// The tensors of a whole small model by name.
     type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
@@ -380,10 +336,7 @@ mod tests {
                 ("mlp.c_fc", vec![c, 4 * c]),
                 ("mlp.c_proj", vec![4 * c, c]),
             ] {
-                shapes.push((
-                    format!("h.{layer}.{name}.bias"),
-                    vec![shape[shape.len() - 1]],
-                ));
+                shapes.push((format!("h.{layer}.{name}.bias"), vec![shape[shape.len() - 1]]));
                 shapes.push((format!("h.{layer}.{name}.weight"), shape));
             }
         }
@@ -409,20 +362,14 @@ mod tests {
         let views: HashMap<&str, TensorView<'_>> = tensors
             .iter()
             .map(|(name, (dtype, shape, bytes))| {
-                (
-                    name.as_str(),
-                    TensorView::new(*dtype, shape.clone(), bytes).unwrap(),
-                )
+                (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
             })
             .collect();
         safetensors::serialize(views, None).unwrap()
     }
 
     fn load(bytes: Vec<u8>) -> Result<Gpt2, Error> {
-        Gpt2::from_checkpoint(
-            SIZES,
-            Checkpoint::from_bytes(Path::new("x.safetensors"), bytes)?,
-        )
+        Gpt2::from_checkpoint(SIZES, Checkpoint::from_bytes(Path::new("x.safetensors"), bytes)?)
     }
 
     fn logits(bytes: Vec<u8>) -> Tensor {
@@ -446,11 +393,7 @@ mod tests {
             let path = folder.path().join("model.safetensors");
             std::fs::write(&path, shift_data(&bytes, by)).unwrap();
             let model = Gpt2::from_checkpoint(SIZES, Checkpoint::open(&path).unwrap()).unwrap();
-            assert_eq!(
-                model.forward(&[1, 2, 3], &mut no_hook),
-                expected,
-                "shifted by {by}"
-            );
+            assert_eq!(model.forward(&[1, 2, 3], &mut no_hook), expected, "shifted by {by}");
         }
     }
 
@@ -484,18 +427,10 @@ mod tests {
             "_orig_mod.module.transformer.",
             "model._fsdp_wrapped_module.transformer._orig_mod.",
         ] {
-            let mut other: Tensors = tensors
-                .iter()
-                .map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone()))
-                .collect();
-            other.insert(
-                format!("{prefix}h.0.attn.bias"),
-                (Dtype::BOOL, vec![1, 1, 2, 2], vec![1; 4]),
-            );
-            other.insert(
-                format!("{prefix}h.1.attn.masked_bias"),
-                (Dtype::F32, vec![], vec![0; 4]),
-            );
+            let mut other: Tensors =
+                tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect();
+            other.insert(format!("{prefix}h.0.attn.bias"), (Dtype::BOOL, vec![1, 1, 2, 2], vec![1; 4]));
+            other.insert(format!("{prefix}h.1.attn.masked_bias"), (Dtype::F32, vec![], vec![0; 4]));
             assert_eq!(logits(file(&other)), logits(file(&tensors)), "{prefix}");
         }
     }
@@ -530,10 +465,7 @@ mod tests {
         // One of them the other way round is a flaw, not a second layout.
         transpose(tensors.get_mut("h.1.mlp.c_fc.weight").unwrap());
         let error = load(file(&tensors)).unwrap_err().to_string();
-        assert!(
-            error.contains("h.1.mlp.c_fc.weight`: has shape [4, 16]; [16, 4]"),
-            "{error}"
-        );
+        assert!(error.contains("h.1.mlp.c_fc.weight`: has shape [4, 16]; [16, 4]"), "{error}");
     }
 
     #[test]
@@ -556,9 +488,8 @@ mod tests {
         let mut wide = tensors.clone();
         for (kind, _, bytes) in wide.values_mut() {
             let numbers = bytes.as_chunks::<4>().0.iter();
-            *bytes = numbers
-                .flat_map(|number| f64::from(f32::from_le_bytes(*number)).to_le_bytes())
-                .collect();
+            *bytes =
+                numbers.flat_map(|number| f64::from(f32::from_le_bytes(*number)).to_le_bytes()).collect();
             *kind = Dtype::F64;
         }
         assert_eq!(logits(file(&wide)), logits(file(&tensors)));
@@ -583,10 +514,7 @@ mod tests {
     fn a_tied_head_that_was_saved_once_is_both() {
         let mut tensors = whole_model();
         let expected = logits(file(&tensors));
-        let tied = |tied| Config {
-            tie_word_embeddings: tied,
-            ..SIZES
-        };
+        let tied = |tied| Config { tie_word_embeddings: tied, ..SIZES };
         let wte = tensors.remove("wte.weight").unwrap();
         tensors.insert("lm_head.weight".into(), wte.clone());
         assert_eq!(logits(file(&tensors)), expected);
@@ -654,10 +582,7 @@ mod tests {
         };
         let name = "h.1.mlp.c_fc.weight";
         for (message, error) in [
-            (
-                "tensor `h.1.mlp.c_fc.weight`: is missing; the file has",
-                flaw(&|t| drop(t.remove(name))),
-            ),
+            ("tensor `h.1.mlp.c_fc.weight`: is missing; the file has", flaw(&|t| drop(t.remove(name)))),
             (
                 "tensor `h.1.mlp.c_fc.weight`: has shape [16, 4]; [4, 16] is expected",
                 flaw(&|t| t.get_mut(name).unwrap().1 = vec![16, 4]),
@@ -668,32 +593,24 @@ mod tests {
             ),
             (
                 "tensor `h.1.mlp.c_fc.weight`: number 3 of 64 is NaN; all must be finite",
-                flaw(&|t| {
-                    t.get_mut(name).unwrap().2[12..16].copy_from_slice(&f32::NAN.to_le_bytes())
-                }),
+                flaw(&|t| t.get_mut(name).unwrap().2[12..16].copy_from_slice(&f32::NAN.to_le_bytes())),
             ),
             (
                 "tensor `h.1.mlp.c_fc.weight`: number 63 of 64 is -inf; all must be finite",
                 flaw(&|t| {
-                    t.get_mut(name).unwrap().2[252..]
-                        .copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
+                    t.get_mut(name).unwrap().2[252..].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
                 }),
             ),
             (
                 "tensor `extra.weight`: is no part of a GPT-2 of these sizes: F32 of shape [4] is left over",
-                flaw(&|t| {
-                    drop(t.insert("extra.weight".into(), (Dtype::F32, vec![4], vec![0; 16])))
-                }),
+                flaw(&|t| drop(t.insert("extra.weight".into(), (Dtype::F32, vec![4], vec![0; 16])))),
             ),
             (
                 "tensor `wte.weight`: stands in the file twice",
                 flaw(&|t| drop(t.insert("transformer.wte.weight".into(), t["wte.weight"].clone()))),
             ),
         ] {
-            assert!(
-                error.contains(message),
-                "{error}\n    instead of\n{message}"
-            );
+            assert!(error.contains(message), "{error}\n    instead of\n{message}");
         }
     }
 
@@ -703,9 +620,7 @@ mod tests {
             let length = end - start;
             format!(r#""{i}":{{"dtype":"U8","shape":[{length}],"data_offsets":[{start},{end}]}}"#)
         };
-        let mut tensors: Vec<String> = (0..8)
-            .map(|i| tensor(i, i * LENGTH, (i + 1) * LENGTH))
-            .collect();
+        let mut tensors: Vec<String> = (0..8).map(|i| tensor(i, i * LENGTH, (i + 1) * LENGTH)).collect();
         tensors.push(tensor(8, 8 * LENGTH, u64::MAX));
         format!("{{{}}}", tensors.join(","))
     }
@@ -719,16 +634,10 @@ mod tests {
         };
         let cut = |n: usize| whole[..whole.len() - n].to_vec();
         for (message, bytes) in [
-            (
-                "it has 0 bytes; even the length of its header takes 8",
-                vec![],
-            ),
+            ("it has 0 bytes; even the length of its header takes 8", vec![]),
             ("it has 3 bytes", vec![1, 2, 3]),
             ("it is a zip archive", b"PK\x03\x04 and so on".to_vec()),
-            (
-                "it is a pointer of Git LFS",
-                b"version https://git-lfs.github.com/spec/v1".to_vec(),
-            ),
+            ("it is a pointer of Git LFS", b"version https://git-lfs.github.com/spec/v1".to_vec()),
             (
                 "its header has 4194305 bytes; at most 4194304 are read",
                 with_header(&" ".repeat((4 << 20) + 1), 0),
@@ -738,34 +647,22 @@ mod tests {
                 "tensor `0` lies at bytes 0 to 2305843009213693951 of the data, and the file has only 4",
                 with_header(&lengths_beyond_all_files(), 4),
             ),
-            (
-                "announce a header of 18446744073709551615 bytes, and only 4 follow",
-                vec![255; 12],
-            ),
+            ("announce a header of 18446744073709551615 bytes, and only 4 follow", vec![255; 12]),
             ("of the data, and the file has only", cut(8)),
             ("it is cut off", cut(1)),
             ("and 3 bytes follow them", [&whole[..], &[0, 0, 0]].concat()),
             ("its header cannot be read", with_header("{\"a\":", 0)),
             (
                 "tensor `a` has no valid data_offsets",
-                with_header(
-                    r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#,
-                    4,
-                ),
+                with_header(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#, 4),
             ),
             (
                 "tensor `a` has no valid data_offsets",
-                with_header(
-                    r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[-1,4]}}"#,
-                    4,
-                ),
+                with_header(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[-1,4]}}"#, 4),
             ),
             (
                 "tensor `a` of shape [2] lies at bytes 0 to 4 of the data, which is 4 bytes where its shape takes 8",
-                with_header(
-                    r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#,
-                    4,
-                ),
+                with_header(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4),
             ),
             (
                 "where its shape takes more than any file has",
@@ -783,14 +680,8 @@ mod tests {
             ),
         ] {
             let error = load(bytes).unwrap_err().to_string();
-            assert!(
-                error.contains(message),
-                "{error}\n    instead of\n{message}"
-            );
-            assert!(
-                error.starts_with("x.safetensors: not a whole safetensors file: "),
-                "{error}"
-            );
+            assert!(error.contains(message), "{error}\n    instead of\n{message}");
+            assert!(error.starts_with("x.safetensors: not a whole safetensors file: "), "{error}");
         }
     }
 
@@ -837,10 +728,7 @@ mod tests {
     fn several_files_give_the_same_bits_as_one() {
         let (first, second, index) = two_files();
         let model = load_two_files(&first, &second, &index).unwrap();
-        assert_eq!(
-            model.forward(&[1, 2, 3], &mut no_hook),
-            logits(file(&whole_model()))
-        );
+        assert_eq!(model.forward(&[1, 2, 3], &mut no_hook), logits(file(&whole_model())));
     }
 
     #[test]
@@ -849,9 +737,7 @@ mod tests {
         let flaw = |change: Change<'_>| {
             let (mut first, mut second, mut index) = two_files();
             change(&mut first, &mut second, &mut index);
-            load_two_files(&first, &second, &index)
-                .unwrap_err()
-                .to_string()
+            load_two_files(&first, &second, &index).unwrap_err().to_string()
         };
         let small = || (Dtype::F32, vec![1], vec![0; 4]);
         for (message, error) in [
@@ -883,15 +769,11 @@ mod tests {
             (
                 "second.safetensors: tensor `ln_f.bias`: number 0 of 4 is NaN",
                 flaw(&|_, second, _| {
-                    second.get_mut("ln_f.bias").unwrap().2[..4]
-                        .copy_from_slice(&f32::NAN.to_le_bytes());
+                    second.get_mut("ln_f.bias").unwrap().2[..4].copy_from_slice(&f32::NAN.to_le_bytes());
                 }),
             ),
         ] {
-            assert!(
-                error.contains(message),
-                "{error}\n    instead of\n{message}"
-            );
+            assert!(error.contains(message), "{error}\n    instead of\n{message}");
         }
     }
 
@@ -904,18 +786,9 @@ mod tests {
         let checkpoint = Checkpoint::open(&path).unwrap();
         // Longer, so that reading on is safe; a change of the same length shows by its time.
         std::fs::write(&path, [&bytes[..], b"more"].concat()).unwrap();
-        let error = Gpt2::from_checkpoint(SIZES, checkpoint)
-            .unwrap_err()
-            .to_string();
-        let lengths = format!(
-            "it had {} bytes and has {} now",
-            bytes.len(),
-            bytes.len() + 4
-        );
-        assert!(
-            error.contains("it was changed while it was read"),
-            "{error}"
-        );
+        let error = Gpt2::from_checkpoint(SIZES, checkpoint).unwrap_err().to_string();
+        let lengths = format!("it had {} bytes and has {} now", bytes.len(), bytes.len() + 4);
+        assert!(error.contains("it was changed while it was read"), "{error}");
         assert!(error.contains(&lengths), "{error}");
     }
 
@@ -929,13 +802,8 @@ mod tests {
         let checkpoint = Checkpoint::open(&path).unwrap();
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(bytes.len() as u64 / 2).unwrap();
-        let error = Gpt2::from_checkpoint(SIZES, checkpoint)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("it became shorter while it was read"),
-            "{error}"
-        );
+        let error = Gpt2::from_checkpoint(SIZES, checkpoint).unwrap_err().to_string();
+        assert!(error.contains("it became shorter while it was read"), "{error}");
     }
 
     #[test]

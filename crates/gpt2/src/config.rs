@@ -131,9 +131,7 @@ impl Config {
         let [vocab_size, n_embd] = checkpoint.matrix_shape(embeddings)?;
         let [block_size, _] = checkpoint.matrix_shape("wpe.weight")?;
         let n_layer = checkpoint.count_blocks();
-        let known = KNOWN
-            .iter()
-            .find(|known| (known.n_layer, known.n_embd) == (n_layer, n_embd));
+        let known = KNOWN.iter().find(|known| (known.n_layer, known.n_embd) == (n_layer, n_embd));
         let Some(known) = known else {
             return Err(Error::config(
                 checkpoint.path(),
@@ -203,9 +201,7 @@ impl ConfigFile {
             },
             activation_function: fields.activation()?,
             scale_attn_weights: fields.flag("scale_attn_weights")?.unwrap_or(true),
-            scale_attn_by_inverse_layer_idx: fields
-                .flag("scale_attn_by_inverse_layer_idx")?
-                .unwrap_or(false),
+            scale_attn_by_inverse_layer_idx: fields.flag("scale_attn_by_inverse_layer_idx")?.unwrap_or(false),
             tie_word_embeddings: fields.flag("tie_word_embeddings")?,
         };
         if !config.n_embd.is_multiple_of(config.n_head) {
@@ -249,16 +245,12 @@ impl Fields<'_> {
             let size = match value.as_u64() {
                 Some(n) if (1..=1 << 24).contains(&n) => n as usize,
                 _ => {
-                    return Err(self.fail(format!(
-                        "`{name}` is {value}, not a whole number from 1 to 2^24"
-                    )));
+                    return Err(self.fail(format!("`{name}` is {value}, not a whole number from 1 to 2^24")));
                 }
             };
             match found {
                 Some((other, n)) if n != size && name != "n_ctx" => {
-                    return Err(self.fail(format!(
-                        "`{other}` is {n} and `{name}` {size}: they are the same"
-                    )));
+                    return Err(self.fail(format!("`{other}` is {n} and `{name}` {size}: they are the same")));
                 }
                 Some(_) => {}
                 None => found = Some((name, size)),
@@ -270,9 +262,9 @@ impl Fields<'_> {
 
     fn fixed(&self, name: &str, expected: Value) -> Result<(), Error> {
         match self.get(name) {
-            Some(found) if *found != expected => Err(self.fail(format!(
-                "`{name}` is {found}; only {expected} is computed here"
-            ))),
+            Some(found) if *found != expected => {
+                Err(self.fail(format!("`{name}` is {found}; only {expected} is computed here")))
+            }
             _ => Ok(()),
         }
     }
@@ -292,9 +284,7 @@ impl Fields<'_> {
         // As `f32`, because 1e-300 is a number between 0 and 1, and 0 as an f32.
         match value.as_f64().map(|epsilon| epsilon as f32) {
             Some(epsilon) if epsilon > 0.0 && epsilon < 1.0 => Ok(epsilon),
-            _ => Err(self.fail(format!(
-                "`layer_norm_epsilon` is {value}, not a number between 0 and 1"
-            ))),
+            _ => Err(self.fail(format!("`layer_norm_epsilon` is {value}, not a number between 0 and 1"))),
         }
     }
 
@@ -305,8 +295,7 @@ impl Fields<'_> {
         let Some(name) = value.as_str() else {
             return Err(self.fail(format!("`activation_function` is {value}, not a name")));
         };
-        name.parse()
-            .map_err(|error| self.fail(format!("`activation_function` is \"{name}\": {error}")))
+        name.parse().map_err(|error| self.fail(format!("`activation_function` is \"{name}\": {error}")))
     }
 
     /// A token by its id. Where there are several (`eos_token_id` may be a list), it is the first. An id
@@ -338,15 +327,7 @@ mod tests {
     #[test]
     fn the_tiny_models_config_is_read() {
         let config = read(gpt2_tiny::CONFIG).unwrap();
-        assert_eq!(
-            (
-                config.n_layer,
-                config.n_head,
-                config.n_embd,
-                config.head_size()
-            ),
-            (12, 4, 64, 16)
-        );
+        assert_eq!((config.n_layer, config.n_head, config.n_embd, config.head_size()), (12, 4, 64, 16));
         assert_eq!((config.vocab_size, config.block_size), (50257, 128));
     }
 
@@ -358,28 +339,12 @@ mod tests {
                 "\"prelu\"",
                 "`activation_function` is \"prelu\": there is no activation function \"prelu\"; computed",
             ),
-            (
-                "\"gpt2\"",
-                "\"llama\"",
-                "`model_type` is \"llama\"; only \"gpt2\"",
-            ),
-            (
-                "\"n_head\": 4",
-                "\"n_head\": 5",
-                "`n_embd` 64 is not a multiple of `n_head` 5",
-            ),
-            (
-                "\"n_head\": 4",
-                "\"n_head\": -4",
-                "`n_head` is -4, not a whole number",
-            ),
+            ("\"gpt2\"", "\"llama\"", "`model_type` is \"llama\"; only \"gpt2\""),
+            ("\"n_head\": 4", "\"n_head\": 5", "`n_embd` 64 is not a multiple of `n_head` 5"),
+            ("\"n_head\": 4", "\"n_head\": -4", "`n_head` is -4, not a whole number"),
             ("\"n_head\": 4", "\"n_head\": 1e30", "`n_head` is 1e+30"),
             ("\"n_layer\": 12,", "", "`n_layer` is missing"),
-            (
-                "\"n_layer\": 12",
-                "\"n_layer\": 12, \"n_inner\": 0",
-                "`n_inner` is 0, not a whole number",
-            ),
+            ("\"n_layer\": 12", "\"n_layer\": 12, \"n_inner\": 0", "`n_inner` is 0, not a whole number"),
             (
                 "\"n_layer\": 12",
                 "\"n_layer\": 12, \"num_hidden_layers\": 11",
@@ -390,17 +355,9 @@ mod tests {
                 "\"n_layer\": 12, \"scale_attn_weights\": \"no\"",
                 "`scale_attn_weights` is \"no\", not true or false",
             ),
-            (
-                "\"bos_token_id\": 50256",
-                "\"bos_token_id\": \"x\"",
-                "`bos_token_id` is \"x\", not a token id",
-            ),
+            ("\"bos_token_id\": 50256", "\"bos_token_id\": \"x\"", "`bos_token_id` is \"x\", not a token id"),
             ("1e-05", "\"x\"", "`layer_norm_epsilon` is \"x\""),
-            (
-                "1e-05",
-                "1e-300",
-                "`layer_norm_epsilon` is 1e-300, not a number",
-            ),
+            ("1e-05", "1e-300", "`layer_norm_epsilon` is 1e-300, not a number"),
             ("{", "[", "not a JSON object"),
         ] {
             let error = read(&gpt2_tiny::CONFIG.replacen(from, to, 1)).unwrap_err();

@@ -8,9 +8,7 @@ const SAVE_AS_UTF8: &str = "save it as UTF-8 (Excel: \"CSV UTF-8\"; Notepad: Enc
 /// has them: that, and how to save it as UTF-8.
 pub fn other_encoding(bytes: &[u8]) -> Option<String> {
     // Without a mark, every second byte of English is 0, or three of four.
-    let zeros = bytes
-        .first_chunk()
-        .map(|first: &[u8; 4]| first.map(|byte| byte == 0));
+    let zeros = bytes.first_chunk().map(|first: &[u8; 4]| first.map(|byte| byte == 0));
     let encoding = match (bytes, zeros) {
         ([0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..], _) => "UTF-32",
         ([0xff, 0xfe, ..] | [0xfe, 0xff, ..], _) => "UTF-16",
@@ -35,36 +33,14 @@ mod tests {
         let utf16: Vec<u16> = "{\"a\"}".encode_utf16().collect();
         let little: Vec<u8> = utf16.iter().flat_map(|unit| unit.to_le_bytes()).collect();
         let big: Vec<u8> = utf16.iter().flat_map(|unit| unit.to_be_bytes()).collect();
-        for (mark, bytes) in [
-            (&b"\xff\xfe"[..], &little),
-            (b"\xfe\xff", &big),
-            (b"", &little),
-            (b"", &big),
-        ] {
+        for (mark, bytes) in [(&b"\xff\xfe"[..], &little), (b"\xfe\xff", &big), (b"", &little), (b"", &big)] {
             let reason = other_encoding(&[mark, bytes].concat()).unwrap();
-            assert!(
-                reason.starts_with("it is written in UTF-16; save it as UTF-8"),
-                "{reason}"
-            );
+            assert!(reason.starts_with("it is written in UTF-16; save it as UTF-8"), "{reason}");
         }
-        for bytes in [
-            &b"\xff\xfe\0\0{\0\0\0"[..],
-            b"\0\0\xfe\xff\0\0\0{",
-            b"{\0\0\0",
-            b"\0\0\0{",
-        ] {
-            assert!(
-                other_encoding(bytes).unwrap().contains("UTF-32"),
-                "{bytes:?}"
-            );
+        for bytes in [&b"\xff\xfe\0\0{\0\0\0"[..], b"\0\0\xfe\xff\0\0\0{", b"{\0\0\0", b"\0\0\0{"] {
+            assert!(other_encoding(bytes).unwrap().contains("UTF-32"), "{bytes:?}");
         }
-        for bytes in [
-            &b"{\"a\": 1}"[..],
-            b"\xef\xbb\xbf{}",
-            b"",
-            b"\0",
-            "é".as_bytes(),
-        ] {
+        for bytes in [&b"{\"a\": 1}"[..], b"\xef\xbb\xbf{}", b"", b"\0", "é".as_bytes()] {
             assert_eq!(other_encoding(bytes), None);
         }
     }

@@ -161,27 +161,17 @@ impl fmt::Display for Error {
         match self {
             Self::Io { path, source } => write!(f, "cannot read {}: {source}", path.display()),
             Self::Format { path, reason } => {
-                write!(
-                    f,
-                    "{}: not a whole safetensors file: {reason}",
-                    path.display()
-                )
+                write!(f, "{}: not a whole safetensors file: {reason}", path.display())
             }
-            Self::Tensor {
-                path,
-                tensor,
-                reason,
-            } => {
+            Self::Tensor { path, tensor, reason } => {
                 write!(f, "{}: tensor `{tensor}`: {reason}", path.display())
             }
             Self::Index { path, reason } | Self::Config { path, reason } => {
                 write!(f, "{}: {reason}", path.display())
             }
-            Self::Tokenizer { path, reason } => write!(
-                f,
-                "{}: {reason} (prompts can be given as token ids: --ids)",
-                path.display()
-            ),
+            Self::Tokenizer { path, reason } => {
+                write!(f, "{}: {reason} (prompts can be given as token ids: --ids)", path.display())
+            }
             Self::NoTokenizer => f.write_str(
                 "this model has no tokenizer: give token ids instead of text (`--ids '464 3290'`, and \
                  `#11` for a single token)",
@@ -192,21 +182,12 @@ impl fmt::Display for Error {
                 visible_line(text),
                 first_ids(ids)
             ),
-            Self::NotAnId { text } => write!(
-                f,
-                "\"{}\" is not the id of a token: ids are below 4294967296",
-                visible_line(text)
-            ),
+            Self::NotAnId { text } => {
+                write!(f, "\"{}\" is not the id of a token: ids are below 4294967296", visible_line(text))
+            }
             Self::ModelNotFound { name, looked, help } => {
-                let looked: Vec<String> = looked
-                    .iter()
-                    .map(|path| path.display().to_string())
-                    .collect();
-                write!(
-                    f,
-                    "no weights for `{name}` found; looked in {}\n{help}",
-                    looked.join(", ")
-                )
+                let looked: Vec<String> = looked.iter().map(|path| path.display().to_string()).collect();
+                write!(f, "no weights for `{name}` found; looked in {}\n{help}", looked.join(", "))
             }
             Self::TextTooLong { bytes, limit } => write!(
                 f,
@@ -217,20 +198,17 @@ impl fmt::Display for Error {
                 f,
                 "the prompt is empty: give at least one token (from 1 to {limit} fit into the model)"
             ),
-            Self::PromptTooLong { count, limit } => write!(
-                f,
-                "the prompt has {count} tokens; this model reads at most {limit} (its block_size)"
-            ),
+            Self::PromptTooLong { count, limit } => {
+                write!(f, "the prompt has {count} tokens; this model reads at most {limit} (its block_size)")
+            }
             Self::NoSuchToken { id, vocab_size } => write!(
                 f,
                 "there is no token {id}: this model knows the ids 0 to {}",
                 vocab_size.saturating_sub(1)
             ),
-            Self::Sampling {
-                setting,
-                value,
-                expected,
-            } => write!(f, "the {setting} cannot be {value}: give {expected}"),
+            Self::Sampling { setting, value, expected } => {
+                write!(f, "the {setting} cannot be {value}: give {expected}")
+            }
             Self::NotFinite { count, id, logit } => {
                 let s = if *count == 1 { "" } else { "s" };
                 write!(
@@ -255,11 +233,7 @@ impl fmt::Display for Error {
             Self::NotOneToken { pieces, .. } if pieces.is_empty() => {
                 f.write_str("the answer is empty: give a text that is exactly one token")
             }
-            Self::NotOneToken {
-                text,
-                pieces,
-                suggestion,
-            } => {
+            Self::NotOneToken { text, pieces, suggestion } => {
                 let quoted = |text: &str| format!("\"{}\"", visible_line(text));
                 let list: Vec<String> = pieces.iter().map(|piece| quoted(piece)).collect();
                 let count = pieces.len();
@@ -297,45 +271,26 @@ impl std::error::Error for Error {
 
 impl Error {
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            path: path.to_owned(),
-            source,
-        }
+        Self::Io { path: path.to_owned(), source }
     }
 
     pub(crate) fn format(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Format {
-            path: path.to_owned(),
-            reason: reason.into(),
-        }
+        Self::Format { path: path.to_owned(), reason: reason.into() }
     }
 
     pub(crate) fn index(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Index {
-            path: path.to_owned(),
-            reason: reason.into(),
-        }
+        Self::Index { path: path.to_owned(), reason: reason.into() }
     }
 
     pub(crate) fn tokenizer(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Tokenizer {
-            path: path.to_owned(),
-            reason: reason.into(),
-        }
+        Self::Tokenizer { path: path.to_owned(), reason: reason.into() }
     }
 
     pub(crate) fn tensor(path: &Path, tensor: &str, reason: impl Into<String>) -> Self {
-        Self::Tensor {
-            path: path.to_owned(),
-            tensor: tensor.to_owned(),
-            reason: reason.into(),
-        }
+        Self::Tensor { path: path.to_owned(), tensor: tensor.to_owned(), reason: reason.into() }
     }
 
     pub(crate) fn config(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Config {
-            path: path.to_owned(),
-            reason: reason.into(),
-        }
+        Self::Config { path: path.to_owned(), reason: reason.into() }
     }
 }

@@ -20,10 +20,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
 pub(crate) fn read_text_up_to(path: &Path, limit: u64) -> Result<String, Error> {
     let fail = |error: io::Error| Error::io(path, error);
     let mut bytes = Vec::new();
-    open(path)?
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(fail)?;
+    open(path)?.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > limit {
         let reason = format!("it has more than {limit} bytes, the most that are read");
         return Err(fail(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
@@ -34,9 +31,7 @@ pub(crate) fn read_text_up_to(path: &Path, limit: u64) -> Result<String, Error> 
     }
     let text = std::str::from_utf8(without_mark(&bytes)).map_err(|error| {
         let at = error.valid_up_to();
-        broken(format!(
-            "the text is not UTF-8 from its byte {at} on; save it as UTF-8"
-        ))
+        broken(format!("the text is not UTF-8 from its byte {at} on; save it as UTF-8"))
     })?;
     Ok(text.to_owned())
 }
@@ -46,11 +41,7 @@ pub(crate) fn open(path: &Path) -> Result<File, Error> {
     let fail = |error: io::Error| Error::io(path, error);
     let found = fs::metadata(path).map_err(fail)?;
     if !found.is_file() {
-        let kind = if found.is_dir() {
-            "it is a folder"
-        } else {
-            "it is no ordinary file"
-        };
+        let kind = if found.is_dir() { "it is a folder" } else { "it is no ordinary file" };
         return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, kind)));
     }
     File::open(path).map_err(fail)
@@ -71,9 +62,7 @@ mod tests {
         for name in ["a", "model-00001-of-00002.safetensors", "..a", "é"] {
             assert!(is_plain_name(name), "{name}");
         }
-        for name in [
-            "", ".", "..", "a/b", "/a", "../a", "..\\a", "C:a", "a\0", "a/",
-        ] {
+        for name in ["", ".", "..", "a/b", "/a", "../a", "..\\a", "C:a", "a\0", "a/"] {
             assert!(!is_plain_name(name), "{name:?}");
         }
     }
@@ -88,10 +77,7 @@ mod tests {
         };
         assert_eq!(read(b"\xef\xbb\xbf{}"), Ok("{}".to_owned()));
         for (bytes, part) in [
-            (
-                &b"\xff\xfe{\0}\0"[..],
-                "config.json: it is written in UTF-16; save it as UTF-8",
-            ),
+            (&b"\xff\xfe{\0}\0"[..], "config.json: it is written in UTF-16; save it as UTF-8"),
             (b"{\0}\0", "it is written in UTF-16"),
             (b"{\"a\": \"\xe9\"}", "not UTF-8 from its byte 7 on"),
         ] {
@@ -106,10 +92,7 @@ mod tests {
         let long = folder.path().join("config.json");
         fs::write(&long, vec![b' '; MAX_TEXT_BYTES as usize + 1]).unwrap();
         for (path, message) in [
-            (
-                long.as_path(),
-                "config.json: it has more than 4194304 bytes",
-            ),
+            (long.as_path(), "config.json: it has more than 4194304 bytes"),
             (folder.path(), "it is a folder"),
             #[cfg(unix)]
             (Path::new("/dev/zero"), "/dev/zero: it is no ordinary file"),

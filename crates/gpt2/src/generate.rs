@@ -23,12 +23,7 @@ pub struct Sampling {
 
 impl Sampling {
     /// Always the most likely token.
-    pub const GREEDY: Self = Self {
-        temperature: 0.0,
-        top_k: None,
-        top_p: None,
-        seed: 0,
-    };
+    pub const GREEDY: Self = Self { temperature: 0.0, top_k: None, top_p: None, seed: 0 };
 
     /// Whether tokens can be drawn with these settings.
     ///
@@ -36,18 +31,12 @@ impl Sampling {
     /// If the temperature is negative or not finite, k is 0, or p is not above 0 and at most 1.
     pub fn check(self) -> Result<(), Error> {
         let error = |setting, value: &dyn ToString, expected| {
-            Err(Error::Sampling {
-                setting,
-                value: value.to_string(),
-                expected,
-            })
+            Err(Error::Sampling { setting, value: value.to_string(), expected })
         };
         match self {
-            Self { temperature, .. } if !temperature.is_finite() || temperature < 0.0 => error(
-                "temperature",
-                &temperature,
-                "a finite number from 0 (always the most likely token) on",
-            ),
+            Self { temperature, .. } if !temperature.is_finite() || temperature < 0.0 => {
+                error("temperature", &temperature, "a finite number from 0 (always the most likely token) on")
+            }
             Self { top_k: Some(0), .. } => error("top-k", &0, "1 or more, or none for all tokens"),
             Self { top_p: Some(p), .. } if !(p > 0.0 && p <= 1.0) => {
                 error("top-p", &p, "a probability above 0 and at most 1")
@@ -131,10 +120,7 @@ impl Writer<'_> {
         check_logits(&logits, self.ids.len())?;
         let id = self.sampling.draw(&logits, &mut self.rng);
         self.ids.push(id);
-        Ok(Written {
-            id,
-            log_prob: log_prob(&logits, id),
-        })
+        Ok(Written { id, log_prob: log_prob(&logits, id) })
     }
 }
 
@@ -196,11 +182,7 @@ impl Gpt2 {
 /// If one of them is not finite, with its token.
 pub fn check_logits(logits: &[f32], count: usize) -> Result<(), Error> {
     match logits.iter().position(|logit| !logit.is_finite()) {
-        Some(id) => Err(Error::NotFinite {
-            count,
-            id: id as u32,
-            logit: logits[id],
-        }),
+        Some(id) => Err(Error::NotFinite { count, id: id as u32, logit: logits[id] }),
         None => Ok(()),
     }
 }
@@ -226,11 +208,7 @@ impl<'a> LogProbs<'a> {
             true => log_sum_exp_parts(logits),
             false => [f64::NAN; 2],
         };
-        Self {
-            logits,
-            max,
-            log_sum,
-        }
+        Self { logits, max, log_sum }
     }
 
     /// That of one token.
@@ -254,11 +232,7 @@ impl<'a> LogProbs<'a> {
 /// The ids of the `count` largest logits, the largest first; of equal ones the smaller id first. Logits that
 /// are not finite ([`check_logits`]) have no order.
 pub fn rank(logits: &[f32], count: usize) -> Vec<u32> {
-    let order = |a: &u32, b: &u32| {
-        logits[*b as usize]
-            .total_cmp(&logits[*a as usize])
-            .then(a.cmp(b))
-    };
+    let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
     let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
     if (1..ids.len()).contains(&count) {
         ids.select_nth_unstable_by(count - 1, order);
@@ -275,12 +249,7 @@ mod tests {
     use crate::{Pretrained, no_hook};
 
     fn sampling(temperature: f32, top_k: Option<usize>, top_p: Option<f32>) -> Sampling {
-        Sampling {
-            temperature,
-            top_k,
-            top_p,
-            seed: 7,
-        }
+        Sampling { temperature, top_k, top_p, seed: 7 }
     }
 
     #[test]
@@ -327,10 +296,7 @@ mod tests {
         // Of the two that top-k leaves, the first has .64.
         assert_distribution(sampling(0.5, Some(2), Some(0.6)), &[(2, 1.0)]);
         assert_distribution(sampling(0.0, Some(2), Some(0.9)), &[(2, 1.0)]);
-        assert_distribution(
-            sampling(1e-30, None, None),
-            &[(2, 1.0), (0, 0.0), (3, 0.0), (1, 0.0)],
-        );
+        assert_distribution(sampling(1e-30, None, None), &[(2, 1.0), (0, 0.0), (3, 0.0), (1, 0.0)]);
     }
 
     #[test]
@@ -379,21 +345,12 @@ mod tests {
     fn settings_that_draw_nothing_are_refused_with_their_value() {
         for (sampling, part) in [
             (sampling(-0.5, None, None), "the temperature cannot be -0.5"),
-            (
-                sampling(f32::NAN, None, None),
-                "the temperature cannot be NaN",
-            ),
-            (
-                sampling(f32::INFINITY, None, None),
-                "the temperature cannot be inf",
-            ),
+            (sampling(f32::NAN, None, None), "the temperature cannot be NaN"),
+            (sampling(f32::INFINITY, None, None), "the temperature cannot be inf"),
             (sampling(1.0, Some(0), None), "the top-k cannot be 0"),
             (sampling(1.0, None, Some(0.0)), "the top-p cannot be 0"),
             (sampling(1.0, None, Some(1.5)), "the top-p cannot be 1.5"),
-            (
-                sampling(1.0, None, Some(f32::NAN)),
-                "the top-p cannot be NaN",
-            ),
+            (sampling(1.0, None, Some(f32::NAN)), "the top-p cannot be NaN"),
         ] {
             let error = sampling.check().unwrap_err().to_string();
             assert!(error.starts_with(part), "{error}");
@@ -412,10 +369,7 @@ mod tests {
         for sampling in [Sampling::GREEDY, sampling(1.0, None, None)] {
             let error = model.generate(&[373], 3, sampling, None).unwrap_err();
             let error = error.to_string();
-            assert!(
-                error.starts_with("after 1 token the logit of token 17 is "),
-                "{error}"
-            );
+            assert!(error.starts_with("after 1 token the logit of token 17 is "), "{error}");
         }
         assert!(check_logits(&[1.0, f32::NAN], 2).is_err());
         assert!(check_logits(&[1.0, f32::NEG_INFINITY], 2).is_err());
@@ -427,10 +381,7 @@ mod tests {
         let tiny = Pretrained::tiny().unwrap();
         let ids = tiny.tokenizer.encode("Her name was").unwrap();
         let write = |seed| {
-            let sampling = Sampling {
-                seed,
-                ..sampling(1.0, Some(40), Some(0.95))
-            };
+            let sampling = Sampling { seed, ..sampling(1.0, Some(40), Some(0.95)) };
             tiny.model.generate(&ids, 12, sampling, None).unwrap()
         };
         assert_eq!(write(7), write(7));
@@ -441,19 +392,13 @@ mod tests {
     fn a_token_comes_with_the_log_probability_of_the_plain_way() {
         let tiny = Pretrained::tiny().unwrap();
         let mut ids = tiny.tokenizer.encode("Her name was").unwrap();
-        let writer = tiny
-            .model
-            .writer(&ids, sampling(2.0, Some(9), None))
-            .unwrap();
+        let writer = tiny.model.writer(&ids, sampling(2.0, Some(9), None)).unwrap();
         for written in writer.take(10) {
             let Written { id, log_prob } = written.unwrap();
             let logits = tiny.model.next_token_logits(&ids, &mut no_hook);
             let sum: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
             let expected = f64::from(logits[id as usize]) - sum.ln();
-            assert!(
-                (log_prob - expected).abs() < 1e-4,
-                "{log_prob}, not {expected}"
-            );
+            assert!((log_prob - expected).abs() < 1e-4, "{log_prob}, not {expected}");
             ids.push(id);
         }
     }
@@ -461,15 +406,8 @@ mod tests {
     #[test]
     fn writing_ends_after_the_token_that_ends_a_text() {
         let tiny = Pretrained::tiny().unwrap();
-        let ids = tiny
-            .tokenizer
-            .encode("Famous computer scientist Alan")
-            .unwrap();
-        let write = |end| {
-            tiny.model
-                .generate(&ids, 60, Sampling::GREEDY, end)
-                .unwrap()
-        };
+        let ids = tiny.tokenizer.encode("Famous computer scientist Alan").unwrap();
+        let write = |end| tiny.model.generate(&ids, 60, Sampling::GREEDY, end).unwrap();
         let ended = write(Some(END_OF_TEXT));
         assert!(ended.len() < ids.len() + 60 && ended.last() == Some(&END_OF_TEXT));
         let whole = write(None);
@@ -480,14 +418,9 @@ mod tests {
     fn a_text_beyond_block_size_goes_on_from_its_end() {
         let tiny = Pretrained::tiny().unwrap();
         let ids: Vec<u32> = (0..200).map(|i| [373, 257, 1353][i % 3]).collect();
-        let longer = tiny
-            .model
-            .generate(&ids, 2, Sampling::GREEDY, None)
-            .unwrap();
+        let longer = tiny.model.generate(&ids, 2, Sampling::GREEDY, None).unwrap();
         assert!(longer.len() == 202 && longer[..200] == ids);
-        let second = tiny
-            .model
-            .next_token_logits(&longer[201 - 128..201], &mut no_hook);
+        let second = tiny.model.next_token_logits(&longer[201 - 128..201], &mut no_hook);
         assert_eq!(longer[201], argmax(&second) as u32);
     }
 }

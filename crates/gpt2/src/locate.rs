@@ -47,36 +47,11 @@ pub const DEFAULT: &str = "gpt2";
 /// The models with a name. All but the first can be downloaded.
 pub const KNOWN: [Known; 6] = [
     known(TINY, &[], (12, 4, 64), 8),
-    known(
-        "gpt2",
-        &["openai-community/gpt2", "gpt2"],
-        (12, 12, 768),
-        548,
-    ),
-    known(
-        "gpt2-medium",
-        &["openai-community/gpt2-medium", "gpt2-medium"],
-        (24, 16, 1024),
-        1520,
-    ),
-    known(
-        "gpt2-large",
-        &["openai-community/gpt2-large", "gpt2-large"],
-        (36, 20, 1280),
-        3247,
-    ),
-    known(
-        "gpt2-xl",
-        &["openai-community/gpt2-xl", "gpt2-xl"],
-        (48, 25, 1600),
-        6432,
-    ),
-    known(
-        "distilgpt2",
-        &["distilbert/distilgpt2", "distilgpt2"],
-        (6, 12, 768),
-        353,
-    ),
+    known("gpt2", &["openai-community/gpt2", "gpt2"], (12, 12, 768), 548),
+    known("gpt2-medium", &["openai-community/gpt2-medium", "gpt2-medium"], (24, 16, 1024), 1520),
+    known("gpt2-large", &["openai-community/gpt2-large", "gpt2-large"], (36, 20, 1280), 3247),
+    known("gpt2-xl", &["openai-community/gpt2-xl", "gpt2-xl"], (48, 25, 1600), 6432),
+    known("distilgpt2", &["distilbert/distilgpt2", "distilgpt2"], (6, 12, 768), 353),
 ];
 
 const fn known(
@@ -131,10 +106,7 @@ pub struct Places {
 impl Places {
     /// The folders that the environment of this process says.
     pub fn from_env() -> Self {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../weights")
-            .canonicalize()
-            .ok();
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights").canonicalize().ok();
         let current = env::current_dir().ok().map(|folder| folder.join("weights"));
         let variable = env::var_os("PATCH_WEIGHTS").map(PathBuf::from);
         let mut folders: Vec<PathBuf> = Vec::new();
@@ -143,10 +115,7 @@ impl Places {
                 folders.push(folder);
             }
         }
-        Self {
-            folders,
-            hub_cache: hub_cache(&|name| env::var_os(name), env::home_dir()),
-        }
+        Self { folders, hub_cache: hub_cache(&|name| env::var_os(name), env::home_dir()) }
     }
 
     /// Every folder that would be tried for a model of this name.
@@ -159,11 +128,7 @@ impl Places {
     pub fn find_all(&self, name: &str) -> Vec<PathBuf> {
         let mut found = self.by_name(name);
         found.retain(|folder| weights_in(folder).is_some());
-        found.extend(
-            self.in_hub_cache(name)
-                .iter()
-                .filter_map(|folder| snapshot(folder)),
-        );
+        found.extend(self.in_hub_cache(name).iter().filter_map(|folder| snapshot(folder)));
         found
     }
 
@@ -178,8 +143,7 @@ impl Places {
         let Some(cache) = &self.hub_cache else {
             return Vec::new();
         };
-        let folder =
-            |repository: &str| cache.join(format!("models--{}", repository.replace('/', "--")));
+        let folder = |repository: &str| cache.join(format!("models--{}", repository.replace('/', "--")));
         repositories(name).into_iter().map(folder).collect()
     }
 
@@ -203,10 +167,7 @@ impl Places {
 
     /// The names of the models in the searched folders that are not known ones, sorted.
     pub fn other_names(&self) -> Vec<String> {
-        let entries = self
-            .folders
-            .iter()
-            .filter_map(|folder| fs::read_dir(folder).ok());
+        let entries = self.folders.iter().filter_map(|folder| fs::read_dir(folder).ok());
         let mut names: Vec<String> = entries
             .flatten()
             .filter_map(Result::ok)
@@ -229,15 +190,8 @@ pub fn weights_in(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Where the Python hub client keeps what it fetched.
-fn hub_cache(
-    variable: &dyn Fn(&str) -> Option<OsString>,
-    home: Option<PathBuf>,
-) -> Option<PathBuf> {
-    let folder = |name: &str| {
-        variable(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+fn hub_cache(variable: &dyn Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let folder = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     folder("HF_HUB_CACHE")
         .or_else(|| Some(folder("HF_HOME")?.join("hub")))
         .or_else(|| Some(folder("XDG_CACHE_HOME")?.join("huggingface/hub")))
@@ -248,9 +202,7 @@ fn hub_cache(
 fn repositories(name: &str) -> Vec<&str> {
     match (Known::named(name), name.split_once('/')) {
         (Some(known), _) => known.repositories.to_vec(),
-        (None, Some((owner, model)))
-            if files::is_plain_name(owner) && files::is_plain_name(model) =>
-        {
+        (None, Some((owner, model))) if files::is_plain_name(owner) && files::is_plain_name(model) => {
             vec![name]
         }
         _ => Vec::new(),
@@ -269,9 +221,7 @@ fn snapshot(repository: &Path) -> Option<PathBuf> {
         return weights_in(&folder).map(|_| folder);
     }
     let entries = fs::read_dir(snapshots).ok()?.filter_map(Result::ok);
-    let mut with_weights = entries
-        .map(|entry| entry.path())
-        .filter(|folder| weights_in(folder).is_some());
+    let mut with_weights = entries.map(|entry| entry.path()).filter(|folder| weights_in(folder).is_some());
     let folder = with_weights.next()?;
     with_weights.next().is_none().then_some(folder)
 }
@@ -315,26 +265,15 @@ mod tests {
         let new = root.path().join("hub/models--openai-community--gpt2");
         put(&new.join("snapshots/r1"), "model.safetensors");
         put(&new.join("snapshots/r2"), "model.safetensors.index.json");
-        assert_eq!(
-            found("gpt2").len(),
-            1,
-            "without refs/main, two are ambiguous"
-        );
+        assert_eq!(found("gpt2").len(), 1, "without refs/main, two are ambiguous");
         put(&new.join("refs"), "main");
         fs::write(new.join("refs/main"), "r2\n").unwrap();
         put(&root.path().join("b/gpt2"), "model.safetensors");
         assert_eq!(
             found("gpt2"),
-            [
-                "b/gpt2",
-                "hub/models--openai-community--gpt2/snapshots/r2",
-                "hub/models--gpt2/snapshots/only"
-            ]
+            ["b/gpt2", "hub/models--openai-community--gpt2/snapshots/r2", "hub/models--gpt2/snapshots/only"]
         );
-        assert_eq!(
-            found("openai-community/gpt2"),
-            ["hub/models--openai-community--gpt2/snapshots/r2"]
-        );
+        assert_eq!(found("openai-community/gpt2"), ["hub/models--openai-community--gpt2/snapshots/r2"]);
 
         put(&root.path().join("a/gpt2"), "model.safetensors.index.json");
         put(&root.path().join("a/mine"), "model.safetensors");
@@ -368,11 +307,7 @@ mod tests {
             };
             hub_cache(&variable, Some(PathBuf::from("/home")))
         };
-        let all = [
-            ("HF_HUB_CACHE", "/cache"),
-            ("HF_HOME", "/hf"),
-            ("XDG_CACHE_HOME", "/xdg"),
-        ];
+        let all = [("HF_HUB_CACHE", "/cache"), ("HF_HOME", "/hf"), ("XDG_CACHE_HOME", "/xdg")];
         for (set, expected) in [
             (&all[..], "/cache"),
             (&all[1..], "/hf/hub"),

@@ -14,9 +14,7 @@
 //! `hook(site, &mut activation)` stands wherever an activation has been made. What the hook leaves
 //! in it is what the rest of the model goes on with.
 
-use tensor::{
-    Activation, Tensor, View, layer_norm_scale, matmul, matmul_into, scale_and_shift, softmax,
-};
+use tensor::{Activation, Tensor, View, layer_norm_scale, matmul, matmul_into, scale_and_shift, softmax};
 
 use crate::{Checkpoint, Config, Error, Site};
 
@@ -119,11 +117,7 @@ impl CausalSelfAttention {
         let w = self.c_proj.weight.view();
         let mut result = Tensor::zeros(&[t, n_head, c]); // (T, n_head, C)
         for h in 0..n_head {
-            matmul_into(
-                z.at_middle(h),
-                w.rows(h * head_size..(h + 1) * head_size),
-                result.at_middle_mut(h),
-            );
+            matmul_into(z.at_middle(h), w.rows(h * head_size..(h + 1) * head_size), result.at_middle_mut(h));
         }
         hook(Site::Result(layer), &mut result);
         let mut y = Tensor::zeros(&[t, c]); // (T, C)
@@ -178,20 +172,12 @@ impl Block {
     /// The residual stream after this block, `(T, C)`, from the one before it.
     pub fn forward(&self, layer: usize, mut x: Tensor, hook: &mut Hook<'_>) -> Tensor {
         hook(Site::ResidPre(layer), &mut x);
-        let normalized = self.ln_1.forward(
-            &x,
-            [Site::Ln1Scale(layer), Site::Ln1Normalized(layer)],
-            hook,
-        );
+        let normalized = self.ln_1.forward(&x, [Site::Ln1Scale(layer), Site::Ln1Normalized(layer)], hook);
         let mut attn_out = self.attn.forward(layer, &normalized, hook);
         hook(Site::AttnOut(layer), &mut attn_out);
         x.add_assign(&attn_out); // x = x + attn(ln_1(x))
         hook(Site::ResidMid(layer), &mut x);
-        let normalized = self.ln_2.forward(
-            &x,
-            [Site::Ln2Scale(layer), Site::Ln2Normalized(layer)],
-            hook,
-        );
+        let normalized = self.ln_2.forward(&x, [Site::Ln2Scale(layer), Site::Ln2Normalized(layer)], hook);
         let mut mlp_out = self.mlp.forward(layer, &normalized, hook);
         hook(Site::MlpOut(layer), &mut mlp_out);
         x.add_assign(&mlp_out); // x = x + mlp(ln_2(x))
@@ -262,8 +248,7 @@ impl Gpt2 {
         for (layer, block) in self.h.iter().enumerate() {
             x = block.forward(layer, x, hook); // (T, C)
         }
-        self.ln_f
-            .forward(&x, [Site::LnFinalScale, Site::LnFinalNormalized], hook)
+        self.ln_f.forward(&x, [Site::LnFinalScale, Site::LnFinalNormalized], hook)
     }
 
     /// The logits, `(N, V)`, of rows that `ln_f` has normalised, `(N, C)`.
@@ -290,17 +275,10 @@ impl Gpt2 {
     /// # Errors
     /// If there is no token, more than `block_size`, or one that the model does not know.
     pub fn check_prompt(&self, ids: &[u32]) -> Result<(), Error> {
-        let Config {
-            vocab_size,
-            block_size: limit,
-            ..
-        } = self.config;
+        let Config { vocab_size, block_size: limit, .. } = self.config;
         match ids.iter().find(|&&id| id as usize >= vocab_size) {
             _ if ids.is_empty() => Err(Error::EmptyPrompt { limit }),
-            _ if ids.len() > limit => Err(Error::PromptTooLong {
-                count: ids.len(),
-                limit,
-            }),
+            _ if ids.len() > limit => Err(Error::PromptTooLong { count: ids.len(), limit }),
             Some(&id) => Err(Error::NoSuchToken { id, vocab_size }),
             None => Ok(()),
         }
@@ -356,14 +334,6 @@ impl Gpt2 {
             false => None,
         };
         checkpoint.finish()?;
-        Ok(Self {
-            config,
-            wte,
-            wpe,
-            h,
-            ln_f,
-            lm_head,
-            lm_head_bias: None,
-        })
+        Ok(Self { config, wte, wpe, h, ln_f, lm_head, lm_head_bias: None })
     }
 }

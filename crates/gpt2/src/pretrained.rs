@@ -46,10 +46,7 @@ impl Pretrained {
             tokenizer: Tokenizer::gpt2(),
             bos: Some(END_OF_TEXT),
             eos: Some(END_OF_TEXT),
-            known_tokens: Some(read_known_tokens(
-                gpt2_tiny::KNOWN_TOKENS,
-                &path("known_tokens.json"),
-            )?),
+            known_tokens: Some(read_known_tokens(gpt2_tiny::KNOWN_TOKENS, &path("known_tokens.json"))?),
             notes: Vec::new(),
         })
     }
@@ -130,19 +127,13 @@ impl Pretrained {
             None => {
                 let config = Config::from_shapes(&checkpoint)?;
                 notes.push(config.assumed());
-                ConfigFile {
-                    config,
-                    bos_token_id: None,
-                    eos_token_id: None,
-                }
+                ConfigFile { config, bos_token_id: None, eos_token_id: None }
             }
         };
         notes.extend(checkpoint.adapt(&file.config)?);
         let folder = weights.parent().unwrap_or(Path::new(""));
         let tokens = match (Tokens::of(name, folder, &file), prompts) {
-            (Err(error @ Error::Tokenizer { .. }), Prompts::Ids) => {
-                Tokens::without_text(&file, &error)
-            }
+            (Err(error @ Error::Tokenizer { .. }), Prompts::Ids) => Tokens::without_text(&file, &error),
             (tokens, _) => tokens?,
         };
         notes.extend(tokens.note);
@@ -168,10 +159,7 @@ impl Pretrained {
             return Vec::new();
         };
         let mut seen = HashSet::new();
-        ids.iter()
-            .copied()
-            .filter(|id| !known.contains(id) && seen.insert(*id))
-            .collect()
+        ids.iter().copied().filter(|id| !known.contains(id) && seen.insert(*id)).collect()
     }
 }
 
@@ -232,9 +220,7 @@ impl Tokens {
             });
         }
         // What the models that are known by name read is known as well.
-        let is_known = KNOWN
-            .iter()
-            .any(|known| known.name == name || known.repositories.contains(&name));
+        let is_known = KNOWN.iter().any(|known| known.name == name || known.repositories.contains(&name));
         Ok(Self {
             tokenizer: Tokenizer::gpt2(),
             bos: bos.or(Some(END_OF_TEXT)),
@@ -261,34 +247,21 @@ fn not_found(model: &str, places: &Places) -> Error {
         }
     }
     help.push(match Known::named(model) {
-        Some(known) => format!(
-            "fetch them with: cargo xtask download-weights {}",
-            known.name
-        ),
+        Some(known) => format!("fetch them with: cargo xtask download-weights {}", known.name),
         None => {
             looked.push(path.to_owned());
             let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
-            format!(
-                "give a folder or a file of weights, or one of these names: {}",
-                names.join(", ")
-            )
+            format!("give a folder or a file of weights, or one of these names: {}", names.join(", "))
         }
     });
-    Error::ModelNotFound {
-        name: model.to_owned(),
-        looked,
-        help: help.join("\n"),
-    }
+    Error::ModelNotFound { name: model.to_owned(), looked, help: help.join("\n") }
 }
 
 /// What to say of a folder without weights that can be read.
 fn no_weights(folder: &Path) -> Error {
     let what = what_is_in(folder).map_or_else(String::new, |what| format!("; {what}"));
     let reason = format!("No such file, and no model.safetensors.index.json{what}");
-    Error::io(
-        &folder.join("model.safetensors"),
-        io::Error::new(io::ErrorKind::NotFound, reason),
-    )
+    Error::io(&folder.join("model.safetensors"), io::Error::new(io::ErrorKind::NotFound, reason))
 }
 
 /// Refuses a file of another form, and one of several, whose tensors are only a part of the model's.
@@ -304,8 +277,7 @@ fn check_is_whole(weights: &Path) -> Result<(), Error> {
     let next = match index.is_file() {
         true => format!("give its index, {}", index.display()),
         false => {
-            "fetch model.safetensors.index.json and all files that it names, and give the folder"
-                .to_owned()
+            "fetch model.safetensors.index.json and all files that it names, and give the folder".to_owned()
         }
     };
     let reason = format!("it is only file {number} of the {count} of a checkpoint: {next}");
@@ -313,6 +285,5 @@ fn check_is_whole(weights: &Path) -> Result<(), Error> {
 }
 
 fn read_known_tokens(text: &str, path: &Path) -> Result<HashSet<u32>, Error> {
-    serde_json::from_str(text)
-        .map_err(|e| Error::config(path, format!("not a JSON array of token ids: {e}")))
+    serde_json::from_str(text).map_err(|e| Error::config(path, format!("not a JSON array of token ids: {e}")))
 }

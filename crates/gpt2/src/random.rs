@@ -11,12 +11,7 @@ impl Config {
     /// The same sizes in one of the ways in which GPT-2's kin differ from OpenAI's (a hidden layer of
     /// another width, other activation functions and scales), by the seed; every fourth is OpenAI's.
     pub fn of_kin(self, seed: u64) -> Self {
-        let activations = [
-            Activation::GeluNew,
-            Activation::Gelu,
-            Activation::Silu,
-            Activation::QuickGelu,
-        ];
+        let activations = [Activation::GeluNew, Activation::Gelu, Activation::Silu, Activation::QuickGelu];
         Self {
             n_inner: (seed & 1 == 1).then_some(3 * self.n_embd + 1),
             activation_function: activations[(seed >> 2 & 3) as usize],
@@ -44,13 +39,12 @@ impl Gpt2 {
             bias: tensor(&[c], 0.0, 0.2),
             epsilon: config.layer_norm_epsilon,
         };
-        let linear = |tensor: &mut dyn FnMut(&[usize], f32, f32) -> Tensor,
-                      n_in: usize,
-                      n_out: usize| Linear {
-            // Rows of unit variance stay rows of about unit variance.
-            weight: tensor(&[n_in, n_out], 0.0, 1.0 / (n_in as f32).sqrt()),
-            bias: tensor(&[n_out], 0.0, 0.2),
-        };
+        let linear =
+            |tensor: &mut dyn FnMut(&[usize], f32, f32) -> Tensor, n_in: usize, n_out: usize| Linear {
+                // Rows of unit variance stay rows of about unit variance.
+                weight: tensor(&[n_in, n_out], 0.0, 1.0 / (n_in as f32).sqrt()),
+                bias: tensor(&[n_out], 0.0, 0.2),
+            };
         Self {
             config,
             wte: tensor(&[config.vocab_size, c], 0.0, 0.5),

@@ -108,13 +108,7 @@ impl CausalSelfAttention {
 }
 
 #[multiversion(targets = "simd")]
-fn attend(
-    (n_head, scale): (usize, f32),
-    q: &[f32],
-    keys: &[&[f32]],
-    values: &[&[f32]],
-    z: &mut [f32],
-) {
+fn attend((n_head, scale): (usize, f32), q: &[f32], keys: &[&[f32]], values: &[&[f32]], z: &mut [f32]) {
     let (n, head_size) = (keys.len(), z.len() / n_head);
     // All heads of a key, and of a value, together: their numbers lie in one piece.
     let mut patterns = vec![0.0; n_head * n]; // (n_head, n)
@@ -127,9 +121,7 @@ fn attend(
     patterns.chunks_exact_mut(n).for_each(softmax_row);
     z.fill(0.0);
     for (src, value) in values.iter().enumerate() {
-        let heads = z
-            .chunks_exact_mut(head_size)
-            .zip(value.chunks_exact(head_size));
+        let heads = z.chunks_exact_mut(head_size).zip(value.chunks_exact(head_size));
         for (pattern, (z, value)) in patterns.chunks_exact(n).zip(heads) {
             add_times(z, pattern[src], value);
         }
@@ -176,14 +168,8 @@ mod tests {
 
     #[test]
     fn rows_come_out_as_in_the_model_and_have_the_same_bits_in_any_company() {
-        let sizes = Config {
-            vocab_size: 7,
-            block_size: 4,
-            n_layer: 1,
-            n_head: 2,
-            n_embd: 6,
-            ..Config::default()
-        };
+        let sizes =
+            Config { vocab_size: 7, block_size: 4, n_layer: 1, n_head: 2, n_embd: 6, ..Config::default() };
         let model = Gpt2::random(sizes, 3);
         let block = &model.h[0];
         // More rows than have a hidden layer together.
@@ -232,12 +218,7 @@ mod tests {
             }
             // One head alone has the same bits.
             let mut second = [0.0; 37];
-            gather(
-                37..74,
-                values,
-                &attn.pattern(37..74, q[pos], keys),
-                &mut second,
-            );
+            gather(37..74, values, &attn.pattern(37..74, q[pos], keys), &mut second);
             assert_eq!(second, row[37..]);
         }
     }

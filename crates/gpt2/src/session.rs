@@ -32,11 +32,7 @@ struct Seen {
 impl<'m> Session<'m> {
     /// Nothing has been read yet.
     pub fn new(model: &'m Gpt2) -> Self {
-        Self {
-            model,
-            ids: Vec::new(),
-            layers: vec![Seen::default(); model.config.n_layer],
-        }
+        Self { model, ids: Vec::new(), layers: vec![Seen::default(); model.config.n_layer] }
     }
 
     /// The logits of the token after the last one of `ids`, `(V)`. Of the text that was given before, the
@@ -133,15 +129,7 @@ mod tests {
         // Further, the same again, shorter, another one from the middle on, a wholly different one.
         let mut other = ids.clone();
         other[9] += 1;
-        for text in [
-            &ids[..7],
-            &ids[..13],
-            &ids[..13],
-            &ids[..4],
-            &ids,
-            &other,
-            &ids[1..],
-        ] {
+        for text in [&ids[..7], &ids[..13], &ids[..13], &ids[..4], &ids, &other, &ids[1..]] {
             let got = session.next_token_logits(text).unwrap();
             assert_eq!(got, fresh(text));
         }

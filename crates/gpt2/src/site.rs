@@ -126,8 +126,7 @@ mod tests {
 
     #[test]
     fn every_site_has_a_name_of_its_own() {
-        let names: std::collections::HashSet<String> =
-            Site::all(3).map(|site| site.to_string()).collect();
+        let names: std::collections::HashSet<String> = Site::all(3).map(|site| site.to_string()).collect();
         assert_eq!(names.len(), 2 + 3 * 18 + 2);
         assert!(names.contains("blocks.2.attn.hook_z") && names.contains("ln_final.hook_scale"));
     }

@@ -19,12 +19,7 @@ pub struct TextStream<'a> {
 impl<'a> TextStream<'a> {
     /// No text yet. The text ends before the first of these stop texts, none of which is empty.
     pub fn new(stops: &'a [String]) -> Self {
-        Self {
-            stops,
-            bytes: Vec::new(),
-            shown: 0,
-            stop: None,
-        }
+        Self { stops, bytes: Vec::new(), shown: 0, stop: None }
     }
 
     /// Adds the bytes of a token, and returns the text that has become certain. Bytes that cannot be part
@@ -148,8 +143,7 @@ mod tests {
 
     #[test]
     fn a_beginning_of_a_stop_text_is_shown_if_nothing_comes_of_it() {
-        let (pieces, rest, text) =
-            shown(&["aab", "é!"], &[b"aa", b"a", b"c", b"\xc3", b"\xa9", b"a"]);
+        let (pieces, rest, text) = shown(&["aab", "é!"], &[b"aa", b"a", b"c", b"\xc3", b"\xa9", b"a"]);
         assert_eq!(pieces, ["", "a", "aac", "", "", "é"]);
         assert_eq!((rest.as_str(), text.as_str()), ("a", "aaacéa"));
     }

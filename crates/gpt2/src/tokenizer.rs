@@ -82,10 +82,7 @@ struct Tables {
 /// What turns text without added tokens into ids.
 enum Engine {
     /// GPT-2's own tokens.
-    R50k {
-        bpe: &'static CoreBPE,
-        prefix_space: bool,
-    },
+    R50k { bpe: &'static CoreBPE, prefix_space: bool },
     /// Those of a model's files.
     Files { words: Box<Words>, bpe: Box<Bpe> },
     /// The model has no tokens with text.
@@ -113,10 +110,7 @@ impl Tokenizer {
                 eos: Some(END_OF_TEXT),
                 n_tokens: N_TOKENS,
                 n_vocabulary: N_TOKENS,
-                ..Tables::new(Engine::R50k {
-                    bpe,
-                    prefix_space: false,
-                })
+                ..Tables::new(Engine::R50k { bpe, prefix_space: false })
             })
         };
         GPT2.get_or_init(build).clone()
@@ -152,10 +146,7 @@ impl Tokenizer {
             return Err(Error::NoTokenizer);
         }
         if text.len() > MAX_TEXT_BYTES {
-            return Err(Error::TextTooLong {
-                bytes: text.len(),
-                limit: MAX_TEXT_BYTES,
-            });
+            return Err(Error::TextTooLong { bytes: text.len(), limit: MAX_TEXT_BYTES });
         }
         let mut ids = Vec::new();
         for part in self.tables.added.split(text) {
@@ -255,10 +246,7 @@ impl Tokenizer {
             Occurrence::First => ids.iter().position(is_it),
             Occurrence::Last => ids.iter().rposition(is_it),
         };
-        pos.ok_or_else(|| Error::TokenNotInPrompt {
-            token: token.to_owned(),
-            tokens: self.tokens(ids),
-        })
+        pos.ok_or_else(|| Error::TokenNotInPrompt { token: token.to_owned(), tokens: self.tokens(ids) })
     }
 
     /// The text of a row of tokens. Bytes that do not add up to UTF-8 become U+FFFD.
@@ -294,25 +282,14 @@ impl Tokenizer {
             [id] => return Ok(id),
             [] => {}
             [..] => {
-                return Err(Error::AmbiguousToken {
-                    text: text.to_owned(),
-                    ids: self.printed_as(text),
-                });
+                return Err(Error::AmbiguousToken { text: text.to_owned(), ids: self.printed_as(text) });
             }
         }
         let trimmed = text.trim();
-        let suggestion = [format!(" {trimmed}"), trimmed.to_owned()]
-            .into_iter()
-            .find(|spelling| {
-                spelling != text
-                    && matches!(self.encode(spelling).as_deref(), Ok([_]))
-                    && !trimmed.is_empty()
-            });
-        Err(Error::NotOneToken {
-            text: text.to_owned(),
-            pieces: self.tokens(&ids),
-            suggestion,
-        })
+        let suggestion = [format!(" {trimmed}"), trimmed.to_owned()].into_iter().find(|spelling| {
+            spelling != text && matches!(self.encode(spelling).as_deref(), Ok([_])) && !trimmed.is_empty()
+        });
+        Err(Error::NotOneToken { text: text.to_owned(), pieces: self.tokens(&ids), suggestion })
     }
 
     /// The tokens that are printed like this text, in the order of their ids.
@@ -333,9 +310,7 @@ impl Tokenizer {
 
 impl From<Tables> for Tokenizer {
     fn from(tables: Tables) -> Self {
-        Self {
-            tables: Arc::new(tables),
-        }
+        Self { tables: Arc::new(tables) }
     }
 }
 
@@ -361,11 +336,7 @@ impl Engine {
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
         match self {
             Self::R50k { bpe, prefix_space } => {
-                let space = if *prefix_space && !text.starts_with(' ') {
-                    " "
-                } else {
-                    ""
-                };
+                let space = if *prefix_space && !text.starts_with(' ') { " " } else { "" };
                 ids.extend(bpe.encode_ordinary(&format!("{space}{text}")));
             }
             Self::Files { words, bpe } => {
@@ -390,10 +361,7 @@ pub fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
         // `u32::from_str` would take a plus sign.
         let digits = piece.bytes().all(|byte| byte.is_ascii_digit());
         piece.parse().ok().filter(|_| digits).ok_or_else(|| {
-            format!(
-                "\"{}\" is not a token id: give whole numbers, such as \"464 3290\"",
-                visible_line(piece)
-            )
+            format!("\"{}\" is not a token id: give whole numbers, such as \"464 3290\"", visible_line(piece))
         })
     };
     pieces.map(id).collect()
@@ -417,21 +385,13 @@ mod tests {
 
     #[test]
     fn the_main_prompt_has_the_ids_that_everyone_gets() {
-        let ids = Tokenizer::gpt2()
-            .encode("Michelle Jones was a top-notch student. Michelle")
-            .unwrap();
-        assert_eq!(
-            ids,
-            [48736, 5437, 373, 257, 1353, 12, 1662, 354, 3710, 13, 16738]
-        );
+        let ids = Tokenizer::gpt2().encode("Michelle Jones was a top-notch student. Michelle").unwrap();
+        assert_eq!(ids, [48736, 5437, 373, 257, 1353, 12, 1662, 354, 3710, 13, 16738]);
     }
 
     #[test]
     fn end_of_text_is_one_token() {
-        assert_eq!(
-            Tokenizer::gpt2().encode("<|endoftext|>Hi").unwrap(),
-            [END_OF_TEXT, 17250]
-        );
+        assert_eq!(Tokenizer::gpt2().encode("<|endoftext|>Hi").unwrap(), [END_OF_TEXT, 17250]);
     }
 
     #[test]
@@ -446,23 +406,14 @@ mod tests {
 
     #[test]
     fn an_answer_without_its_space_is_refused_with_the_right_spelling() {
-        let error = Tokenizer::gpt2()
-            .to_single_token("Turing")
-            .unwrap_err()
-            .to_string();
+        let error = Tokenizer::gpt2().to_single_token("Turing").unwrap_err().to_string();
         assert_eq!(
             error,
             "\"Turing\" is 2 tokens (\"T\", \"uring\"), and exactly one is needed; \" Turing\" is a single token"
         );
-        let error = Tokenizer::gpt2()
-            .to_single_token(" Smith ")
-            .unwrap_err()
-            .to_string();
+        let error = Tokenizer::gpt2().to_single_token(" Smith ").unwrap_err().to_string();
         assert!(error.ends_with("\" Smith\" is a single token"), "{error}");
-        let error = Tokenizer::gpt2()
-            .to_single_token("")
-            .unwrap_err()
-            .to_string();
+        let error = Tokenizer::gpt2().to_single_token("").unwrap_err().to_string();
         assert!(error.starts_with("the answer is empty"), "{error}");
     }
 
@@ -497,10 +448,7 @@ mod tests {
 
     #[test]
     fn a_text_beyond_all_measure_is_refused() {
-        let error = Tokenizer::gpt2()
-            .encode(&" ".repeat(2_000_000))
-            .unwrap_err()
-            .to_string();
+        let error = Tokenizer::gpt2().encode(&" ".repeat(2_000_000)).unwrap_err().to_string();
         assert!(error.starts_with("the text has 2000000 bytes"), "{error}");
     }
 

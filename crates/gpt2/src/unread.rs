@@ -19,14 +19,8 @@ enum Kind {
 
 impl Kind {
     /// In the order in which a folder is searched for them.
-    const ALL: [Self; 6] = [
-        Self::Adapter,
-        Self::Shard,
-        Self::OtherName,
-        Self::Bin,
-        Self::Checkpoint,
-        Self::OtherForm,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Adapter, Self::Shard, Self::OtherName, Self::Bin, Self::Checkpoint, Self::OtherForm];
 
     /// Whether a file of this name is of this kind.
     fn is(self, name: &str) -> bool {
@@ -115,9 +109,7 @@ pub(crate) fn shard_of(name: &str) -> Option<(u32, u32)> {
 }
 
 fn has_ending(name: &str, endings: &[&str]) -> bool {
-    let extension = Path::new(name)
-        .extension()
-        .and_then(|ending| ending.to_str());
+    let extension = Path::new(name).extension().and_then(|ending| ending.to_str());
     extension.is_some_and(|ending| endings.contains(&ending))
 }
 
@@ -130,9 +122,7 @@ fn deeper(folder: &Path) -> Option<PathBuf> {
     };
     let below = folders(folder);
     let all = below.iter().flat_map(|path| folders(path));
-    let mut found = all
-        .chain(below.clone())
-        .filter(|path| weights_in(path).is_some());
+    let mut found = all.chain(below.clone()).filter(|path| weights_in(path).is_some());
     let only = found.next()?;
     found.next().is_none().then_some(only)
 }
@@ -158,28 +148,13 @@ mod tests {
                 &["config.json", "pytorch_model.bin"][..],
                 ["pytorch_model.bin is PyTorch's", "save_pretrained("],
             ),
-            (
-                &["pytorch_model.bin.index.json"],
-                ["pytorch_model.bin.index.json is", "save_pretrained("],
-            ),
-            (
-                &["adapter_config.json", "adapter_model.safetensors"],
-                ["an adapter", "merge_and_unload"],
-            ),
+            (&["pytorch_model.bin.index.json"], ["pytorch_model.bin.index.json is", "save_pretrained("]),
+            (&["adapter_config.json", "adapter_model.safetensors"], ["an adapter", "merge_and_unload"]),
             (&["ckpt.pt"], ["ckpt.pt is", "save_file("]),
-            (
-                &["model-00001-of-00002.safetensors"],
-                ["one of several files", "index"],
-            ),
-            (
-                &["mine.safetensors"],
-                ["mine.safetensors has another name", "--model '"],
-            ),
+            (&["model-00001-of-00002.safetensors"], ["one of several files", "index"]),
+            (&["mine.safetensors"], ["mine.safetensors has another name", "--model '"]),
             (&["model.gguf"], ["model.gguf is not read", "safetensors"]),
-            (
-                &["snapshots/abc/model.safetensors"],
-                ["weights are in it", "abc"],
-            ),
+            (&["snapshots/abc/model.safetensors"], ["weights are in it", "abc"]),
         ] {
             let said = said_of(files).unwrap();
             assert!(parts.iter().all(|part| said.contains(part)), "{said}");

@@ -38,18 +38,13 @@ pub fn write_csv(study: &Study) -> Result<Vec<u8>, Error> {
         header.extend(labelled.then(|| format!("{name}{LABEL}")));
     }
     header.push("value".to_owned());
-    let fail = |error: csv::Error| Error::Unwritable {
-        format: "CSV",
-        reason: error.to_string(),
-    };
+    let fail = |error: csv::Error| Error::Unwritable { format: "CSV", reason: error.to_string() };
     let mut writer = Writer::from_writer(Vec::new());
     writer.write_record(&header).map_err(fail)?;
     for grid in &study.grids {
         let own = |name: &str| grid.axes.iter().position(|axis| axis.name == name);
-        let columns: Vec<(Option<usize>, bool)> = axes
-            .iter()
-            .map(|&(name, labelled)| (own(name), labelled))
-            .collect();
+        let columns: Vec<(Option<usize>, bool)> =
+            axes.iter().map(|&(name, labelled)| (own(name), labelled)).collect();
         for (place, value) in grid.values.iter().enumerate() {
             let index = grid.index_of(place);
             let mut record = vec![grid.name.clone()];
@@ -100,10 +95,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Grid>, String> {
         let used = axes.iter().filter(|(_, at, _)| !record[*at].is_empty());
         let used: Vec<_> = used.copied().collect();
         if used.len() > MAX_AXES {
-            return Err(format!(
-                "row {row}: {} axes; a grid has {MAX_AXES} at most",
-                used.len()
-            ));
+            return Err(format!("row {row}: {} axes; a grid has {MAX_AXES} at most", used.len()));
         }
         let at = match known.get(name) {
             Some(&at) => at,
@@ -114,12 +106,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Grid>, String> {
             }
         };
         let grid = &mut scattered[at];
-        if !grid
-            .labels
-            .iter()
-            .map(|(name, _)| *name)
-            .eq(used.iter().map(|axis| axis.0))
-        {
+        if !grid.labels.iter().map(|(name, _)| *name).eq(used.iter().map(|axis| axis.0)) {
             return Err(format!("row {row}: other axes than the first of {name:?}"));
         }
         for ((_, at, label), (_, labels)) in used.iter().zip(&mut grid.labels) {
@@ -137,9 +124,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Grid>, String> {
         let value = &record[record.len() - 1];
         // pandas writes nothing for NaN.
         let value = if value.is_empty() { "NaN" } else { value };
-        let value: f32 = value
-            .parse()
-            .map_err(|_| format!("row {row}: {value:?} is no number"))?;
+        let value: f32 = value.parse().map_err(|_| format!("row {row}: {value:?} is no number"))?;
         grid.values.push(value);
     }
     scattered.into_iter().map(Scattered::gathered).collect()
@@ -170,20 +155,16 @@ fn other_columns(columns: &[&str]) -> String {
         return "the file is empty".to_owned();
     }
     let separator = match columns {
-        [only] => [";", "\t", "|"]
-            .into_iter()
-            .find(|separator| only.contains(separator)),
+        [only] => [";", "\t", "|"].into_iter().find(|separator| only.contains(separator)),
         _ => None,
     };
     match separator {
-        Some(separator) => format!(
-            "its columns are separated by {}: save it with commas",
-            in_words(separator)
-        ),
-        None => format!(
-            "a table with the columns grid, axes, value is expected; it has {}",
-            columns.join(", ")
-        ),
+        Some(separator) => {
+            format!("its columns are separated by {}: save it with commas", in_words(separator))
+        }
+        None => {
+            format!("a table with the columns grid, axes, value is expected; it has {}", columns.join(", "))
+        }
     }
 }
 
@@ -209,10 +190,7 @@ impl<'a> Scattered<'a> {
     fn new(name: &str, axes: &[(&'a str, usize, Option<usize>)]) -> Self {
         Self {
             name: name.to_owned(),
-            labels: axes
-                .iter()
-                .map(|(name, ..)| (*name, BTreeMap::new()))
-                .collect(),
+            labels: axes.iter().map(|(name, ..)| (*name, BTreeMap::new())).collect(),
             indices: Vec::new(),
             values: Vec::new(),
         }
@@ -222,15 +200,11 @@ impl<'a> Scattered<'a> {
         let name = self.name;
         for (axis, labels) in &self.labels {
             if !labels.keys().copied().eq(0..labels.len()) {
-                return Err(format!(
-                    "the grid {name:?} has gaps along {axis}: rows are missing"
-                ));
+                return Err(format!("the grid {name:?} has gaps along {axis}: rows are missing"));
             }
         }
         let shape: Vec<usize> = self.labels.iter().map(|(_, labels)| labels.len()).collect();
-        let cells = shape
-            .iter()
-            .try_fold(1_usize, |product, &length| product.checked_mul(length));
+        let cells = shape.iter().try_fold(1_usize, |product, &length| product.checked_mul(length));
         let rows = self.values.len();
         let uneven = || {
             format!(
@@ -251,13 +225,8 @@ impl<'a> Scattered<'a> {
         let axes = self.labels.into_iter();
         Ok(Grid {
             // As many rows as cells: where one cell has two, another has none.
-            values: values
-                .into_iter()
-                .collect::<Option<_>>()
-                .ok_or_else(uneven)?,
-            axes: axes
-                .map(|(axis, labels)| AxisLabels::new(axis, labels.into_values()))
-                .collect(),
+            values: values.into_iter().collect::<Option<_>>().ok_or_else(uneven)?,
+            axes: axes.map(|(axis, labels)| AxisLabels::new(axis, labels.into_values())).collect(),
             name,
             ..Grid::default()
         })

@@ -148,59 +148,34 @@ impl fmt::Display for Error {
             Self::NoGrid => f.write_str("it holds no grid"),
             Self::GridTwice { grid } => write!(f, "two grids have the name {grid:?}"),
             Self::GridMissing { grid } => write!(f, "the grid {grid:?} is missing"),
-            Self::OtherShape {
-                grid,
-                found,
-                described,
-            } => write!(
+            Self::OtherShape { grid, found, described } => write!(
                 f,
                 "the grid {grid:?} has the shape {found:?}, and its description {described:?}: the two \
                  do not belong together"
             ),
-            Self::Empty { grid, shape } => write!(
-                f,
-                "the grid {grid:?} of the shape {shape:?} holds no number"
-            ),
-            Self::OtherCount {
-                grid,
-                shape,
-                values,
-            } => write!(
+            Self::Empty { grid, shape } => {
+                write!(f, "the grid {grid:?} of the shape {shape:?} holds no number")
+            }
+            Self::OtherCount { grid, shape, values } => write!(
                 f,
                 "the grid {grid:?} has the shape {shape:?} and {values} values: the product of the \
                  lengths is expected"
             ),
-            Self::OtherTexts {
-                grid,
-                texts,
-                values,
-            } => write!(
+            Self::OtherTexts { grid, texts, values } => write!(
                 f,
                 "the grid {grid:?} has {texts} texts and {values} values: a text for each, or none, is \
                  expected"
             ),
-            Self::TooManyAxes { grid, axes } => write!(
-                f,
-                "the grid {grid:?} has {axes} axes; a grid has {} at most",
-                crate::MAX_AXES
-            ),
-            Self::AxisTwice { grid, axis } => {
-                write!(
-                    f,
-                    "cannot write the grids as CSV: two axes of {grid:?} have the name {axis:?}"
-                )
+            Self::TooManyAxes { grid, axes } => {
+                write!(f, "the grid {grid:?} has {axes} axes; a grid has {} at most", crate::MAX_AXES)
             }
-            Self::NoSuchAxis { grid, axis, axes } => write!(
-                f,
-                "the grid {grid:?} has no axis {axis:?}; it has {}",
-                axes.join(", ")
-            ),
-            Self::NoSuchIndex {
-                grid,
-                axis,
-                index,
-                length,
-            } => write!(
+            Self::AxisTwice { grid, axis } => {
+                write!(f, "cannot write the grids as CSV: two axes of {grid:?} have the name {axis:?}")
+            }
+            Self::NoSuchAxis { grid, axis, axes } => {
+                write!(f, "the grid {grid:?} has no axis {axis:?}; it has {}", axes.join(", "))
+            }
+            Self::NoSuchIndex { grid, axis, index, length } => write!(
                 f,
                 "{axis} {index} is not in the grid {grid:?}: give one from 0 to {}",
                 length.saturating_sub(1)

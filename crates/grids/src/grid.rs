@@ -140,35 +140,23 @@ impl Grid {
     pub fn check(&self) -> Result<(), Error> {
         self.check_words()?;
         let shape = self.shape();
-        let cells = shape
-            .iter()
-            .try_fold(1_usize, |product, &length| product.checked_mul(length));
+        let cells = shape.iter().try_fold(1_usize, |product, &length| product.checked_mul(length));
         match cells == Some(self.values.len()) {
-            true if self.values.is_empty() => Err(Error::Empty {
-                grid: self.name.clone(),
-                shape,
-            }),
+            true if self.values.is_empty() => Err(Error::Empty { grid: self.name.clone(), shape }),
             true if ![0, self.values.len()].contains(&self.texts.len()) => Err(Error::OtherTexts {
                 grid: self.name.clone(),
                 texts: self.texts.len(),
                 values: self.values.len(),
             }),
             true => Ok(()),
-            false => Err(Error::OtherCount {
-                grid: self.name.clone(),
-                shape,
-                values: self.values.len(),
-            }),
+            false => Err(Error::OtherCount { grid: self.name.clone(), shape, values: self.values.len() }),
         }
     }
 
     /// [`check`](Self::check) without the numbers, which may be elsewhere.
     pub(crate) fn check_words(&self) -> Result<(), Error> {
         match self.axes.len() > MAX_AXES {
-            true => Err(Error::TooManyAxes {
-                grid: self.name.clone(),
-                axes: self.axes.len(),
-            }),
+            true => Err(Error::TooManyAxes { grid: self.name.clone(), axes: self.axes.len() }),
             false => Ok(()),
         }
     }
@@ -177,10 +165,7 @@ impl Grid {
     pub(crate) fn check_axes(&self) -> Result<(), Error> {
         let mut names = HashSet::new();
         match self.axes.iter().find(|axis| !names.insert(&axis.name)) {
-            Some(axis) => Err(Error::AxisTwice {
-                grid: self.name.clone(),
-                axis: axis.name.clone(),
-            }),
+            Some(axis) => Err(Error::AxisTwice { grid: self.name.clone(), axis: axis.name.clone() }),
             None => Ok(()),
         }
     }
@@ -188,8 +173,7 @@ impl Grid {
     /// Whether it is said what the axes are: numbers that stood alone have `axis0`, `axis1` and so on.
     pub fn has_known_axes(&self) -> bool {
         let mut axes = self.axes.iter().enumerate();
-        self.axes.is_empty()
-            || !axes.all(|(at, axis)| axis.name == unknown_axis(at) && axis.is_numbered())
+        self.axes.is_empty() || !axes.all(|(at, axis)| axis.name == unknown_axis(at) && axis.is_numbered())
     }
 
     /// The index along each axis of the value at `place` among the values.
@@ -216,12 +200,7 @@ impl Grid {
         };
         let length = self.axes[at].labels.len();
         if index >= length {
-            return Err(Error::NoSuchIndex {
-                grid: self.name.clone(),
-                axis: axis.to_owned(),
-                index,
-                length,
-            });
+            return Err(Error::NoSuchIndex { grid: self.name.clone(), axis: axis.to_owned(), index, length });
         }
         self.check()?;
         let is_part = |place: &usize| self.index_of(*place)[at] == index;
@@ -246,20 +225,14 @@ impl Grid {
             strides[axis - 1] = strides[axis] * shape[axis];
         }
         let axes = order.iter().map(|&axis| self.axes[axis].clone()).collect();
-        let turned = Self {
-            axes,
-            ..Self::default()
-        };
+        let turned = Self { axes, ..Self::default() };
         let place = |place: usize| {
             let index = turned.index_of(place);
             let steps = index.iter().zip(&order);
             steps.map(|(index, &axis)| index * strides[axis]).sum()
         };
         let places: Vec<usize> = (0..self.values.len()).map(place).collect();
-        Self {
-            axes: turned.axes,
-            ..self.with_values_at(&places)
-        }
+        Self { axes: turned.axes, ..self.with_values_at(&places) }
     }
 
     /// This grid with the values, and their texts, that stand at these places.
@@ -276,10 +249,7 @@ impl Grid {
 /// JSON has no number for NaN and infinity, and `null` is written instead.
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
     let values = Vec::<Option<f32>>::deserialize(deserializer)?;
-    Ok(values
-        .into_iter()
-        .map(|value| value.unwrap_or(f32::NAN))
-        .collect())
+    Ok(values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect())
 }
 
 /// A number that does not fit into an `f32` is infinite there, and would be `null` when it is written.

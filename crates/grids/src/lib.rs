@@ -50,8 +50,8 @@ pub use error::Error;
 pub use grid::{AxisLabels, Form, Grid, Highlight, MAX_AXES};
 pub use npy::write_npy;
 pub use read::{
-    Format, MAX_BYTES, read_csv, read_file, read_json, read_npy, read_safetensors, read_study,
-    read_words, words_beside,
+    Format, MAX_BYTES, read_csv, read_file, read_json, read_npy, read_safetensors, read_study, read_words,
+    words_beside,
 };
 pub use study::{NamedText, Provenance, Study};
 pub use tensors::write_safetensors;

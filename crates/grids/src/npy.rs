@@ -32,8 +32,7 @@ pub(crate) fn encode(shape: &[usize], values: &[f32]) -> Vec<u8> {
     }
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({lengths}), }}");
     let before = MAGIC.len() + VERSION.len() + 2;
-    let padding =
-        (before + header.len() + 1).next_multiple_of(ALIGNMENT) - before - header.len() - 1;
+    let padding = (before + header.len() + 1).next_multiple_of(ALIGNMENT) - before - header.len() - 1;
     header.push_str(&" ".repeat(padding));
     header.push('\n');
     // So few axes cannot fill the 65,535 bytes that a header may have.
@@ -52,9 +51,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), String> {
     let (header, data) = parts(bytes)?;
     let number = Number::of(entry(&header, "descr")?)?;
     let shape = shape_of(&header)?;
-    let count = shape
-        .iter()
-        .try_fold(1_usize, |product, &length| product.checked_mul(length));
+    let count = shape.iter().try_fold(1_usize, |product, &length| product.checked_mul(length));
     let bytes_expected = count.and_then(|count| count.checked_mul(number.size()));
     if bytes_expected != Some(data.len()) {
         return Err(format!(
@@ -62,9 +59,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), String> {
             data.len() / number.size()
         ));
     }
-    let values: Vec<f32> = (data.chunks_exact(number.size()))
-        .map(|chunk| number.read(chunk))
-        .collect::<Result<_, _>>()?;
+    let values: Vec<f32> =
+        (data.chunks_exact(number.size())).map(|chunk| number.read(chunk)).collect::<Result<_, _>>()?;
     match python_bool(entry(&header, "fortran_order")?)? {
         true => Ok((shape.clone(), in_c_order(&shape, &values))),
         false => Ok((shape, values)),
@@ -74,9 +70,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), String> {
 /// The header, which is the text of a Python dictionary, and what follows it.
 fn parts(bytes: &[u8]) -> Result<(Cow<'_, str>, &[u8]), String> {
     let cut_off = || "the file is cut off".to_owned();
-    let rest = bytes
-        .strip_prefix(MAGIC)
-        .ok_or("it does not begin as an .npy file does")?;
+    let rest = bytes.strip_prefix(MAGIC).ok_or("it does not begin as an .npy file does")?;
     let (version, rest) = rest.split_first_chunk::<2>().ok_or_else(cut_off)?;
     let (length, rest) = match version[0] {
         1 => {
@@ -100,11 +94,7 @@ fn shape_of(header: &str) -> Result<Vec<usize>, String> {
         .map(|(lengths, _)| lengths.split(',').map(str::trim))
         .ok_or("its header has no shape")?
         .filter(|length| !length.is_empty())
-        .map(|length| {
-            length
-                .parse()
-                .map_err(|_| format!("{length:?} is no length"))
-        })
+        .map(|length| length.parse().map_err(|_| format!("{length:?} is no length")))
         .collect()
 }
 
@@ -168,9 +158,7 @@ impl Number {
     /// # Errors
     /// What numbers they are, and what to save instead.
     fn of(description: &str) -> Result<Self, String> {
-        let quoted = description
-            .strip_prefix(['\'', '"'])
-            .and_then(|text| text.split_once(['\'', '"']));
+        let quoted = description.strip_prefix(['\'', '"']).and_then(|text| text.split_once(['\'', '"']));
         let Some((kind, _)) = quoted else {
             return Err("it holds records of several fields: save one field".to_owned());
         };
@@ -249,9 +237,7 @@ fn refusal(name: &str) -> String {
     let what = match name.chars().next() {
         Some('O') => "Python objects",
         Some('c') => {
-            return format!(
-                "it holds complex numbers ({name}): save array.real, or numpy.abs(array)"
-            );
+            return format!("it holds complex numbers ({name}): save array.real, or numpy.abs(array)");
         }
         Some('U' | 'S' | 'a') => return format!("it holds strings ({name}), not numbers"),
         Some('M' | 'm') => return format!("it holds dates or times ({name}), not numbers"),
@@ -266,11 +252,7 @@ fn refusal(name: &str) -> String {
 fn entry<'a>(header: &'a str, key: &str) -> Result<&'a str, String> {
     let missing = || format!("its header has no {key:?}");
     let quoted = [format!("'{key}'"), format!("\"{key}\"")];
-    let after = quoted
-        .iter()
-        .find_map(|quoted| header.split_once(quoted.as_str()))
-        .ok_or_else(missing)?
-        .1;
+    let after = quoted.iter().find_map(|quoted| header.split_once(quoted.as_str())).ok_or_else(missing)?.1;
     let value = after.trim_start().strip_prefix(':').ok_or_else(missing)?;
     Ok(value.trim_start())
 }
@@ -284,17 +266,10 @@ mod tests {
         let values = [1.5, -0.0, f32::NAN, f32::NEG_INFINITY, 1e-40, 7.0];
         for shape in [vec![6], vec![2, 3], vec![1, 6], vec![3, 1, 2]] {
             let bytes = encode(&shape, &values);
-            assert_eq!(
-                (bytes.len() - 4 * values.len()) % 64,
-                0,
-                "the data are aligned"
-            );
+            assert_eq!((bytes.len() - 4 * values.len()) % 64, 0, "the data are aligned");
             let (read, back) = decode(&bytes).unwrap();
             assert_eq!(read, shape);
-            assert_eq!(
-                back.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
-                values.map(f32::to_bits)
-            );
+            assert_eq!(back.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), values.map(f32::to_bits));
         }
         assert_eq!(decode(&encode(&[], &[2.0])), Ok((vec![], vec![2.0])));
         assert_eq!(decode(&encode(&[0, 3], &[])), Ok((vec![0, 3], vec![])));
@@ -304,9 +279,7 @@ mod tests {
     fn the_header_is_what_numpy_writes() {
         let bytes = encode(&[2], &[0.0, 1.0]);
         assert_eq!(&bytes[..10], b"\x93NUMPY\x01\x00\x76\x00");
-        assert!(
-            bytes[10..].starts_with(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, ), }")
-        );
+        assert!(bytes[10..].starts_with(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, ), }"));
         assert_eq!(bytes[127], b'\n');
     }
 
@@ -325,17 +298,11 @@ mod tests {
             (with("False", "Maybe"), "neither True nor False"),
             (with("<f4", "<i8"), "it holds 2 numbers"),
             (with("'<f4'", "'|O' "), "it holds Python objects (O)"),
-            (
-                with("<f4", "<c8"),
-                "it holds complex numbers (c8): save array.real",
-            ),
+            (with("<f4", "<c8"), "it holds complex numbers (c8): save array.real"),
             (with("<f4", "<U4"), "it holds strings (U4)"),
             (with("<f4", "|S4"), "it holds strings (S4)"),
             (with("<f4", "<M8"), "it holds dates or times (M8)"),
-            (
-                with("'<f4'", "'<f16'"),
-                "it holds floats of more than 64 bits (f16)",
-            ),
+            (with("'<f4'", "'<f16'"), "it holds floats of more than 64 bits (f16)"),
             (with("'<f4'", "[('a'"), "it holds records of several fields"),
             (with("shape", "shapf"), "no \"shape\""),
             (with("(2, 2)", "(2, x)"), "\"x\" is no length"),
@@ -348,9 +315,7 @@ mod tests {
 
     /// The bytes of a file with this description of numbers in this order.
     fn file(version: u8, description: &str, fortran: &str, data: &[u8]) -> Vec<u8> {
-        let header = format!(
-            "{{'descr': '{description}', 'fortran_order': {fortran}, 'shape': (2, 3), }}\n"
-        );
+        let header = format!("{{'descr': '{description}', 'fortran_order': {fortran}, 'shape': (2, 3), }}\n");
         let length = (header.len() as u32).to_le_bytes();
         let length = &length[..if version == 1 { 2 } else { 4 }];
         [MAGIC, &[version, 0], length, header.as_bytes(), data].concat()
@@ -361,70 +326,22 @@ mod tests {
         let values = [0.0, 1.0, -2.0, 3.0, 100.0, -100.0_f32];
         let unsigned = values.map(f32::abs);
         let both = |little: Vec<Vec<u8>>| {
-            let swapped = little
-                .iter()
-                .map(|bytes| bytes.iter().rev().copied().collect());
+            let swapped = little.iter().map(|bytes| bytes.iter().rev().copied().collect());
             let big: Vec<Vec<u8>> = swapped.collect();
             [("<", little.concat()), (">", big.concat())]
         };
         let cases = [
-            (
-                "f2",
-                values,
-                values
-                    .map(|x| f16::from_f32(x).to_le_bytes().to_vec())
-                    .to_vec(),
-            ),
-            (
-                "f4",
-                values,
-                values.map(|x| x.to_le_bytes().to_vec()).to_vec(),
-            ),
-            (
-                "f8",
-                values,
-                values.map(|x| f64::from(x).to_le_bytes().to_vec()).to_vec(),
-            ),
-            (
-                "i1",
-                values,
-                values.map(|x| (x as i8).to_le_bytes().to_vec()).to_vec(),
-            ),
-            (
-                "i2",
-                values,
-                values.map(|x| (x as i16).to_le_bytes().to_vec()).to_vec(),
-            ),
-            (
-                "i4",
-                values,
-                values.map(|x| (x as i32).to_le_bytes().to_vec()).to_vec(),
-            ),
-            (
-                "i8",
-                values,
-                values.map(|x| (x as i64).to_le_bytes().to_vec()).to_vec(),
-            ),
-            (
-                "u1",
-                unsigned,
-                unsigned.map(|x| (x as u8).to_le_bytes().to_vec()).to_vec(),
-            ),
-            (
-                "u2",
-                unsigned,
-                unsigned.map(|x| (x as u16).to_le_bytes().to_vec()).to_vec(),
-            ),
-            (
-                "u4",
-                unsigned,
-                unsigned.map(|x| (x as u32).to_le_bytes().to_vec()).to_vec(),
-            ),
-            (
-                "u8",
-                unsigned,
-                unsigned.map(|x| (x as u64).to_le_bytes().to_vec()).to_vec(),
-            ),
+            ("f2", values, values.map(|x| f16::from_f32(x).to_le_bytes().to_vec()).to_vec()),
+            ("f4", values, values.map(|x| x.to_le_bytes().to_vec()).to_vec()),
+            ("f8", values, values.map(|x| f64::from(x).to_le_bytes().to_vec()).to_vec()),
+            ("i1", values, values.map(|x| (x as i8).to_le_bytes().to_vec()).to_vec()),
+            ("i2", values, values.map(|x| (x as i16).to_le_bytes().to_vec()).to_vec()),
+            ("i4", values, values.map(|x| (x as i32).to_le_bytes().to_vec()).to_vec()),
+            ("i8", values, values.map(|x| (x as i64).to_le_bytes().to_vec()).to_vec()),
+            ("u1", unsigned, unsigned.map(|x| (x as u8).to_le_bytes().to_vec()).to_vec()),
+            ("u2", unsigned, unsigned.map(|x| (x as u16).to_le_bytes().to_vec()).to_vec()),
+            ("u4", unsigned, unsigned.map(|x| (x as u32).to_le_bytes().to_vec()).to_vec()),
+            ("u8", unsigned, unsigned.map(|x| (x as u64).to_le_bytes().to_vec()).to_vec()),
         ];
         for (name, expected, little) in cases {
             for (order, data) in both(little) {
@@ -437,10 +354,7 @@ mod tests {
         }
         let truth = file(1, "|b1", "False", &[0, 1, 1, 0, 0, 1]);
         assert_eq!(decode(&truth).unwrap().1, [0.0, 1.0, 1.0, 0.0, 0.0, 1.0]);
-        let large: Vec<u8> = [1e300_f64; 6]
-            .iter()
-            .flat_map(|x| x.to_le_bytes())
-            .collect();
+        let large: Vec<u8> = [1e300_f64; 6].iter().flat_map(|x| x.to_le_bytes()).collect();
         let error = decode(&file(1, "<f8", "False", &large)).unwrap_err();
         assert!(error.contains("1e300 is too large"), "{error}");
     }

@@ -53,15 +53,10 @@ pub fn words_beside(path: &Path) -> PathBuf {
 pub fn read_study(path: &Path) -> Result<Study, Error> {
     let at = |path: &Path| {
         let path = path.to_owned();
-        |error: Error| Error::File {
-            path,
-            error: Box::new(error),
-        }
+        |error: Error| Error::File { path, error: Box::new(error) }
     };
     let Some(format) = Format::of(path) else {
-        return Err(Error::Ending {
-            path: path.to_owned(),
-        });
+        return Err(Error::Ending { path: path.to_owned() });
     };
     let bytes = read_file(path, MAX_BYTES)?;
     let words = || -> Result<Option<Study>, Error> {
@@ -98,9 +93,7 @@ pub fn read_json(bytes: &[u8]) -> Result<Study, Error> {
 pub fn read_words(bytes: &[u8]) -> Result<Study, Error> {
     let bytes = utf8(bytes).map_err(Error::Format)?;
     let expected = |found: &dyn std::fmt::Display| {
-        Error::Format(format!(
-            "a JSON object with \"grids\" is expected, as --json prints it: {found}"
-        ))
+        Error::Format(format!("a JSON object with \"grids\" is expected, as --json prints it: {found}"))
     };
     // A study has a derived form as an array too, which nobody writes.
     match bytes.trim_ascii_start().first() {
@@ -156,10 +149,7 @@ pub fn read_safetensors(bytes: &[u8]) -> Result<Study, Error> {
 /// # Errors
 /// [`Error::Unreadable`] with the path and the reason.
 pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
-    let fail = |reason: String| Error::Unreadable {
-        path: path.to_owned(),
-        reason,
-    };
+    let fail = |reason: String| Error::Unreadable { path: path.to_owned(), reason };
     let unreadable = |error: io::Error| fail(error.to_string());
     let found = fs::metadata(path).map_err(unreadable)?;
     if found.is_dir() {
@@ -173,9 +163,7 @@ pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
         .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
         .map_err(unreadable)?;
     match bytes.len() as u64 > most {
-        true => Err(fail(format!(
-            "it has more than {most} bytes, the most that are read"
-        ))),
+        true => Err(fail(format!("it has more than {most} bytes, the most that are read"))),
         false => Ok(bytes),
     }
 }
@@ -185,9 +173,7 @@ pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// If they are UTF-16 or UTF-32, which a mark tells, or zeros where English has them.
 fn utf8(bytes: &[u8]) -> Result<&[u8], String> {
-    let zeros = bytes
-        .first_chunk()
-        .map(|first: &[u8; 4]| first.map(|byte| byte == 0));
+    let zeros = bytes.first_chunk().map(|first: &[u8; 4]| first.map(|byte| byte == 0));
     let encoding = match (bytes, zeros) {
         ([0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..], _) => "UTF-32",
         ([0xff, 0xfe, ..] | [0xfe, 0xff, ..], _) => "UTF-16",
@@ -238,23 +224,15 @@ fn checked(study: Study) -> Result<Study, Error> {
 fn bare(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Grid, Error> {
     // Beside a length of 0 the others may be anything.
     if values.is_empty() {
-        return Err(Error::Empty {
-            grid: name.to_owned(),
-            shape: shape.to_vec(),
-        });
+        return Err(Error::Empty { grid: name.to_owned(), shape: shape.to_vec() });
     }
     if shape.len() > MAX_AXES {
-        return Err(Error::TooManyAxes {
-            grid: name.to_owned(),
-            axes: shape.len(),
-        });
+        return Err(Error::TooManyAxes { grid: name.to_owned(), axes: shape.len() });
     }
     let axes = shape.iter().enumerate();
     Ok(Grid {
         name: name.to_owned(),
-        axes: axes
-            .map(|(axis, &length)| AxisLabels::indices(&unknown_axis(axis), length))
-            .collect(),
+        axes: axes.map(|(axis, &length)| AxisLabels::indices(&unknown_axis(axis), length)).collect(),
         values,
         ..Grid::default()
     })
@@ -263,10 +241,7 @@ fn bare(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Grid, Error> {
 /// The words of a study with the numbers of `grids`, which must be those that the words are about.
 fn filled(words: Option<Study>, mut grids: Vec<Grid>) -> Result<Study, Error> {
     let Some(mut study) = words else {
-        return Ok(Study {
-            grids,
-            ..Study::default()
-        });
+        return Ok(Study { grids, ..Study::default() });
     };
     // Before any number is moved: words that name one grid a thousand times are refused.
     study.check_words()?;
@@ -274,15 +249,11 @@ fn filled(words: Option<Study>, mut grids: Vec<Grid>) -> Result<Study, Error> {
         // An array has no name.
         numbers.name.clone_from(&words.name);
     }
-    let mut numbers: HashMap<String, Grid> = grids
-        .into_iter()
-        .map(|grid| (grid.name.clone(), grid))
-        .collect();
+    let mut numbers: HashMap<String, Grid> =
+        grids.into_iter().map(|grid| (grid.name.clone(), grid)).collect();
     for grid in &mut study.grids {
         let found = numbers.remove(&grid.name);
-        let found = found.ok_or_else(|| Error::GridMissing {
-            grid: grid.name.clone(),
-        })?;
+        let found = found.ok_or_else(|| Error::GridMissing { grid: grid.name.clone() })?;
         // A table has one order of columns for all its grids.
         let found = found.in_order_of(&grid.axes);
         if found.shape() != grid.shape() {
@@ -316,10 +287,7 @@ mod tests {
         Study {
             provenance: Provenance {
                 model: "tiny".to_owned(),
-                prompts: vec![NamedText {
-                    name: "clean".to_owned(),
-                    text: "a\n\"b\"".to_owned(),
-                }],
+                prompts: vec![NamedText { name: "clean".to_owned(), text: "a\n\"b\"".to_owned() }],
                 software: "a program".to_owned(),
                 command: vec!["--csv".to_owned(), "a \"b\".csv".to_owned()],
                 ..Provenance::default()
@@ -365,9 +333,7 @@ mod tests {
 
     fn bits(study: &Study) -> Vec<Vec<u32>> {
         let grids = study.grids.iter();
-        grids
-            .map(|grid| grid.values.iter().map(|value| value.to_bits()).collect())
-            .collect()
+        grids.map(|grid| grid.values.iter().map(|value| value.to_bits()).collect()).collect()
     }
 
     fn message<T>(result: Result<T, Error>) -> String {
@@ -441,9 +407,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [csv, _] = written(&study(), folder.path());
         fs::write(&csv, "grid,layer,value\nresid_post,0,1.5\n").unwrap();
-        assert!(
-            message(read_study(&csv)).contains("has the shape [1], and its description [2, 5]")
-        );
+        assert!(message(read_study(&csv)).contains("has the shape [1], and its description [2, 5]"));
         fs::write(&csv, "grid,layer,value\nz,0,1.5\ny,0,1\n").unwrap();
         assert!(message(read_study(&csv)).contains("the grid \"resid_post\" is missing"));
         let npy = folder.path().join("a.npy");
@@ -458,22 +422,14 @@ mod tests {
     fn broken_files_are_errors_with_the_place() {
         let folder = tempfile::tempdir().unwrap();
         for (name, bytes, expected) in [
-            (
-                "a.json",
-                "[1, 2]",
-                "a JSON object with \"grids\" is expected",
-            ),
+            ("a.json", "[1, 2]", "a JSON object with \"grids\" is expected"),
             ("b.json", "{\"grids\": []}", "it holds no grid"),
             ("d.json", " \n", "the file is empty"),
             ("e.json", "[1, 2]", "the file begins with an array"),
             ("f.json", "\u{89}", "the file does not begin with {"),
             ("g.json", "PK\u{3}\u{4}", "it is a zip file, such as .npz"),
             ("g.csv", "PK\u{3}\u{4}", "it is a zip file, such as .npz"),
-            (
-                "g.npy",
-                "PK\u{3}\u{4}",
-                "as an .npy file does: it is a zip file",
-            ),
+            ("g.npy", "PK\u{3}\u{4}", "as an .npy file does: it is a zip file"),
             ("h.csv", "", "the file is empty"),
             (
                 "c.json",
@@ -481,26 +437,10 @@ mod tests {
                 "has the shape [2] and 1 values",
             ),
             ("a.csv", "x,y\n1,2\n", "the columns grid, axes, value"),
-            (
-                "b.csv",
-                "grid,layer,value\nx,one,2\n",
-                "row 1: \"one\" is no index",
-            ),
-            (
-                "c.csv",
-                "grid,layer,value\nx,0,2\nx,2,3\n",
-                "gaps along layer",
-            ),
-            (
-                "d.csv",
-                "grid,layer,value\nx,0,2\nx,0,3\n",
-                "has 2 rows for a shape of [1]",
-            ),
-            (
-                "e.csv",
-                "grid,layer,value\nx,0,much\n",
-                "\"much\" is no number",
-            ),
+            ("b.csv", "grid,layer,value\nx,one,2\n", "row 1: \"one\" is no index"),
+            ("c.csv", "grid,layer,value\nx,0,2\nx,2,3\n", "gaps along layer"),
+            ("d.csv", "grid,layer,value\nx,0,2\nx,0,3\n", "has 2 rows for a shape of [1]"),
+            ("e.csv", "grid,layer,value\nx,0,much\n", "\"much\" is no number"),
             ("f.csv", "grid,layer,value\nx,0\n", "f.csv: "),
             ("a.npy", "PK", "does not begin as an .npy file"),
             ("a.safetensors", "PK", "not a whole safetensors file"),
@@ -528,12 +468,9 @@ mod tests {
             let units: Vec<u16> = text.encode_utf16().collect();
             let little: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
             let big: Vec<u8> = units.iter().flat_map(|unit| unit.to_be_bytes()).collect();
-            for bytes in [
-                [&b"\xff\xfe"[..], &little].concat(),
-                [&b"\xfe\xff"[..], &big].concat(),
-                little,
-                big,
-            ] {
+            for bytes in
+                [[&b"\xff\xfe"[..], &little].concat(), [&b"\xfe\xff"[..], &big].concat(), little, big]
+            {
                 let error = message(read(name, &bytes));
                 let expected = "it is written in UTF-16; save it as UTF-8";
                 assert!(error.contains(expected), "{name}: {error}");
@@ -541,15 +478,9 @@ mod tests {
             assert!(read(name, format!("\u{feff}{text}").as_bytes()).is_ok());
         }
         let latin = message(read_csv(b"grid,pos,pos_label,value\nx,0,\xe9,1\n", None));
-        assert!(
-            latin.contains("line 2 is not UTF-8; save it as UTF-8"),
-            "{latin}"
-        );
+        assert!(latin.contains("line 2 is not UTF-8; save it as UTF-8"), "{latin}");
         let array = message(read_csv(&npy::encode(&[1], &[1.0]), None));
-        assert!(
-            array.contains("it is an .npy file, whatever its name says"),
-            "{array}"
-        );
+        assert!(array.contains("it is an .npy file, whatever its name says"), "{array}");
         // A table in UTF-16 whose words are read, and the other way round.
         let words = [&b"\xff\xfe"[..], b"{\0}\0"].concat();
         assert!(message(read_words(&words)).contains("UTF-16"));
@@ -568,14 +499,8 @@ mod tests {
             assert_eq!(read_csv(table.as_bytes(), None).unwrap(), plain, "{table}");
         }
         for (table, part) in [
-            (
-                "sep=;\ngrid;layer;value\nx;0;2\n",
-                "separated by \";\" (its first line says so)",
-            ),
-            (
-                "sep=\t\ngrid\tlayer\tvalue\n",
-                "separated by tabs (its first line says so)",
-            ),
+            ("sep=;\ngrid;layer;value\nx;0;2\n", "separated by \";\" (its first line says so)"),
+            ("sep=\t\ngrid\tlayer\tvalue\n", "separated by tabs (its first line says so)"),
             ("sep=\n", "the columns grid, axes, value"),
             ("grid;layer;value\nx;0;2,5\n", "separated by \";\": save"),
             ("grid\tlayer\tvalue\nx\t0\t2\n", "separated by tabs: save"),
@@ -615,9 +540,7 @@ mod tests {
         let tensors = write_safetensors(&study).unwrap();
         assert_eq!(read_safetensors(&tensors).unwrap(), study);
 
-        let turned = grid
-            .clone()
-            .in_order_of(&[grid.axes[1].clone(), grid.axes[0].clone()]);
+        let turned = grid.clone().in_order_of(&[grid.axes[1].clone(), grid.axes[0].clone()]);
         for grid in [grid.select("pos", 1).unwrap(), turned] {
             let texts: Vec<String> = grid.values.iter().copied().map(token).collect();
             assert_eq!(grid.texts, texts);
@@ -631,20 +554,14 @@ mod tests {
         let count: usize = axes.iter().map(|(_, length)| length).product();
         Grid {
             name: name.to_owned(),
-            axes: axes
-                .iter()
-                .map(|(name, length)| AxisLabels::indices(name, *length))
-                .collect(),
+            axes: axes.iter().map(|(name, length)| AxisLabels::indices(name, *length)).collect(),
             values: (0..count).map(|value| value as f32).collect(),
             ..Grid::default()
         }
     }
 
     fn of(grids: Vec<Grid>) -> Study {
-        Study {
-            grids,
-            ..Study::default()
-        }
+        Study { grids, ..Study::default() }
     }
 
     /// Out of JSON, safetensors and, if a table can tell its axes apart, CSV.
@@ -711,10 +628,7 @@ mod tests {
     fn a_center_that_no_file_could_keep_is_none() {
         let of_center = |center: &str| {
             let json = r#"{"grids": [{"name": "a", "axes": [], "values": [1], "center": C}]}"#;
-            read_json(json.replace('C', center).as_bytes())
-                .unwrap()
-                .grids[0]
-                .center
+            read_json(json.replace('C', center).as_bytes()).unwrap().grids[0].center
         };
         assert_eq!(of_center("1e39"), None);
         assert_eq!(of_center("null"), None);
@@ -754,20 +668,13 @@ mod tests {
         let header = format!("{{{}}}", (0..8).map(tensor).collect::<Vec<_>>().join(","));
         let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
         let error = message(read_safetensors(&bytes));
-        assert!(
-            error.contains("its tensors have 18446744073709551584 bytes"),
-            "{error}"
-        );
+        assert!(error.contains("its tensors have 18446744073709551584 bytes"), "{error}");
     }
 
     /// JSON has no other numbers than finite ones.
     fn same(a: f32, b: f32, finite: bool) -> bool {
         let kept = |x: f32| {
-            if finite && !x.is_finite() {
-                f32::NAN
-            } else {
-                x
-            }
+            if finite && !x.is_finite() { f32::NAN } else { x }
         };
         let (a, b) = (kept(a), kept(b));
         a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())

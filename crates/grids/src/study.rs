@@ -78,10 +78,8 @@ impl Study {
             subtitle: self.subtitle.clone(),
             grids: self.grids.iter().map(blank).collect(),
         };
-        serde_json::to_string(&words).map_err(|error| Error::Unwritable {
-            format: "JSON",
-            reason: error.to_string(),
-        })
+        serde_json::to_string(&words)
+            .map_err(|error| Error::Unwritable { format: "JSON", reason: error.to_string() })
     }
 
     /// The names of all grids, with commas.
@@ -118,9 +116,7 @@ impl Study {
     fn check_names(&self) -> Result<(), Error> {
         let mut names = HashSet::new();
         match self.grids.iter().find(|grid| !names.insert(&grid.name)) {
-            Some(grid) => Err(Error::GridTwice {
-                grid: grid.name.clone(),
-            }),
+            Some(grid) => Err(Error::GridTwice { grid: grid.name.clone() }),
             None => Ok(()),
         }
     }

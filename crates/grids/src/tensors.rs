@@ -21,10 +21,7 @@ const MAX_HEADER: u64 = 100_000_000;
 /// longer than the format allows.
 pub fn write_safetensors(study: &Study) -> Result<Vec<u8>, Error> {
     study.check()?;
-    let fail = |reason: String| Error::Unwritable {
-        format: "safetensors",
-        reason,
-    };
+    let fail = |reason: String| Error::Unwritable { format: "safetensors", reason };
     if study.grids.iter().any(|grid| grid.name == RESERVED) {
         let reason = format!("no grid can have the name {RESERVED:?}");
         return Err(fail(reason));
@@ -58,9 +55,7 @@ pub fn write_safetensors(study: &Study) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// What is wrong with the file, or what of it is not supported.
 #[allow(clippy::type_complexity, reason = "name, shape, numbers")]
-pub(crate) fn decode(
-    bytes: &[u8],
-) -> Result<(Vec<(String, Vec<usize>, Vec<f32>)>, Option<Study>), String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<(Vec<(String, Vec<usize>, Vec<f32>)>, Option<Study>), String> {
     let (metadata, data) =
         read_header(bytes).map_err(|reason| format!("not a whole safetensors file: {reason}"))?;
     let words = metadata.metadata().as_ref().and_then(|map| map.get(STUDY));
@@ -83,8 +78,7 @@ pub(crate) fn decode(
         }
         let (start, end) = info.data_offsets;
         let numbers = data[start..end].chunks_exact(4);
-        let numbers =
-            numbers.map(|chunk| f32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
+        let numbers = numbers.map(|chunk| f32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
         tensors.push((name, info.shape.clone(), numbers.collect()));
     }
     Ok((tensors, study))
@@ -95,18 +89,12 @@ pub(crate) fn decode(
 /// ends, so every place lies in the data. `SafeTensors::read_metadata` does the same, but adds up the
 /// lengths of hostile tensors without looking for an overflow.
 fn read_header(bytes: &[u8]) -> Result<(Metadata, &[u8]), String> {
-    let (length, rest) = bytes
-        .split_first_chunk::<8>()
-        .ok_or("even the length of its header is missing")?;
+    let (length, rest) = bytes.split_first_chunk::<8>().ok_or("even the length of its header is missing")?;
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER {
-        return Err(format!(
-            "it announces a header of {length} bytes, and {MAX_HEADER} is the most"
-        ));
+        return Err(format!("it announces a header of {length} bytes, and {MAX_HEADER} is the most"));
     }
-    let (header, data) = rest
-        .split_at_checked(length as usize)
-        .ok_or("its header is cut off")?;
+    let (header, data) = rest.split_at_checked(length as usize).ok_or("its header is cut off")?;
     let metadata: Metadata = serde_json::from_slice(header).map_err(|e| e.to_string())?;
     match metadata.data_len() == data.len() {
         true => Ok((metadata, data)),

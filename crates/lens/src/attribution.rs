@@ -53,19 +53,13 @@ impl Attribution {
     pub fn components(&self) -> Vec<(String, f32)> {
         let layers = self.attn_out.iter().zip(&self.mlp_out).enumerate();
         let layers = layers.flat_map(|(layer, (attn, mlp))| {
-            [
-                (format!("{layer}_attn_out"), *attn),
-                (format!("{layer}_mlp_out"), *mlp),
-            ]
+            [(format!("{layer}_attn_out"), *attn), (format!("{layer}_mlp_out"), *mlp)]
         });
-        [
-            ("embed".to_owned(), self.embed),
-            ("pos_embed".to_owned(), self.pos_embed),
-        ]
-        .into_iter()
-        .chain(layers)
-        .chain([("ln_f_bias".to_owned(), self.ln_f_bias)])
-        .collect()
+        [("embed".to_owned(), self.embed), ("pos_embed".to_owned(), self.pos_embed)]
+            .into_iter()
+            .chain(layers)
+            .chain([("ln_f_bias".to_owned(), self.ln_f_bias)])
+            .collect()
     }
 
     /// The sum of all shares: `logit_diff`, up to rounding.
@@ -131,9 +125,8 @@ pub fn logit_diff_direction(model: &Gpt2, a: u32, b: u32) -> Vec<f64> {
     let unembedding = model.unembedding();
     let (a, b) = (unembedding.row(a as usize), unembedding.row(b as usize));
     let weighted = model.ln_f.weight.data().iter().zip(a.iter().zip(b));
-    let mut direction: Vec<f64> = weighted
-        .map(|(w, (a, b))| f64::from(*w) * (f64::from(*a) - f64::from(*b)))
-        .collect();
+    let mut direction: Vec<f64> =
+        weighted.map(|(w, (a, b))| f64::from(*w) * (f64::from(*a) - f64::from(*b))).collect();
     let mean = direction.iter().sum::<f64>() / direction.len() as f64;
     direction.iter_mut().for_each(|x| *x -= mean);
     direction
@@ -175,10 +168,7 @@ pub fn direct_logit_attribution(
             )
     })?;
     if pos >= ids.len() {
-        return Err(Error::NoSuchPosition {
-            pos,
-            count: ids.len(),
-        });
+        return Err(Error::NoSuchPosition { pos, count: ids.len() });
     }
 
     let scale = cache[Site::LnFinalScale].row(pos)[0];
@@ -194,22 +184,18 @@ pub fn direct_logit_attribution(
     let [row_a, row_b] = [a, b].map(|id| model.unembedding().row(id as usize));
     let difference = |row: &[f32]| -> f32 {
         let product = row.iter().zip(row_a.iter().zip(row_b));
-        let sum: f64 = product
-            .map(|(x, (a, b))| f64::from(*x) * (f64::from(*a) - f64::from(*b)))
-            .sum();
+        let sum: f64 = product.map(|(x, (a, b))| f64::from(*x) * (f64::from(*a) - f64::from(*b))).sum();
         sum as f32
     };
-    let b_u = (model.lm_head_bias.as_ref())
-        .map_or(0.0, |b_u| b_u.data()[a as usize] - b_u.data()[b as usize]);
+    let b_u =
+        (model.lm_head_bias.as_ref()).map_or(0.0, |b_u| b_u.data()[a as usize] - b_u.data()[b as usize]);
     Ok(Attribution {
         embed: at(Site::Embed),
         pos_embed: at(Site::PosEmbed),
         attn_out: (0..n_layer).map(|l| at(Site::AttnOut(l))).collect(),
         mlp_out: (0..n_layer).map(|l| at(Site::MlpOut(l))).collect(),
         heads: Tensor::new(&[n_layer, n_head], heads.collect()),
-        attn_bias: (model.h.iter())
-            .map(|block| share(block.attn.c_proj.bias.data()))
-            .collect(),
+        attn_bias: (model.h.iter()).map(|block| share(block.attn.c_proj.bias.data())).collect(),
         ln_f_bias: difference(model.ln_f.bias.data()) + b_u,
         accumulated: points.iter().map(|site| at(*site)).collect(),
         logit_diff: difference(cache[Site::LnFinalNormalized].row(pos)) + b_u,
@@ -236,20 +222,12 @@ mod tests {
         let n_layer = model.config.n_layer;
         for layer in 0..n_layer {
             let heads: f32 = parts.heads.row(layer).iter().sum();
-            close(
-                heads + parts.attn_bias[layer],
-                parts.attn_out[layer],
-                "heads",
-            );
+            close(heads + parts.attn_bias[layer], parts.attn_out[layer], "heads");
         }
         let mut sum = parts.embed + parts.pos_embed;
         for layer in 0..n_layer {
             close(parts.accumulated[2 * layer], sum, "accumulated");
-            close(
-                parts.accumulated[2 * layer + 1],
-                sum + parts.attn_out[layer],
-                "accumulated",
-            );
+            close(parts.accumulated[2 * layer + 1], sum + parts.attn_out[layer], "accumulated");
             sum += parts.attn_out[layer] + parts.mlp_out[layer];
         }
         close(parts.accumulated[2 * n_layer], sum, "accumulated");
@@ -332,9 +310,6 @@ mod tests {
     fn a_position_beyond_the_end_is_an_error() {
         let tiny = Pretrained::tiny().unwrap();
         let error = direct_logit_attribution(&tiny.model, &[373, 257], 2, 1, 2).unwrap_err();
-        assert!(
-            error.to_string().contains("the positions 0 to 1"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("the positions 0 to 1"), "{error}");
     }
 }

@@ -41,10 +41,7 @@ pub fn run_with_cache_of(
     keep: impl Fn(Site) -> bool,
 ) -> Result<ActivationCache, Error> {
     model.check_prompt(ids)?;
-    let mut cache = ActivationCache {
-        order: Vec::new(),
-        activations: HashMap::new(),
-    };
+    let mut cache = ActivationCache { order: Vec::new(), activations: HashMap::new() };
     model.transformer(ids, &mut |site, x| {
         if keep(site) {
             cache.order.push(site);
@@ -74,9 +71,7 @@ impl ActivationCache {
 
     /// The activations in the order in which the forward pass made them.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (Site, &Tensor)> {
-        self.order
-            .iter()
-            .map(|site| (*site, &self.activations[site]))
+        self.order.iter().map(|site| (*site, &self.activations[site]))
     }
 
     /// How many activations there are.
@@ -91,9 +86,7 @@ impl ActivationCache {
 
     /// One row for each activation, for a listing.
     pub fn summaries(&self) -> Vec<Summary> {
-        self.iter()
-            .map(|(site, x)| Summary::of(&site.to_string(), x))
-            .collect()
+        self.iter().map(|(site, x)| Summary::of(&site.to_string(), x)).collect()
     }
 }
 
@@ -163,10 +156,7 @@ mod tests {
     fn a_summary_leaves_out_what_is_masked() {
         let x = Tensor::new(&[1, 2, 2], vec![3.0, f32::NEG_INFINITY, -4.0, 0.0]);
         let summary = Summary::of("scores", &x);
-        assert_eq!(
-            (summary.sum, summary.norm, summary.min, summary.max),
-            (-1.0, 5.0, -4.0, 3.0)
-        );
+        assert_eq!((summary.sum, summary.norm, summary.min, summary.max), (-1.0, 5.0, -4.0, 3.0));
         assert!((summary.mean + 1.0 / 3.0).abs() < 1e-12);
     }
 
@@ -177,10 +167,7 @@ mod tests {
         let all = run_with_cache(&tiny.model, &ids).unwrap();
         let sites: Vec<Site> = all.iter().map(|(site, _)| site).collect();
         assert_eq!(sites, Site::all(12).collect::<Vec<_>>());
-        assert_eq!(
-            all.by_name("blocks.2.attn.hook_z").unwrap().shape(),
-            [3, 4, 16]
-        );
+        assert_eq!(all.by_name("blocks.2.attn.hook_z").unwrap().shape(), [3, 4, 16]);
 
         let some = run_with_cache_of(&tiny.model, &ids, |site| matches!(site, Site::Z(_))).unwrap();
         assert_eq!(some.len(), 12);

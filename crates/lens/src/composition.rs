@@ -120,9 +120,7 @@ pub fn all_composition_scores(model: &Gpt2, kind: Composition) -> Tensor {
         .collect();
     let norms = |side: &Tensor| -> Vec<f64> {
         let heads = (0..n_head).map(|h| h * head_size..(h + 1) * head_size);
-        heads
-            .map(|rows| rows.map(|i| square(side.row(i))).sum::<f64>().sqrt())
-            .collect()
+        heads.map(|rows| rows.map(|i| square(side.row(i))).sum::<f64>().sqrt()).collect()
     };
 
     let mut scores = Tensor::zeros(&[n_layer, n_head, n_layer, n_head]);
@@ -135,10 +133,7 @@ pub fn all_composition_scores(model: &Gpt2, kind: Composition) -> Tensor {
                 let mut squares = vec![0.0; n_head];
                 for row in h1 * head_size..(h1 + 1) * head_size {
                     let heads = product.row(row).chunks_exact(head_size);
-                    squares
-                        .iter_mut()
-                        .zip(heads)
-                        .for_each(|(s, x)| *s += square(x));
+                    squares.iter_mut().zip(heads).for_each(|(s, x)| *s += square(x));
                 }
                 let scores = scores.row_mut((l1 * n_head + h1) * n_layer + l2);
                 for (h2, score) in scores.iter_mut().enumerate() {
@@ -230,10 +225,7 @@ pub fn full_ov_circuit(
     let head = head_weights(model, layer, head)?;
     let values = matmul(Rows::of(&model.wte, tokens)?.tensor(), head.w_v); // (N, head_size)
     let w_u = Rows::of(model.unembedding(), tokens)?;
-    Ok(FactoredMatrix::new(
-        values,
-        matmul(head.w_o, w_u.tensor().view().t()),
-    ))
+    Ok(FactoredMatrix::new(values, matmul(head.w_o, w_u.tensor().view().t())))
 }
 
 /// W_E W_Q (W_E W_V W_O W_K)ᵀ, `(N, N)` as query and key: how much `induction`, a head of a later
@@ -251,10 +243,7 @@ pub fn k_composition_circuit(
     let writer = head_weights(model, previous.0, previous.1)?;
     let reader = head_weights(model, induction.0, induction.1)?;
     if previous.0 >= induction.0 {
-        return Err(Error::NotInOrder {
-            first: previous.0,
-            second: induction.0,
-        });
+        return Err(Error::NotInOrder { first: previous.0, second: induction.0 });
     }
     let w_e = Rows::of(&model.wte, tokens)?;
     let queries = matmul(w_e.tensor(), reader.w_q); // (N, head_size)
@@ -376,16 +365,13 @@ mod tests {
         for kind in Composition::ALL {
             let scores = all_composition_scores(&tiny, kind);
             for (l1, h1, l2, h2) in [(0, 0, 1, 3), (4, 1, 6, 0), (10, 2, 11, 1), (0, 3, 11, 0)] {
-                let [first, second] = [(l1, h1), (l2, h2)]
-                    .map(|(layer, head)| head_weights(&tiny, layer, head).unwrap());
+                let [first, second] =
+                    [(l1, h1), (l2, h2)].map(|(layer, head)| head_weights(&tiny, layer, head).unwrap());
                 let (ov, reader) = (first.ov(), kind.reader(&second));
                 let [a, b] = [ov.product(), reader.product()];
                 let expected = norm(&matmul(&a, &b)) / (norm(&a) * norm(&b));
                 let got = f64::from(scores.row((l1 * 4 + h1) * 12 + l2)[h2]);
-                assert!(
-                    (got - expected).abs() < 1e-5,
-                    "{kind}: {got}, not {expected}"
-                );
+                assert!((got - expected).abs() < 1e-5, "{kind}: {got}, not {expected}");
                 assert!((composition_score(&ov, &reader) - expected).abs() < 1e-5);
             }
             // Nothing is read before or while it is written.
@@ -405,9 +391,8 @@ mod tests {
             weight.iter_mut().for_each(|x| *x *= factor);
             all_composition_scores(&tiny, kind)
         };
-        let is_nan = |scores: &Tensor, l1: usize, l2: usize| {
-            scores.row(l1 * 4 * 12 + l2).iter().all(|x| x.is_nan())
-        };
+        let is_nan =
+            |scores: &Tensor, l1: usize, l2: usize| scores.row(l1 * 4 * 12 + l2).iter().all(|x| x.is_nan());
         for kind in Composition::ALL {
             let zero = scores(0.0, kind);
             assert!(is_nan(&zero, 3, 5) && is_nan(&zero, 2, 3));
@@ -440,10 +425,7 @@ mod tests {
         scores.data_mut()[1] = 9.0; // 0.0 → 0.1: of one layer, so no pair
         scores.data_mut()[4 + 2] = 0.3; // 0.1 → 1.0
         let pairs = strongest_pairs(&scores, 1);
-        assert_eq!(
-            (pairs[0].first, pairs[0].second, pairs[0].score),
-            ((0, 1), (1, 0), 0.3)
-        );
+        assert_eq!((pairs[0].first, pairs[0].second, pairs[0].score), ((0, 1), (1, 0), 0.3));
     }
 
     #[test]
@@ -451,10 +433,7 @@ mod tests {
         let tiny = tiny();
         let tokens = [373, 5437, 257];
         let [w_e, w_u] = [&tiny.wte, tiny.unembedding()].map(|table| {
-            let data = tokens
-                .iter()
-                .flat_map(|&id| table.row(id as usize))
-                .copied();
+            let data = tokens.iter().flat_map(|&id| table.row(id as usize)).copied();
             Tensor::new(&[3, 64], data.collect())
         });
         let [first, second] = [(6, 2), (7, 1)].map(|(l, h)| head_weights(&tiny, l, h).unwrap());
@@ -465,14 +444,8 @@ mod tests {
                 assert!((x - y).abs() < 1e-4, "{got:?} instead of {expected:?}");
             }
         };
-        close(
-            full_qk_circuit(&tiny, (7, 1), Some(&tokens)).unwrap(),
-            between(&w_e, &second.qk(), &w_e),
-        );
-        close(
-            full_ov_circuit(&tiny, (7, 1), Some(&tokens)).unwrap(),
-            between(&w_e, &second.ov(), &w_u),
-        );
+        close(full_qk_circuit(&tiny, (7, 1), Some(&tokens)).unwrap(), between(&w_e, &second.qk(), &w_e));
+        close(full_ov_circuit(&tiny, (7, 1), Some(&tokens)).unwrap(), between(&w_e, &second.ov(), &w_u));
         close(
             k_composition_circuit(&tiny, (6, 2), (7, 1), Some(&tokens)).unwrap(),
             between(&w_e, &second.qk().then(&first.ov().t()), &w_e),
@@ -504,19 +477,11 @@ mod tests {
         // More rows than one block has, and the last one wrong.
         let mut b = identity(300);
         b.row_mut(299)[0] = 2.0;
-        assert_eq!(
-            top1_accuracy(&FactoredMatrix::new(identity(300), b)),
-            299.0 / 300.0
-        );
+        assert_eq!(top1_accuracy(&FactoredMatrix::new(identity(300), b)), 299.0 / 300.0);
         // More columns than one block has: each row's best is to the left of its diagonal, at it, or
         // to its right, in another block.
         let (n, k) = (4500, 3);
-        let a = Tensor::new(
-            &[n, k],
-            (0..n * k)
-                .map(|i| f32::from(u8::from(i % k == i / k % k)))
-                .collect(),
-        );
+        let a = Tensor::new(&[n, k], (0..n * k).map(|i| f32::from(u8::from(i % k == i / k % k))).collect());
         let mut b = Tensor::zeros(&[k, n]);
         for (row, column) in [100, 2300, 4400].into_iter().enumerate() {
             b.row_mut(row)[column] = 1.0;
@@ -533,10 +498,7 @@ mod tests {
         let tiny = tiny();
         let message = |result: Result<FactoredMatrix, Error>| result.unwrap_err().to_string();
         let error = message(k_composition_circuit(&tiny, (7, 1), (7, 0), None));
-        assert!(
-            error.contains("layer 7 cannot feed a head of layer 7"),
-            "{error}"
-        );
+        assert!(error.contains("layer 7 cannot feed a head of layer 7"), "{error}");
         assert!(message(full_qk_circuit(&tiny, (0, 4), None)).contains("no head 0.4"));
         assert!(message(full_ov_circuit(&tiny, (0, 0), Some(&[]))).contains("no tokens"));
         let error = message(full_ov_circuit(&tiny, (0, 0), Some(&[50257])));

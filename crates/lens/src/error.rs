@@ -65,12 +65,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gpt2(error) => error.fmt(f),
-            Self::NoSuchHead {
-                layer,
-                head,
-                n_layer,
-                n_head,
-            } => write!(
+            Self::NoSuchHead { layer, head, n_layer, n_head } => write!(
                 f,
                 "there is no head {layer}.{head}: this model has the layers 0 to {} with the heads 0 to {}",
                 n_layer.saturating_sub(1),

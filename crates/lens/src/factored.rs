@@ -162,9 +162,8 @@ impl FactoredMatrix {
         let Qr { q: q_a, r: r_a } = qr(columns(self.a.view()));
         let Qr { q: q_b, r: r_b } = qr(columns(self.b.view().t()));
         // R_A R_Bᵀ; the columns of R_Bᵀ are the rows of R_B.
-        let rows_of_b: Columns = (0..r_b.len())
-            .map(|i| r_b.iter().map(|column| column[i]).collect())
-            .collect();
+        let rows_of_b: Columns =
+            (0..r_b.len()).map(|i| r_b.iter().map(|column| column[i]).collect()).collect();
         (q_a, product(&r_a, &rows_of_b), q_b)
     }
 }
@@ -172,9 +171,7 @@ impl FactoredMatrix {
 /// A matrix as the list of its columns.
 pub(crate) fn columns(view: View<'_>) -> Columns {
     let [rows, cols] = view.shape();
-    (0..cols)
-        .map(|j| (0..rows).map(|i| f64::from(view.get(i, j))).collect())
-        .collect()
+    (0..cols).map(|j| (0..rows).map(|i| f64::from(view.get(i, j))).collect()).collect()
 }
 
 /// Columns as a tensor `(rows, columns)`.
@@ -264,10 +261,8 @@ mod tests {
     #[test]
     fn the_svd_of_a_product_that_is_known() {
         // [[3], [4]] [[0, 2]]: one direction on each side, and the length 5 · 2.
-        let m = FactoredMatrix::new(
-            Tensor::new(&[2, 1], vec![3.0, 4.0]),
-            Tensor::new(&[1, 2], vec![0.0, 2.0]),
-        );
+        let m =
+            FactoredMatrix::new(Tensor::new(&[2, 1], vec![3.0, 4.0]), Tensor::new(&[1, 2], vec![0.0, 2.0]));
         let Svd { u, s, v } = m.svd();
         assert!((s[0] - 10.0).abs() < 1e-12);
         assert_eq!(u.data(), [0.6, 0.8]);

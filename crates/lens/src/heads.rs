@@ -46,10 +46,7 @@ pub struct RepeatedTokens {
 impl RepeatedTokens {
     /// A sequence twice, with `bos` in front if there is one.
     pub fn new(sequence: &[u32], bos: Option<u32>) -> Self {
-        Self {
-            ids: [bos.as_slice(), sequence, sequence].concat(),
-            seq_len: sequence.len(),
-        }
+        Self { ids: [bos.as_slice(), sequence, sequence].concat(), seq_len: sequence.len() }
     }
 
     /// `batch` sequences of `seq_len` tokens drawn from `candidates`, each twice. Equal seeds draw
@@ -149,10 +146,7 @@ pub fn repeat_study(model: &Gpt2, prompts: &[RepeatedTokens]) -> Result<RepeatSt
     for prompt in prompts {
         model.check_prompt(&prompt.ids)?;
     }
-    let runs: Vec<Run> = prompts
-        .par_iter()
-        .map(|prompt| run(model, prompt))
-        .collect::<Result<_, _>>()?;
+    let runs: Vec<Run> = prompts.par_iter().map(|prompt| run(model, prompt)).collect::<Result<_, _>>()?;
 
     let n = runs.len() as f32;
     let mean_of = |row: fn(&Run) -> &[f32]| -> Vec<f32> {
@@ -164,10 +158,7 @@ pub fn repeat_study(model: &Gpt2, prompts: &[RepeatedTokens]) -> Result<RepeatSt
     };
     let log_probs = mean_of(|run| &run.log_probs);
     let hits = mean_of(|run| &run.hits);
-    let (first, second) = (
-        0..prompts[0].first_half(),
-        prompts[0].first_half()..ids.len() - 1,
-    );
+    let (first, second) = (0..prompts[0].first_half(), prompts[0].first_half()..ids.len() - 1);
     let halves = |row: &[f32]| [mean(&row[first.clone()]), mean(&row[second.clone()])];
 
     let config = &model.config;
@@ -361,12 +352,7 @@ pub struct DetectOptions {
 ///
 /// # Errors
 /// If the model cannot read the prompt, or it has only one token.
-pub fn detect(
-    model: &Gpt2,
-    ids: &[u32],
-    kind: HeadKind,
-    options: DetectOptions,
-) -> Result<Tensor, Error> {
+pub fn detect(model: &Gpt2, ids: &[u32], kind: HeadKind, options: DetectOptions) -> Result<Tensor, Error> {
     let cache = run_with_cache_of(model, ids, |site| matches!(site, Site::Pattern(_)))?;
     if ids.len() < 2 {
         return Err(Error::TooShort { count: ids.len() });
@@ -378,10 +364,7 @@ pub fn detect(
         heads.map(|head| similarity(pattern.at(head), &detection, options))
     });
     let config = &model.config;
-    Ok(Tensor::new(
-        &[config.n_layer, config.n_head],
-        scores.collect(),
-    ))
+    Ok(Tensor::new(&[config.n_layer, config.n_head], scores.collect()))
 }
 
 /// How much one head's pattern agrees with a detection pattern, both `(T, T)`. If all attention is
@@ -404,10 +387,7 @@ pub fn similarity(pattern: View<'_>, detection: &Tensor, options: DetectOptions)
             if (options.exclude_bos && src == 0) || (options.exclude_current_token && src == dest) {
                 continue;
             }
-            let (x, expected) = (
-                f64::from(pattern.get(dest, src)),
-                f64::from(detection.row(dest)[src]),
-            );
+            let (x, expected) = (f64::from(pattern.get(dest, src)), f64::from(detection.row(dest)[src]));
             hit += x * expected;
             all += x;
             error += (x - expected).abs();
@@ -472,11 +452,7 @@ mod tests {
         let mut pattern = detection.clone();
         pattern.row_mut(0)[0] = 1.0; // the first token can only look at itself
         let score = |error_measure, exclude_bos, exclude_current_token| {
-            let options = DetectOptions {
-                error_measure,
-                exclude_bos,
-                exclude_current_token,
-            };
+            let options = DetectOptions { error_measure, exclude_bos, exclude_current_token };
             similarity(pattern.view(), &detection, options)
         };
         assert_eq!(score(ErrorMeasure::Mul, false, false), 0.75);
@@ -518,9 +494,7 @@ mod tests {
     fn what_cannot_be_drawn_is_refused() {
         let tiny = Pretrained::tiny().unwrap().model;
         let error = |candidates: &[u32], seq_len| {
-            RepeatedTokens::draw(&tiny, candidates, seq_len, BOS, 1, 0)
-                .unwrap_err()
-                .to_string()
+            RepeatedTokens::draw(&tiny, candidates, seq_len, BOS, 1, 0).unwrap_err().to_string()
         };
         assert!(error(&[1], 64).contains("sequences of 1 to 63 tokens"));
         assert!(error(&[1], 0).contains("0 tokens cannot be repeated"));
@@ -545,17 +519,11 @@ mod tests {
             let expected = mean(one.accuracy[half], two.accuracy[half]);
             assert!((both.accuracy[half] - expected).abs() < 1e-5);
         }
-        for ((name, grid), ((_, one), (_, two))) in both
-            .scores
-            .all()
-            .into_iter()
-            .zip(one.scores.all().into_iter().zip(two.scores.all()))
+        for ((name, grid), ((_, one), (_, two))) in
+            both.scores.all().into_iter().zip(one.scores.all().into_iter().zip(two.scores.all()))
         {
             for (i, x) in grid.data().iter().enumerate() {
-                assert!(
-                    (x - mean(one.data()[i], two.data()[i])).abs() < 1e-6,
-                    "{name}"
-                );
+                assert!((x - mean(one.data()[i], two.data()[i])).abs() < 1e-6, "{name}");
             }
         }
         let scores = score_text(&tiny, &prompts[0].ids).unwrap();

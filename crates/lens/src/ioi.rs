@@ -15,46 +15,14 @@ use crate::{Error, answers};
 
 /// The prompts, with the correct and the incorrect answer.
 pub const PROMPTS: [[&str; 3]; 8] = [
-    [
-        "When John and Mary went to the shops, John gave the bag to",
-        " Mary",
-        " John",
-    ],
-    [
-        "When John and Mary went to the shops, Mary gave the bag to",
-        " John",
-        " Mary",
-    ],
-    [
-        "When Tom and James went to the park, James gave the ball to",
-        " Tom",
-        " James",
-    ],
-    [
-        "When Tom and James went to the park, Tom gave the ball to",
-        " James",
-        " Tom",
-    ],
-    [
-        "When Dan and Sid went to the shops, Sid gave an apple to",
-        " Dan",
-        " Sid",
-    ],
-    [
-        "When Dan and Sid went to the shops, Dan gave an apple to",
-        " Sid",
-        " Dan",
-    ],
-    [
-        "After Martin and Amy went to the park, Amy gave a drink to",
-        " Martin",
-        " Amy",
-    ],
-    [
-        "After Martin and Amy went to the park, Martin gave a drink to",
-        " Amy",
-        " Martin",
-    ],
+    ["When John and Mary went to the shops, John gave the bag to", " Mary", " John"],
+    ["When John and Mary went to the shops, Mary gave the bag to", " John", " Mary"],
+    ["When Tom and James went to the park, James gave the ball to", " Tom", " James"],
+    ["When Tom and James went to the park, Tom gave the ball to", " James", " Tom"],
+    ["When Dan and Sid went to the shops, Sid gave an apple to", " Dan", " Sid"],
+    ["When Dan and Sid went to the shops, Dan gave an apple to", " Sid", " Dan"],
+    ["After Martin and Amy went to the park, Amy gave a drink to", " Martin", " Amy"],
+    ["After Martin and Amy went to the park, Martin gave a drink to", " Amy", " Martin"],
 ];
 
 /// One prompt of the table.
@@ -95,23 +63,13 @@ pub fn table(model: &Gpt2, tokenizer: &Tokenizer, bos: Option<u32>) -> Result<Ta
         .map(|[prompt, correct, incorrect]| {
             let mut ids = Vec::from_iter(bos);
             ids.extend(tokenizer.encode(prompt)?);
-            let pair = [
-                tokenizer.to_single_token(correct)?,
-                tokenizer.to_single_token(incorrect)?,
-            ];
+            let pair = [tokenizer.to_single_token(correct)?, tokenizer.to_single_token(incorrect)?];
             model.check_prompt(&ids)?;
             answers::check(model, &pair)?;
             let logits = model.next_token_logits(&ids, &mut no_hook);
             check_logits(&logits, ids.len())?;
             let [a, b] = pair.map(|id| logits[id as usize]);
-            Ok(Row {
-                prompt,
-                ids,
-                correct,
-                incorrect,
-                answers: pair,
-                logit_diff: a - b,
-            })
+            Ok(Row { prompt, ids, correct, incorrect, answers: pair, logit_diff: a - b })
         })
         .collect::<Result<_, Error>>()?;
     let mean = rows.iter().map(|row| row.logit_diff).sum::<f32>() / rows.len() as f32;

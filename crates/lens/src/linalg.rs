@@ -64,9 +64,7 @@ pub fn svd(mut a: Columns) -> SmallSvd {
     /// Ten rounds are many; the bound only promises an end.
     const ROUNDS: usize = 60;
     let n = a.len();
-    let mut v: Columns = (0..n)
-        .map(|j| (0..n).map(|i| f64::from(i == j)).collect())
-        .collect();
+    let mut v: Columns = (0..n).map(|j| (0..n).map(|i| f64::from(i == j)).collect()).collect();
     for _ in 0..ROUNDS {
         let mut turned = false;
         for p in 0..n {
@@ -94,11 +92,7 @@ pub fn svd(mut a: Columns) -> SmallSvd {
     order.sort_by(|&i, &j| lengths[j].total_cmp(&lengths[i]));
     let unit = |j: usize| {
         let divide = |x: &f64| {
-            if lengths[j] > 0.0 {
-                x / lengths[j]
-            } else {
-                0.0
-            }
+            if lengths[j] > 0.0 { x / lengths[j] } else { 0.0 }
         };
         a[j].iter().map(divide).collect()
     };
@@ -150,27 +144,18 @@ impl Complex {
     }
 
     fn conj(self) -> Self {
-        Self {
-            re: self.re,
-            im: -self.im,
-        }
+        Self { re: self.re, im: -self.im }
     }
 
     fn scale(self, factor: f64) -> Self {
-        Self {
-            re: self.re * factor,
-            im: self.im * factor,
-        }
+        Self { re: self.re * factor, im: self.im * factor }
     }
 
     /// The root with the real part that is not negative.
     fn sqrt(self) -> Self {
         let re = ((self.abs() + self.re) / 2.0).max(0.0).sqrt();
         let im = ((self.abs() - self.re) / 2.0).max(0.0).sqrt();
-        Self {
-            re,
-            im: im.copysign(self.im),
-        }
+        Self { re, im: im.copysign(self.im) }
     }
 }
 
@@ -178,10 +163,7 @@ impl Add for Complex {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self {
-            re: self.re + other.re,
-            im: self.im + other.im,
-        }
+        Self { re: self.re + other.re, im: self.im + other.im }
     }
 }
 
@@ -197,10 +179,7 @@ impl Mul for Complex {
     type Output = Self;
 
     fn mul(self, other: Self) -> Self {
-        Self {
-            re: self.re * other.re - self.im * other.im,
-            im: self.re * other.im + self.im * other.re,
-        }
+        Self { re: self.re * other.re - self.im * other.im, im: self.re * other.im + self.im * other.re }
     }
 }
 
@@ -221,9 +200,7 @@ pub fn eigenvalues(mut a: Columns) -> Vec<Complex> {
         "eigenvalues of a matrix of {n} columns with other than {n} rows"
     );
     hessenberg(&mut a);
-    let mut h: Vec<Vec<Complex>> = (0..n)
-        .map(|i| (0..n).map(|j| Complex::real(a[j][i])).collect())
-        .collect(); // by rows
+    let mut h: Vec<Vec<Complex>> = (0..n).map(|i| (0..n).map(|j| Complex::real(a[j][i])).collect()).collect(); // by rows
     let mut found = Vec::new();
     let mut steps = 0;
     let mut end = n; // rows end… are done
@@ -261,13 +238,8 @@ fn hessenberg(a: &mut Columns) {
     let n = a.len();
     for m in 1..n.saturating_sub(1) {
         let below = &a[m - 1][m..];
-        let largest = (0..below.len()).fold(0, |best, i| {
-            if below[i].abs() > below[best].abs() {
-                i
-            } else {
-                best
-            }
-        });
+        let largest =
+            (0..below.len()).fold(0, |best, i| if below[i].abs() > below[best].abs() { i } else { best });
         let pivot = m + largest;
         a.iter_mut().for_each(|column| column.swap(m, pivot));
         a.swap(m, pivot);
@@ -353,9 +325,7 @@ mod tests {
     }
 
     fn transpose(a: &Columns) -> Columns {
-        (0..a[0].len())
-            .map(|i| a.iter().map(|column| column[i]).collect())
-            .collect()
+        (0..a[0].len()).map(|i| a.iter().map(|column| column[i]).collect()).collect()
     }
 
     fn difference(a: &Columns, b: &Columns) -> f64 {
@@ -364,9 +334,7 @@ mod tests {
     }
 
     fn identity(n: usize) -> Columns {
-        (0..n)
-            .map(|j| (0..n).map(|i| f64::from(i == j)).collect())
-            .collect()
+        (0..n).map(|j| (0..n).map(|i| f64::from(i == j)).collect()).collect()
     }
 
     proptest! {
@@ -422,11 +390,7 @@ mod tests {
             assert!((*got - Complex { re, im }).abs() < 1e-12, "{values:?}");
         }
         let defective = vec![vec![2., 0.], vec![1., 2.]];
-        assert!(
-            eigenvalues(defective)
-                .iter()
-                .all(|x| (x.re - 2.0).abs() < 1e-7)
-        );
+        assert!(eigenvalues(defective).iter().all(|x| (x.re - 2.0).abs() < 1e-7));
         assert_eq!(eigenvalues(vec![vec![0.0; 3]; 3]), [Complex::default(); 3]);
         assert_eq!(eigenvalues(vec![]), []);
     }
@@ -438,9 +402,6 @@ mod tests {
         assert_eq!(q[1..], [[0.0; 3], [0.0; 3]]);
         assert!(difference(&product(&q, &r), &a) < 1e-12);
         let s = svd(a).s;
-        assert!(
-            (s[0] - 45.0_f64.sqrt()).abs() < 1e-12 && s[1] < 1e-12 && s[2] < 1e-12,
-            "{s:?}"
-        );
+        assert!((s[0] - 45.0_f64.sqrt()).abs() < 1e-12 && s[1] < 1e-12 && s[2] < 1e-12, "{s:?}");
     }
 }

@@ -166,14 +166,8 @@ mod tests {
 
     #[test]
     fn a_point_whose_logits_overflow_has_no_numbers() {
-        let config = Config {
-            vocab_size: 9,
-            block_size: 8,
-            n_layer: 2,
-            n_head: 2,
-            n_embd: 8,
-            ..Config::default()
-        };
+        let config =
+            Config { vocab_size: 9, block_size: 8, n_layer: 2, n_head: 2, n_embd: 8, ..Config::default() };
         let mut model = Gpt2::random(config, 5);
         // The logit of token 4 overflows where axis 0 is large after ln_f, and it is large at first.
         let mut head = model.wte.clone();
@@ -185,10 +179,7 @@ mod tests {
         model.ln_f.bias.data_mut()[0] = 0.0;
         let ids = [1, 2, 3];
         let error = logit_lens(&model, &ids, &[4, 5]).unwrap_err().to_string();
-        assert!(
-            error.starts_with("after 1 token the logit of token 4 is"),
-            "{error}"
-        );
+        assert!(error.starts_with("after 1 token the logit of token 4 is"), "{error}");
         // The last MLP writes another axis, beside which nothing is left of axis 0.
         model.h[1].mlp.c_proj.bias.data_mut()[7] = 1e6;
         let lens = logit_lens(&model, &ids, &[4, 5]).unwrap();
@@ -198,9 +189,7 @@ mod tests {
             let row = lens.answer_probs.row(3 * point);
             let numbers = [lens.top_prob.row(point), diff.row(point), row].concat();
             assert!(
-                numbers
-                    .iter()
-                    .all(|x| x.is_finite() == last && x.is_nan() != last),
+                numbers.iter().all(|x| x.is_finite() == last && x.is_nan() != last),
                 "{point}: {numbers:?}"
             );
         }
@@ -210,9 +199,6 @@ mod tests {
     fn an_answer_beyond_the_vocabulary_is_an_error() {
         let tiny = Pretrained::tiny().unwrap();
         let error = logit_lens(&tiny.model, &[373], &[60_000]).unwrap_err();
-        assert!(
-            error.to_string().contains("there is no token 60000"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("there is no token 60000"), "{error}");
     }
 }

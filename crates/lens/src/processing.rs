@@ -51,10 +51,7 @@ impl Flags {
     };
 
     /// All but the last: what TransformerLens's `from_pretrained` does by itself.
-    pub const DEFAULT: Self = Self {
-        refactor_factored_attn_matrices: false,
-        ..Self::ALL
-    };
+    pub const DEFAULT: Self = Self { refactor_factored_attn_matrices: false, ..Self::ALL };
 
     /// Every step.
     pub const ALL: Self = Self {
@@ -74,13 +71,9 @@ pub fn process(model: &Gpt2, flags: Flags) -> Gpt2 {
         (flags.center_writing_weights, center_writing_weights),
         (flags.center_unembed, center_unembed),
         (flags.fold_value_biases, fold_value_biases),
-        (
-            flags.refactor_factored_attn_matrices,
-            refactor_factored_attn_matrices,
-        ),
+        (flags.refactor_factored_attn_matrices, refactor_factored_attn_matrices),
     ];
-    (steps.into_iter().filter(|(chosen, _)| *chosen))
-        .fold(model.clone(), |model, (_, step)| step(model))
+    (steps.into_iter().filter(|(chosen, _)| *chosen)).fold(model.clone(), |model, (_, step)| step(model))
 }
 
 /// W_U, `(V, C)`, and b_U, `(V)`, apart from the token embeddings.
@@ -256,8 +249,7 @@ fn center_rows(x: &mut Tensor) {
 /// Takes from a row its mean.
 fn center(row: &mut [f32]) {
     let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / row.len() as f64;
-    row.iter_mut()
-        .for_each(|x| *x = (f64::from(*x) - mean) as f32);
+    row.iter_mut().for_each(|x| *x = (f64::from(*x) - mean) as f32);
 }
 
 /// Σ x y
@@ -305,10 +297,7 @@ mod tests {
                 fold_value_biases: step(3),
                 refactor_factored_attn_matrices: step(4),
             };
-            let change = log_prob_change(
-                &process(&tiny, flags).forward(&IDS, &mut no_hook),
-                &expected,
-            );
+            let change = log_prob_change(&process(&tiny, flags).forward(&IDS, &mut no_hook), &expected);
             assert!(change < 1e-4, "{flags:?}: {change:e}");
         }
     }
@@ -316,9 +305,7 @@ mod tests {
     #[test]
     fn every_step_taken_twice_is_taken_once() {
         let once = process(&tiny(), Flags::DEFAULT);
-        let twice = fold_value_biases(center_unembed(center_writing_weights(fold_ln(
-            once.clone(),
-        ))));
+        let twice = fold_value_biases(center_unembed(center_writing_weights(fold_ln(once.clone()))));
         let x = once.forward(&IDS, &mut no_hook);
         let y = twice.forward(&IDS, &mut no_hook);
         for (x, y) in x.data().iter().zip(y.data()) {
@@ -339,9 +326,7 @@ mod tests {
         let logits = processed.forward(&IDS, &mut no_hook);
         let mean: f64 = logits.row(4).iter().map(|x| f64::from(*x)).sum::<f64>() / 50257.0;
         assert!(mean.abs() < 1e-5, "{mean}");
-        assert!(
-            (processed.h.iter()).all(|block| block.attn.c_attn.bias.data()[128..] == [0.0; 64])
-        );
+        assert!((processed.h.iter()).all(|block| block.attn.c_attn.bias.data()[128..] == [0.0; 64]));
     }
 
     #[test]
@@ -350,11 +335,7 @@ mod tests {
         let after = process(&tiny(), Flags::ALL);
         let [old, new] = [&before, &after].map(|model| run_with_cache(model, &IDS).unwrap());
         for layer in 0..12 {
-            for site in [
-                Site::Pattern(layer),
-                Site::Result(layer),
-                Site::ResidPost(layer),
-            ] {
+            for site in [Site::Pattern(layer), Site::Result(layer), Site::ResidPost(layer)] {
                 for (x, y) in old[site].data().iter().zip(new[site].data()) {
                     assert!((x - y).abs() < 1e-4, "{site}: {y} instead of {x}");
                 }

@@ -62,8 +62,7 @@ pub fn score_rows(model: &Gpt2, x: &Tensor, ids: &[u32]) -> Result<Vec<TokenScor
 
 fn score(logits: &[f32], id: u32) -> TokenScore {
     let logit = logits[id as usize];
-    let is_before =
-        |(other, x): &(usize, &f32)| **x > logit || (**x == logit && *other < id as usize);
+    let is_before = |(other, x): &(usize, &f32)| **x > logit || (**x == logit && *other < id as usize);
     let likeliest = argmax(logits);
     let likeliest_log_prob = log_prob(logits, likeliest as u32);
     TokenScore {
@@ -93,13 +92,8 @@ mod tests {
         let mut tiny = Pretrained::tiny().unwrap().model;
         // More positions than rows are held at once.
         tiny.config.block_size = ROWS + 20;
-        tiny.wpe = Tensor::new(
-            &[ROWS + 20, 64],
-            tiny.wpe.data().repeat(2)[..(ROWS + 20) * 64].to_vec(),
-        );
-        let ids: Vec<u32> = (0..ROWS + 20)
-            .map(|i| [373, 257, 1353, 5437][i % 4])
-            .collect();
+        tiny.wpe = Tensor::new(&[ROWS + 20, 64], tiny.wpe.data().repeat(2)[..(ROWS + 20) * 64].to_vec());
+        let ids: Vec<u32> = (0..ROWS + 20).map(|i| [373, 257, 1353, 5437][i % 4]).collect();
         let logits = tiny.forward(&ids, &mut no_hook);
         let scores = score_text(&tiny, &ids).unwrap();
         assert_eq!(scores.len(), ids.len() - 1);
@@ -134,10 +128,7 @@ mod tests {
         let processed = score_text(&process(&tiny, Flags::DEFAULT), &ids).unwrap();
         for (raw, processed) in raw.iter().zip(&processed) {
             assert!((raw.log_prob - processed.log_prob).abs() < 1e-4);
-            assert_eq!(
-                (raw.rank, raw.likeliest),
-                (processed.rank, processed.likeliest)
-            );
+            assert_eq!((raw.rank, raw.likeliest), (processed.rank, processed.likeliest));
         }
     }
 
@@ -148,9 +139,6 @@ mod tests {
         head.row_mut(17).fill(f32::MAX);
         tiny.lm_head = Some(head);
         let error = score_text(&tiny, &[373, 257]).unwrap_err().to_string();
-        assert!(
-            error.starts_with("after 1 token the logit of token 17 is"),
-            "{error}"
-        );
+        assert!(error.starts_with("after 1 token the logit of token 17 is"), "{error}");
     }
 }

@@ -60,10 +60,7 @@ fn in_chunks(
     let RepeatedTokens { ids, seq_len } = prompt;
     let (n_layer, t) = (model.config.n_layer, ids.len());
     if *seq_len == 0 || *seq_len > t / 2 {
-        return Err(Error::SeqLen {
-            seq_len: *seq_len,
-            limit: t / 2,
-        });
+        return Err(Error::SeqLen { seq_len: *seq_len, limit: t / 2 });
     }
     let base = run_with_cache_of(model, ids, |site| {
         matches!(
@@ -79,9 +76,8 @@ fn in_chunks(
     let base_log_probs = log_probs(model, &base[Site::LnFinalNormalized], &ids[1..]);
 
     // The last position predicts nothing, so a transplant there changes nothing.
-    let cells: Vec<(usize, usize)> = (0..n_layer)
-        .flat_map(|layer| (t - seq_len..t - 1).map(move |pos| (layer, pos)))
-        .collect();
+    let cells: Vec<(usize, usize)> =
+        (0..n_layer).flat_map(|layer| (t - seq_len..t - 1).map(move |pos| (layer, pos))).collect();
     let mut grid = Tensor::zeros(&[n_layer, *seq_len]);
     let mut left = &cells[..];
     while !left.is_empty() {
@@ -93,13 +89,7 @@ fn in_chunks(
         let n = left.iter().take_while(fits).count().max(1);
         let (chunk, rest) = left.split_at(n);
         left = rest;
-        let mut walk = Walk {
-            model,
-            prompt,
-            base: &base,
-            runs: Vec::new(),
-            x: Vec::new(),
-        };
+        let mut walk = Walk { model, prompt, base: &base, runs: Vec::new(), x: Vec::new() };
         for layer in chunk[0].0..n_layer {
             walk.block(layer);
             walk.branch(layer, chunk);
@@ -147,12 +137,7 @@ impl Walk<'_> {
             return;
         }
         let c = self.model.config.n_embd;
-        let Block {
-            ln_1,
-            attn,
-            ln_2,
-            mlp,
-        } = &self.model.h[layer];
+        let Block { ln_1, attn, ln_2, mlp } = &self.model.h[layer];
         let n = self.x.len() / c;
         let x = Tensor::new(&[n, c], std::mem::take(&mut self.x));
 
@@ -174,9 +159,8 @@ impl Walk<'_> {
         let c = qkv.row_len() / 3;
         let (base_k, base_v) = (&self.base[Site::K(layer)], &self.base[Site::V(layer)]); // (T, n_head, head_size)
         let attn = &self.model.h[layer].attn;
-        let index: Vec<(&Run, usize)> = (self.runs.iter())
-            .flat_map(|run| run.rows.clone().map(move |dest| (run, dest)))
-            .collect();
+        let index: Vec<(&Run, usize)> =
+            (self.runs.iter()).flat_map(|run| run.rows.clone().map(move |dest| (run, dest))).collect();
         let mut z = Tensor::zeros(&[index.len(), c]);
         let rows = z.data_mut().par_chunks_exact_mut(c).zip(index).enumerate();
         rows.for_each(|(at, (z, (run, dest)))| {
@@ -185,8 +169,7 @@ impl Walk<'_> {
                 let row = src * c..(src + 1) * c;
                 (&base_k.data()[row.clone()], &base_v.data()[row])
             });
-            let own =
-                (run.at..=run.at + dest - run.rows.start).map(|row| qkv.row(row)[c..].split_at(c));
+            let own = (run.at..=run.at + dest - run.rows.start).map(|row| qkv.row(row)[c..].split_at(c));
             let (keys, values): (Vec<_>, Vec<_>) = left.chain(own).unzip();
             attn.attend(&qkv.row(at)[..c], &keys, &values, z);
         });
@@ -201,11 +184,7 @@ impl Walk<'_> {
             [Site::ResidMid, Site::MlpOut, Site::ResidPost].map(|site| &self.base[site(layer)]);
         for (_, pos) in cells.iter().filter(|(of, _)| *of == layer) {
             let rows = *pos..ids.len() - 1;
-            self.runs.push(Run {
-                layer,
-                at: self.x.len() / post.row_len(),
-                rows: rows.clone(),
-            });
+            self.runs.push(Run { layer, at: self.x.len() / post.row_len(), rows: rows.clone() });
             let transplanted = mid.row(*pos).iter().zip(mlp_out.row(pos - seq_len));
             self.x.extend(transplanted.map(|(x, y)| x + y));
             (rows.skip(1)).for_each(|pos| self.x.extend(post.row(pos)));
@@ -249,26 +228,23 @@ fn log_probs(model: &Gpt2, x: &Tensor, next: &[u32]) -> Vec<f32> {
         matmul_into(x, w_u.t(), logits.view_mut());
         let rows = logits.data_mut().par_chunks_exact_mut(tokens.len());
         let results = totals.par_iter_mut().zip(&mut wanted).zip(next);
-        rows.zip(results)
-            .for_each(|(row, ((total, wanted), next))| {
-                if let Some(b_u) = &model.lm_head_bias {
-                    let pairs = row.iter_mut().zip(&b_u.data()[tokens.clone()]);
-                    pairs.for_each(|(logit, b)| *logit += b);
-                }
-                let part = match all_finite(row) {
-                    true => log_sum_exp(row),
-                    false => f64::NAN,
-                };
-                *total = log_add_exp(*total, part);
-                if tokens.contains(&(*next as usize)) {
-                    *wanted = row[*next as usize - start];
-                }
-            });
+        rows.zip(results).for_each(|(row, ((total, wanted), next))| {
+            if let Some(b_u) = &model.lm_head_bias {
+                let pairs = row.iter_mut().zip(&b_u.data()[tokens.clone()]);
+                pairs.for_each(|(logit, b)| *logit += b);
+            }
+            let part = match all_finite(row) {
+                true => log_sum_exp(row),
+                false => f64::NAN,
+            };
+            *total = log_add_exp(*total, part);
+            if tokens.contains(&(*next as usize)) {
+                *wanted = row[*next as usize - start];
+            }
+        });
     }
     let pairs = wanted.iter().zip(totals);
-    pairs
-        .map(|(logit, total)| (f64::from(*logit) - total) as f32)
-        .collect()
+    pairs.map(|(logit, total)| (f64::from(*logit) - total) as f32).collect()
 }
 
 /// ln(e^a + e^b); NaN if one of them is. (`max` and `min` would pass over it.)
@@ -308,10 +284,7 @@ mod tests {
                         .map(|pos| base[pos].log_prob - log_prob(logits.row(pos), ids[pos + 1]));
                     let expected = (lost.sum::<f64>() / seq_len as f64) as f32;
                     let got = grid.row(layer)[i];
-                    assert!(
-                        (got - expected).abs() < 1e-4,
-                        "{layer}, {i}: {got}, not {expected}"
-                    );
+                    assert!((got - expected).abs() < 1e-4, "{layer}, {i}: {got}, not {expected}");
                 }
             }
             assert!((0..12).all(|layer| grid.row(layer)[4] == 0.0));
@@ -347,10 +320,7 @@ mod tests {
     #[test]
     fn what_is_not_repeated_is_refused() {
         let tiny = Pretrained::tiny().unwrap().model;
-        let prompt = RepeatedTokens {
-            ids: vec![1, 2, 3],
-            seq_len: 2,
-        };
+        let prompt = RepeatedTokens { ids: vec![1, 2, 3], seq_len: 2 };
         assert!(mlp_transplant(&tiny, &prompt, &|_| {}).is_err());
     }
 }

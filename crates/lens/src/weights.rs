@@ -31,12 +31,7 @@ pub struct HeadWeights<'a> {
 pub fn head_weights(model: &Gpt2, layer: usize, head: usize) -> Result<HeadWeights<'_>, Error> {
     let config = &model.config;
     if layer >= config.n_layer || head >= config.n_head {
-        return Err(Error::NoSuchHead {
-            layer,
-            head,
-            n_layer: config.n_layer,
-            n_head: config.n_head,
-        });
+        return Err(Error::NoSuchHead { layer, head, n_layer: config.n_layer, n_head: config.n_head });
     }
     Ok(heads_of_layer(model, layer).swap_remove(head))
 }
@@ -52,8 +47,7 @@ pub fn heads_of_layer(model: &Gpt2, layer: usize) -> Vec<HeadWeights<'_>> {
     (0..model.config.n_head)
         .map(|head| {
             let range = |start: usize| start + head * head_size..start + (head + 1) * head_size;
-            let [w_q, w_k, w_v] =
-                [0, c, 2 * c].map(|part| attn.c_attn.weight.view().columns(range(part)));
+            let [w_q, w_k, w_v] = [0, c, 2 * c].map(|part| attn.c_attn.weight.view().columns(range(part)));
             let w_o = attn.c_proj.weight.view().rows(range(0));
             HeadWeights { w_q, w_k, w_v, w_o }
         })
@@ -109,9 +103,6 @@ mod tests {
     fn a_head_that_is_not_there_is_refused_with_the_range() {
         let tiny = Pretrained::tiny().unwrap().model;
         let error = head_weights(&tiny, 12, 0).err().unwrap().to_string();
-        assert_eq!(
-            error,
-            "there is no head 12.0: this model has the layers 0 to 11 with the heads 0 to 3"
-        );
+        assert_eq!(error, "there is no head 12.0: this model has the layers 0 to 11 with the heads 0 to 3");
     }
 }

@@ -121,12 +121,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         true => default_answers(model)?,
         false => [Answers::default(), Answers::default()],
     };
-    let metric = args
-        .metric
-        .named(model, ids.len(), answers.each_ref(), Scale::Value)?;
+    let metric = args.metric.named(model, ids.len(), answers.each_ref(), Scale::Value)?;
     let replacement = args.replacement(model, &how, &prompt)?;
-    args.model
-        .warn_of_unknown_tokens(model, &[&ids[..], &metric.tokens()].concat());
+    args.model.warn_of_unknown_tokens(model, &[&ids[..], &metric.tokens()].concat());
     if kinds.contains(&SiteKind::Pattern)
         && matches!(&replacement, Replacement::By(ablation) if *ablation != Ablation::Zero)
     {
@@ -142,12 +139,8 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             vec![Experiment::ablation(&model.model, ids.clone(), ablation)?]
         }
         Replacement::Resampled(others) => {
-            let patched_from =
-                |other| Experiment::new(&model.model, ids.clone(), other, Direction::Noising);
-            others
-                .into_iter()
-                .map(patched_from)
-                .collect::<Result<_, _>>()?
+            let patched_from = |other| Experiment::new(&model.model, ids.clone(), other, Direction::Noising);
+            others.into_iter().map(patched_from).collect::<Result<_, _>>()?
         }
     };
     let mut sweeps: Vec<Vec<Sweep<'_>>> = Vec::new();
@@ -167,12 +160,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     for (experiment, of_experiment) in experiments.iter().zip(sweeps) {
         for (i, sweep) in of_experiment.into_iter().enumerate() {
             let sweep = sweep.stopped_by(interrupt.flag());
-            let outcome = sweep.run(
-                &model.model,
-                metric.metric(),
-                args.engine.engine(),
-                &progress,
-            );
+            let outcome = sweep.run(&model.model, metric.metric(), args.engine.engine(), &progress);
             if !outcome.complete {
                 return Err(Failure::Stopped("stopped: nothing was written".to_owned()));
             }
@@ -212,10 +200,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         };
         grid.center = Some(middle);
         let middle = format!("Without ablation: {}, the middle colour.", signed(middle));
-        grid.legend = [Some(middle), missing_in_words(missing)]
-            .into_iter()
-            .flatten()
-            .collect();
+        grid.legend = [Some(middle), missing_in_words(missing)].into_iter().flatten().collect();
     }
     bar.finish_and_clear();
     let sweep_seconds = before.elapsed().as_secs_f64();
@@ -223,15 +208,8 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let sites: Vec<String> = kinds.iter().map(SiteKind::to_string).collect();
     let study = Study {
         provenance: studied.provenance(named(&[("prompt", &text)]))?,
-        title: format!(
-            "Ablating {}: {how} ({})",
-            sites.join(", "),
-            metric.scale_in_words()
-        ),
-        subtitle: vec![
-            format!("prompt: {text}"),
-            format!("model: {}", studied.label()),
-        ],
+        title: format!("Ablating {}: {how} ({})", sites.join(", "), metric.scale_in_words()),
+        subtitle: vec![format!("prompt: {text}"), format!("model: {}", studied.label())],
         grids,
     };
     let figure = study.figure()?;
@@ -283,24 +261,15 @@ impl Args {
             }
             // `--with zero TEXT`: what stands behind the word is the prompt.
             ([how, prompt], None) => Ok((how.clone(), prompt.clone())),
-            ([how, more], Some(_)) => {
-                Err(Failure::Input(format!("--with {how} takes no \"{more}\"")))
-            }
+            ([how, more], Some(_)) => Err(Failure::Input(format!("--with {how} takes no \"{more}\""))),
             ([how], given) => Ok((how.clone(), text(given.as_ref()))),
             (_, given) => Ok(("zero".to_owned(), text(given.as_ref()))),
         }
     }
 
-    fn replacement(
-        &self,
-        model: &Pretrained,
-        how: &str,
-        prompt: &Prompt,
-    ) -> Result<Replacement, Failure> {
+    fn replacement(&self, model: &Pretrained, how: &str, prompt: &Prompt) -> Result<Replacement, Failure> {
         if self.others.is_some() && !["mean", "resample"].contains(&how) {
-            return Err(Failure::Input(format!(
-                "--others is for --with mean and resample, not for {how}"
-            )));
+            return Err(Failure::Input(format!("--others is for --with mean and resample, not for {how}")));
         }
         match how.split_once(' ') {
             None if how == "zero" => Ok(Replacement::By(Ablation::Zero)),
@@ -326,14 +295,10 @@ impl Args {
                         other.len()
                     )));
                 }
-                let others: Vec<Vec<u32>> = others
-                    .into_iter()
-                    .filter(|other| *other != prompt.ids)
-                    .collect();
+                let others: Vec<Vec<u32>> = others.into_iter().filter(|other| *other != prompt.ids).collect();
                 match others.is_empty() {
                     true => Err(Failure::Input(
-                        "--others holds no prompt but this one: there is nothing to resample"
-                            .to_owned(),
+                        "--others holds no prompt but this one: there is nothing to resample".to_owned(),
                     )),
                     false => Ok(Replacement::Resampled(others)),
                 }
@@ -358,26 +323,12 @@ impl Args {
         let Some(path) = &self.others else {
             return Ok(None);
         };
-        let ioi = Ioi {
-            count: self.count,
-            seed: self.seed,
-            ..Ioi::default()
-        };
+        let ioi = Ioi { count: self.count, seed: self.seed, ..Ioi::default() };
         let others = match path {
             _ if path == Path::new("ioi") => {
-                let PromptSet {
-                    name,
-                    pairs,
-                    numbering,
-                    notes,
-                } = ioi.prompts(model)?;
+                let PromptSet { name, pairs, numbering, notes } = ioi.prompts(model)?;
                 let clean = |pair: PromptPair| (pair.line, pair.clean);
-                Prompts {
-                    name,
-                    prompts: pairs.into_iter().map(clean).collect(),
-                    numbering,
-                    notes,
-                }
+                Prompts { name, prompts: pairs.into_iter().map(clean).collect(), numbering, notes }
             }
             _ => Prompts::open(path, self.model.ids)?,
         };
@@ -391,11 +342,6 @@ impl Args {
             let place = others.numbering.place(*number);
             ids.map_err(|failure| failure.at(&format!("{}, {place}", others.name)))
         };
-        others
-            .prompts
-            .iter()
-            .map(encode)
-            .collect::<Result<_, _>>()
-            .map(Some)
+        others.prompts.iter().map(encode).collect::<Result<_, _>>().map(Some)
     }
 }

@@ -82,24 +82,8 @@ struct Row {
 
 impl From<Summary> for Row {
     fn from(summary: Summary) -> Self {
-        let Summary {
-            name,
-            shape,
-            sum,
-            mean,
-            norm,
-            min,
-            max,
-        } = summary;
-        Self {
-            name,
-            shape,
-            sum,
-            mean,
-            norm,
-            min,
-            max,
-        }
+        let Summary { name, shape, sum, mean, norm, min, max } = summary;
+        Self { name, shape, sum, mean, norm, min, max }
     }
 }
 
@@ -154,24 +138,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 impl Args {
     /// The file to write, by its name's end.
     fn exports(&self) -> Result<ExportArgs, Failure> {
-        let none = || ExportArgs {
-            csv: None,
-            npy: None,
-            safetensors: None,
-        };
+        let none = || ExportArgs { csv: None, npy: None, safetensors: None };
         let Some(path) = &self.save else {
             return Ok(none());
         };
         let file = Some(path.clone());
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some(end) if end.eq_ignore_ascii_case("npy") => Ok(ExportArgs {
-                npy: file,
-                ..none()
-            }),
-            Some(end) if end.eq_ignore_ascii_case("safetensors") => Ok(ExportArgs {
-                safetensors: file,
-                ..none()
-            }),
+            Some(end) if end.eq_ignore_ascii_case("npy") => Ok(ExportArgs { npy: file, ..none() }),
+            Some(end) if end.eq_ignore_ascii_case("safetensors") => {
+                Ok(ExportArgs { safetensors: file, ..none() })
+            }
             _ => Err(Failure::Input(format!(
                 "--save {}: give a name that ends in .safetensors, or in .npy for one activation",
                 path.display()
@@ -210,10 +186,7 @@ impl Args {
         Ok(Study {
             provenance: studied.provenance(named(&prompts))?,
             title: "Activations".to_owned(),
-            subtitle: vec![
-                format!("prompt: {}", prompt.text),
-                format!("model: {}", studied.label()),
-            ],
+            subtitle: vec![format!("prompt: {}", prompt.text), format!("model: {}", studied.label())],
             grids: grids.chain(logits).collect(),
         })
     }
@@ -243,9 +216,7 @@ impl Args {
             }
             chosen.extend(matching);
         }
-        Ok(Site::all(n_layer)
-            .filter(|site| chosen.contains(site))
-            .collect())
+        Ok(Site::all(n_layer).filter(|site| chosen.contains(site)).collect())
     }
 }
 
@@ -302,15 +273,7 @@ fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
         "max"
     )?;
     for (row, shape) in rows.iter().zip(&shapes) {
-        let Row {
-            name,
-            sum,
-            mean,
-            norm,
-            min,
-            max,
-            ..
-        } = row;
+        let Row { name, sum, mean, norm, min, max, .. } = row;
         writeln!(
             out,
             "{}  {}  {sum:>11.3}  {mean:>9.4}  {norm:>10.3}  {min:>9.3}  {max:>9.3}",

@@ -92,10 +92,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
                 tokens("dest"),
                 tokens("src"),
             ],
-            values: (cache.iter())
-                .flat_map(|(_, pattern)| pattern.data())
-                .copied()
-                .collect(),
+            values: (cache.iter()).flat_map(|(_, pattern)| pattern.data()).copied().collect(),
             ..Grid::default()
         }],
         false => (heads.iter())
@@ -111,10 +108,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             })
             .collect(),
     };
-    let grids = grids.into_iter().map(|grid| Grid {
-        value_label: "attention".to_owned(),
-        ..grid
-    });
+    let grids = grids.into_iter().map(|grid| Grid { value_label: "attention".to_owned(), ..grid });
     let title = match heads.as_slice() {
         [] => "Attention of all heads, layer.head".to_owned(),
         [head] => format!("Attention of head {head}"),
@@ -176,8 +170,5 @@ fn write_table(out: &mut impl Write, cache: &ActivationCache) -> io::Result<()> 
             writeln!(out, "{name:<6}{first:>11.3}{previous:>16.3}{itself:>7.3}")?;
         }
     }
-    writeln!(
-        out,
-        "\nThe patterns themselves: --out FILE.png, or --head LAYER.HEAD for one here."
-    )
+    writeln!(out, "\nThe patterns themselves: --out FILE.png, or --head LAYER.HEAD for one here.")
 }

@@ -93,11 +93,7 @@ impl ModelArgs {
     ///
     /// # Errors
     /// As [`ModelArgs::bos`].
-    pub fn bos_by_default(
-        &self,
-        model: &Pretrained,
-        default: bool,
-    ) -> Result<Option<u32>, Failure> {
+    pub fn bos_by_default(&self, model: &Pretrained, default: bool) -> Result<Option<u32>, Failure> {
         match model.bos {
             _ if self.no_bos => Ok(None),
             bos if !self.bos => Ok(bos.filter(|_| default)),
@@ -150,11 +146,8 @@ impl ModelArgs {
         if unknown.is_empty() {
             return;
         }
-        let mut names: Vec<String> = unknown
-            .iter()
-            .take(SHOWN)
-            .map(|&id| report::quoted(&model.tokenizer.token(id)))
-            .collect();
+        let mut names: Vec<String> =
+            unknown.iter().take(SHOWN).map(|&id| report::quoted(&model.tokenizer.token(id))).collect();
         if unknown.len() > SHOWN {
             names.push(format!("and {} more", unknown.len() - SHOWN));
         }
@@ -175,9 +168,7 @@ fn with_suggestion(error: gpt2::Error) -> Failure {
     let known = locate::KNOWN.iter().map(|known| known.name);
     let names: Vec<&str> = known.chain(others.iter().map(String::as_str)).collect();
     match names::nearest(name, names.iter().copied()) {
-        Some(nearest) if nearest != name => {
-            Failure::Input(format!("{error}\ndid you mean {nearest}?"))
-        }
+        Some(nearest) if nearest != name => Failure::Input(format!("{error}\ndid you mean {nearest}?")),
         _ => error.into(),
     }
 }
@@ -191,10 +182,7 @@ pub fn terminal_style() -> TerminalStyle {
         (true, true) => TerminalColor::Truecolor,
         (true, false) => TerminalColor::Ansi256,
     };
-    TerminalStyle {
-        color,
-        width: terminal_width(),
-    }
+    TerminalStyle { color, width: terminal_width() }
 }
 
 /// The columns of the terminal, or 80 where stdout is none.

@@ -136,9 +136,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let among = usize::from(args.among.is_some());
     let of_head = usize::from(args.head.is_some()) * (1 + 2 * among);
     let of_circuit = usize::from(args.circuit.is_some()) * among;
-    let outputs = args
-        .study
-        .prepare(&[], kinds.len() + of_head + of_circuit)?;
+    let outputs = args.study.prepare(&[], kinds.len() + of_head + of_circuit)?;
     let studied = (args.process).load_for_study(&args.model, args.study.export.is_wanted())?;
     let (model, gpt2) = (&studied.pretrained, studied.model());
     let (tokens, vocab) = Vocab::tokens(args.vocab, model)?;
@@ -168,22 +166,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         _ => None,
     };
     let of_heads = head.is_some() || circuit.is_some();
-    let scores: Vec<(Composition, Tensor)> = (kinds.into_iter())
-        .map(|kind| (kind, all_composition_scores(gpt2, kind)))
-        .collect();
-    grids.extend(
-        scores
-            .iter()
-            .map(|(kind, scores)| grid_of_pairs(*kind, scores)),
-    );
+    let scores: Vec<(Composition, Tensor)> =
+        (kinds.into_iter()).map(|kind| (kind, all_composition_scores(gpt2, kind))).collect();
+    grids.extend(scores.iter().map(|(kind, scores)| grid_of_pairs(*kind, scores)));
 
     let title = match of_heads {
         true => "What heads do between tokens, by their weights alone",
         false => "Which head reads what which other head wrote, by their weights alone",
     };
-    let prompts: Vec<(&str, &str)> = (args.among.iter())
-        .map(|text| ("between the tokens of", text.as_str()))
-        .collect();
+    let prompts: Vec<(&str, &str)> =
+        (args.among.iter()).map(|text| ("between the tokens of", text.as_str())).collect();
     let study = studied.study(title, &[], &prompts, grids)?;
     let figure = || study.part(args.drawn(study.grids.len())).figure();
     outputs.write(&study, &[&figure])?;
@@ -191,10 +183,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.model.json {
         let pairs = scores.iter().map(|(kind, scores)| PairsReport {
             kind: kind.to_string(),
-            strongest: strongest_pairs(scores, args.top)
-                .into_iter()
-                .map(PairReport::from)
-                .collect(),
+            strongest: strongest_pairs(scores, args.top).into_iter().map(PairReport::from).collect(),
         });
         let report = Report {
             model: &model.name,
@@ -212,11 +201,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for (kind, scores) in &scores {
         writeln!(out, "\n{}", kind_words(*kind))?;
         for pair in strongest_pairs(scores, args.top) {
-            let PairReport {
-                first,
-                second,
-                score,
-            } = pair.into();
+            let PairReport { first, second, score } = pair.into();
             writeln!(out, "{} → {} {score:.4}", pad(&first, 5), pad(&second, 5))?;
         }
     }
@@ -241,9 +226,7 @@ impl Args {
     fn kinds(&self) -> Vec<Composition> {
         let asked = |kind: &Composition| self.kind.is_empty() || self.kind.contains(kind);
         let pairs = self.head.is_none() && self.circuit.is_none();
-        (Composition::ALL.into_iter())
-            .filter(|kind| pairs && asked(kind))
-            .collect()
+        (Composition::ALL.into_iter()).filter(|kind| pairs && asked(kind)).collect()
     }
 
     /// Whether the options go together.
@@ -340,12 +323,7 @@ fn grids_of_head(model: &Gpt2, head: Head, among: &Prompt) -> Result<[Grid; 2], 
 }
 
 /// The induction circuit of two heads between some tokens.
-fn grid_of_circuit(
-    model: &Gpt2,
-    previous: Head,
-    induction: Head,
-    among: &Prompt,
-) -> Result<Grid, Failure> {
+fn grid_of_circuit(model: &Gpt2, previous: Head, induction: Head, among: &Prompt) -> Result<Grid, Failure> {
     let [first, second] = [previous, induction].map(|head| (head.layer, head.head));
     let circuit = k_composition_circuit(model, first, second, Some(&among.ids))?;
     Ok(Grid {
@@ -359,10 +337,7 @@ fn grid_of_circuit(
 fn between_tokens(matrix: &FactoredMatrix, among: &Prompt, axes: [&str; 2]) -> Grid {
     // What overflows is no number.
     let mut values = matrix.product().into_data();
-    values
-        .iter_mut()
-        .filter(|x| !x.is_finite())
-        .for_each(|x| *x = f32::NAN);
+    values.iter_mut().filter(|x| !x.is_finite()).for_each(|x| *x = f32::NAN);
     // Spaces must be seen, for " a" and "a" are two tokens.
     let tokens = || among.tokens.iter().map(|token| visible(token));
     Grid {
@@ -400,19 +375,9 @@ fn kind_words(kind: Composition) -> String {
 }
 
 impl From<Pair> for PairReport {
-    fn from(
-        Pair {
-            first,
-            second,
-            score,
-        }: Pair,
-    ) -> Self {
+    fn from(Pair { first, second, score }: Pair) -> Self {
         let name = |(layer, head): (usize, usize)| format!("{layer}.{head}");
-        Self {
-            first: name(first),
-            second: name(second),
-            score,
-        }
+        Self { first: name(first), second: name(second), score }
     }
 }
 
@@ -429,10 +394,7 @@ fn look_at_head(model: &Gpt2, head: Head, tokens: &[u32]) -> Result<HeadReport, 
         qk_singular_values: qk.svd().s,
         ov_norm: ov.norm(),
         ov_singular_values: ov.svd().s,
-        ov_eigenvalues: eigenvalues
-            .iter()
-            .map(|value| [value.re, value.im])
-            .collect(),
+        ov_eigenvalues: eigenvalues.iter().map(|value| [value.re, value.im]).collect(),
         copying_score: copying_score(&between_tokens),
         ov_top1_accuracy: top1_accuracy(&between_tokens),
         qk_top1_accuracy: top1_accuracy(&looks),
@@ -460,12 +422,7 @@ fn look_at_circuit(
 }
 
 fn write_circuit(out: &mut impl Write, report: &CircuitReport) -> io::Result<()> {
-    let CircuitReport {
-        previous,
-        induction,
-        top1_accuracy,
-        top1_accuracy_of_keys,
-    } = report;
+    let CircuitReport { previous, induction, top1_accuracy, top1_accuracy_of_keys } = report;
     writeln!(
         out,
         "\ninduction by {previous} → {induction}: W_E W_Q (W_E W_V W_O W_K)ᵀ, W_V and W_O of {previous}, the \
@@ -478,11 +435,7 @@ fn write_circuit(out: &mut impl Write, report: &CircuitReport) -> io::Result<()>
 fn write_head(out: &mut impl Write, report: &HeadReport) -> io::Result<()> {
     const SHOWN: usize = 6;
     let row = |values: &[f64]| {
-        let shown: Vec<String> = values
-            .iter()
-            .take(SHOWN)
-            .map(|x| format!("{x:.3}"))
-            .collect();
+        let shown: Vec<String> = values.iter().take(SHOWN).map(|x| format!("{x:.3}")).collect();
         let dots = if values.len() > SHOWN { ", …" } else { "" };
         format!("{}{dots}", shown.join(", "))
     };
@@ -510,11 +463,7 @@ fn write_head(out: &mut impl Write, report: &HeadReport) -> io::Result<()> {
          between tokens: {qk_top1_accuracy:.4} of them attend most to themselves\n",
         row(qk_singular_values)
     )?;
-    let dots = if ov_eigenvalues.len() > SHOWN {
-        ", …"
-    } else {
-        ""
-    };
+    let dots = if ov_eigenvalues.len() > SHOWN { ", …" } else { "" };
     writeln!(
         out,
         "head {head}, what it moves: W_V W_O\n\

@@ -44,10 +44,7 @@ pub fn texts_behind_escape(command: &Command, typed: Vec<OsString>) -> Vec<OsStr
             for count in 0..most {
                 let is_value = |next: &OsString| count < least || may_follow(option, next);
                 let value = typed.next_if(is_value);
-                if value
-                    .iter()
-                    .any(|value| option_named(&command, value).is_some())
-                {
+                if value.iter().any(|value| option_named(&command, value).is_some()) {
                     return others;
                 }
                 others.extend(value);
@@ -78,9 +75,8 @@ fn starts_with_dash(arg: &OsString) -> bool {
 fn may_be_text(arg: &OsString) -> Option<&str> {
     let rest = arg.to_str()?.strip_prefix('-')?;
     let second = rest.strip_prefix('-');
-    let is_option = second.is_some_and(|name| {
-        name.is_empty() || name.starts_with(|letter: char| letter.is_alphabetic())
-    });
+    let is_option =
+        second.is_some_and(|name| name.is_empty() || name.starts_with(|letter: char| letter.is_alphabetic()));
     (!rest.is_empty() && !is_option).then_some(rest)
 }
 
@@ -116,10 +112,7 @@ fn values_behind(option: &Arg, typed: &OsString) -> [usize; 2] {
 
 /// Whether an argument may be one of the values that an option can do without.
 fn may_follow(option: &Arg, next: &OsString) -> bool {
-    let is_number = || {
-        next.to_str()
-            .is_some_and(|next| next.parse::<f64>().is_ok())
-    };
+    let is_number = || next.to_str().is_some_and(|next| next.parse::<f64>().is_ok());
     !starts_with_dash(next) || (option.is_allow_negative_numbers_set() && is_number())
 }
 
@@ -138,21 +131,12 @@ mod tests {
     fn a_text_that_begins_with_a_dash_is_no_option() {
         for (typed, expected) in [
             ("p|predict|- item|--top|3", "p|predict|--top|3|--|- item"),
-            (
-                "p|predict|--top|3|-x the cat",
-                "p|predict|--top|3|--|-x the cat",
-            ),
+            ("p|predict|--top|3|-x the cat", "p|predict|--top|3|--|-x the cat"),
             ("p|tokens|a|-5|b|--json|c", "p|tokens|a|--json|--|-5|b|c"),
             ("p|tokens|-a|--|--b|-c", "p|tokens|--|-a|--b|-c"),
             ("p|ablate|--with|zero|-x", "p|ablate|--with|zero|--|-x"),
-            (
-                "p|ablate|--with|other-position|-1|-2",
-                "p|ablate|--with|other-position|-1|--|-2",
-            ),
-            (
-                "p|lens|-x|--answers|-1|-2|--process",
-                "p|lens|--answers|-1|-2|--process|--|-x",
-            ),
+            ("p|ablate|--with|other-position|-1|-2", "p|ablate|--with|other-position|-1|--|-2"),
+            ("p|lens|-x|--answers|-1|-2|--process", "p|lens|--answers|-1|-2|--process|--|-x"),
             ("p|predict|-hello", "p|predict|--|-hello"),
             ("p|predict|--> x", "p|predict|--|--> x"),
             ("p|predict|-- he said", "p|predict|--|-- he said"),
@@ -184,10 +168,7 @@ mod tests {
     #[test]
     fn an_option_in_the_place_of_a_value_means_that_it_is_missing() {
         for (typed, expected) in [
-            (
-                "p|lens|x|--answers|-1|--model|tiny",
-                "p|lens|x|--answers|-1",
-            ),
+            ("p|lens|x|--answers|-1|--model|tiny", "p|lens|x|--answers|-1"),
             ("p|predict|x|--answer|--top=3", "p|predict|x|--answer"),
             ("p|--clean|--corrupted|x", "p|--clean"),
         ] {

@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::common::terminal_style;
-use crate::export::{
-    Draw, ExportArgs, Grid, MadeHere, Provenance, Study, place_in_words, read_study,
-};
+use crate::export::{Draw, ExportArgs, Grid, MadeHere, Provenance, Study, place_in_words, read_study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::output::Output;
@@ -108,10 +106,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         write_picture(figure, &options, output, &study.provenance)?;
     }
     if args.json {
-        let report = Report {
-            study: &study,
-            differences: &differences,
-        };
+        let report = Report { study: &study, differences: &differences };
         report::print_json(&report)?;
     } else {
         let mut out = anstream::AutoStream::auto(io::stdout()).lock();
@@ -211,11 +206,7 @@ fn match_by_place(bare: &mut Study, other: &Study, wanted: Option<&str>) -> bool
 }
 
 /// The grids to compare: those of the same name, or the only one of each file.
-fn pairs<'a>(
-    a: &'a Study,
-    b: &'a Study,
-    names: &[String; 2],
-) -> Result<Vec<(&'a Grid, &'a Grid)>, Failure> {
+fn pairs<'a>(a: &'a Study, b: &'a Study, names: &[String; 2]) -> Result<Vec<(&'a Grid, &'a Grid)>, Failure> {
     let pairs = match (a.grids.as_slice(), b.grids.as_slice()) {
         ([a], [b]) => vec![(a, b)],
         (of_a, of_b) => {
@@ -238,9 +229,7 @@ fn pairs<'a>(
             let axes = grid.axes.iter();
             match grid.axes.as_slice() {
                 [] => vec!["a single number".to_owned()],
-                _ => axes
-                    .map(|axis| format!("{} {}", axis.name, axis.labels.len()))
-                    .collect(),
+                _ => axes.map(|axis| format!("{} {}", axis.name, axis.labels.len())).collect(),
             }
         };
         let (of_a, of_b) = (axes(a), axes(b));
@@ -271,21 +260,15 @@ impl Difference {
             }
         };
         let places = 0..a.values.len();
-        let worst = places
-            .clone()
-            .max_by(|&x, &y| distance(x).total_cmp(&distance(y)));
-        let finite: Vec<f64> = places
-            .map(|place| f64::from(distance(place)))
-            .filter(|distance| distance.is_finite())
-            .collect();
+        let worst = places.clone().max_by(|&x, &y| distance(x).total_cmp(&distance(y)));
+        let finite: Vec<f64> =
+            places.map(|place| f64::from(distance(place))).filter(|distance| distance.is_finite()).collect();
         let value = |grid: &Grid| worst.map_or(f32::NAN, |place| grid.values[place]);
         Self {
             grid: a.name.clone(),
             values: a.values.len(),
             largest: worst.map_or(0.0, distance),
-            at: worst
-                .map(|place| place_in_words(a, place))
-                .unwrap_or_default(),
+            at: worst.map(|place| place_in_words(a, place)).unwrap_or_default(),
             a: value(a),
             b: value(b),
             mean: finite.iter().sum::<f64>() / finite.len().max(1) as f64,

@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gpt2::generate::{LogProbs, rank};
 use gpt2::visible::{visible, visible_line};
 use gpt2::{Pretrained, Site};
-use patching::{
-    Direction, Engine, Experiment, Metric, Outcome, Scale, SiteKind, Sweep, Unpatched, Which,
-};
+use patching::{Direction, Engine, Experiment, Metric, Outcome, Scale, SiteKind, Sweep, Unpatched, Which};
 use tensor::{Tensor, all_finite};
 
 use crate::export::Provenance;
@@ -68,10 +66,9 @@ impl PageArgs {
         let output = Output::prepare(path)?;
         match output.has_extension("html") || output.has_extension("htm") {
             true => Ok(Some(output)),
-            false => Err(Failure::Input(format!(
-                "--html {}: give a name that ends in .html",
-                path.display()
-            ))),
+            false => {
+                Err(Failure::Input(format!("--html {}: give a name that ends in .html", path.display())))
+            }
         }
     }
 
@@ -112,9 +109,7 @@ pub struct Exploration<'a> {
 /// [`Failure::Stopped`] if it was stopped; [`Failure::Input`] if the metric cannot be shown because the
 /// two unpatched runs do not differ in it.
 pub fn page(asked: &Exploration<'_>, provenance: &Provenance) -> Result<Page, Failure> {
-    let Exploration {
-        model, experiment, ..
-    } = *asked;
+    let Exploration { model, experiment, .. } = *asked;
     let (base, base_run) = match experiment.direction() {
         Direction::Denoising => ("corrupted", 1),
         Direction::Noising => ("clean", 0),
@@ -123,11 +118,8 @@ pub fn page(asked: &Exploration<'_>, provenance: &Provenance) -> Result<Page, Fa
     let next = [0, 1].map(|run| next(&logits[run]));
     let mut table = Table::new(model);
 
-    let sweeps: Vec<Sweep<'_>> = asked
-        .sites
-        .iter()
-        .map(|&site| Sweep::over(experiment, site).stopped_by(asked.stop))
-        .collect();
+    let sweeps: Vec<Sweep<'_>> =
+        asked.sites.iter().map(|&site| Sweep::over(experiment, site).stopped_by(asked.stop)).collect();
     let n_cells = sweeps.iter().map(|sweep| sweep.patches(&model.model).len());
     let (bar, progress) = progress_bar(sweeps.len(), n_cells.sum());
     let metrics = related(asked.metric);
@@ -140,11 +132,7 @@ pub fn page(asked: &Exploration<'_>, provenance: &Provenance) -> Result<Page, Fa
 
     // Whether a metric can be shown is a matter of the unpatched runs: the same for every site.
     let unpatched: Vec<Option<[f32; 2]>> = match measured.first() {
-        Some(first) => first
-            .shown
-            .iter()
-            .map(|shown| Some(shown.as_ref()?.1))
-            .collect(),
+        Some(first) => first.shown.iter().map(|shown| Some(shown.as_ref()?.1)).collect(),
         None => vec![None; metrics.len()],
     };
     let grids = measured
@@ -154,17 +142,8 @@ pub fn page(asked: &Exploration<'_>, provenance: &Provenance) -> Result<Page, Fa
             site: site.to_string(),
             columns: site.default_axes()[1].to_string(),
             shape: measured.shape,
-            values: measured
-                .shown
-                .into_iter()
-                .flatten()
-                .map(|(values, _)| values)
-                .collect(),
-            top: measured
-                .next
-                .iter()
-                .map(|top| (*top != next[base_run]).then(|| table.top(top)))
-                .collect(),
+            values: measured.shown.into_iter().flatten().map(|(values, _)| values).collect(),
+            top: measured.next.iter().map(|top| (*top != next[base_run]).then(|| table.top(top))).collect(),
         })
         .collect();
 
@@ -191,10 +170,7 @@ pub fn page(asked: &Exploration<'_>, provenance: &Provenance) -> Result<Page, Fa
             clean: table.prompt(experiment.clean()),
             corrupted: table.prompt(experiment.corrupted()),
         },
-        top: Runs {
-            clean: table.top(&next[0]),
-            corrupted: table.top(&next[1]),
-        },
+        top: Runs { clean: table.top(&next[0]), corrupted: table.top(&next[1]) },
         metrics,
         grids,
         attention,
@@ -265,8 +241,7 @@ impl Measured {
                 _ => sweep.run(&asked.model.model, named.metric(), asked.engine, &|_| {}),
             };
             let direction = asked.experiment.direction();
-            let checked =
-                (asked.experiment).check_ends(&asked.model.model, outcome.ends(direction));
+            let checked = (asked.experiment).check_ends(&asked.model.model, outcome.ends(direction));
             let values = checked.map_err(Failure::from);
             match values.and_then(|()| named.shown(&outcome, direction)) {
                 Err(failure) if i == 0 => return Err(failure), // It was asked for by name.
@@ -311,10 +286,7 @@ fn patched_runs(
     let read = |logits: &[f32]| {
         let value = |named: &NamedMetric| named.metric().of_logits(logits, clean);
         Cell {
-            values: metrics
-                .iter()
-                .map(|named| value(named).unwrap_or(f32::NAN))
-                .collect(),
+            values: metrics.iter().map(|named| value(named).unwrap_or(f32::NAN)).collect(),
             next: next(logits),
         }
     };
@@ -361,10 +333,7 @@ fn patterns(model: &Pretrained, ids: &[u32]) -> Option<Vec<Vec<u16>>> {
 fn lower_triangle(pattern: &Tensor, head: usize) -> Vec<u16> {
     let t = pattern.shape()[1];
     let row = |dest: usize| &pattern.row(head * t + dest)[..=dest];
-    (0..t)
-        .flat_map(row)
-        .map(|weight| (weight * 1e4).round() as u16)
-        .collect()
+    (0..t).flat_map(row).map(|weight| (weight * 1e4).round() as u16).collect()
 }
 
 /// The most likely next tokens; none if the logits are not finite numbers.
@@ -373,10 +342,7 @@ fn next(logits: &[f32]) -> Next {
         return Next::new();
     }
     let probs = LogProbs::of(logits);
-    rank(logits, TOP)
-        .into_iter()
-        .map(|id| (id, logits[id as usize], probs.prob(id) as f32))
-        .collect()
+    rank(logits, TOP).into_iter().map(|id| (id, logits[id as usize], probs.prob(id) as f32)).collect()
 }
 
 /// What made the page, as names with their values.
@@ -404,32 +370,23 @@ fn provenance_rows(asked: &Exploration<'_>, provenance: &Provenance) -> Vec<(Str
         }
         .to_owned(),
     ));
-    for (name, ids) in [
-        ("clean ids", asked.experiment.clean()),
-        ("corrupted ids", asked.experiment.corrupted()),
-    ] {
+    for (name, ids) in
+        [("clean ids", asked.experiment.clean()), ("corrupted ids", asked.experiment.corrupted())]
+    {
         let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
         rows.push((name, ids.join(" ")));
     }
-    rows.into_iter()
-        .map(|(name, value)| (name.to_owned(), visible_line(&value)))
-        .collect()
+    rows.into_iter().map(|(name, value)| (name.to_owned(), visible_line(&value))).collect()
 }
 
 /// Arguments as they can be typed in a POSIX shell.
 fn typed(arguments: &[String]) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./,:=".contains(c);
-    let quoted = arguments.iter().map(|argument| {
-        match argument.chars().all(plain) && !argument.is_empty() {
-            true => argument.clone(),
-            false => format!("'{}'", argument.replace('\'', r"'\''")),
-        }
+    let quoted = arguments.iter().map(|argument| match argument.chars().all(plain) && !argument.is_empty() {
+        true => argument.clone(),
+        false => format!("'{}'", argument.replace('\'', r"'\''")),
     });
-    ["patch-cli".to_owned()]
-        .into_iter()
-        .chain(quoted)
-        .collect::<Vec<_>>()
-        .join(" ")
+    ["patch-cli".to_owned()].into_iter().chain(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// The page's tokens, each given a number when it is first met.
@@ -441,11 +398,7 @@ struct Table<'a> {
 
 impl<'a> Table<'a> {
     fn new(model: &'a Pretrained) -> Self {
-        Self {
-            model,
-            numbers: HashMap::new(),
-            tokens: Tokens::default(),
-        }
+        Self { model, numbers: HashMap::new(), tokens: Tokens::default() }
     }
 
     fn token(&mut self, id: u32) -> usize {
@@ -539,11 +492,8 @@ mod tests {
     /// The page of a short pair on the tiny model.
     fn page_of(metric: &NamedMetric, direction: Direction, engine: Engine) -> Page {
         let tiny = Pretrained::tiny().unwrap();
-        let [clean, corrupted] = [
-            "Michelle Jones was. Michelle",
-            "Michelle Smith was. Michelle",
-        ]
-        .map(|text| tiny.tokenizer.encode(text).unwrap());
+        let [clean, corrupted] = ["Michelle Jones was. Michelle", "Michelle Smith was. Michelle"]
+            .map(|text| tiny.tokenizer.encode(text).unwrap());
         let experiment = Experiment::new(&tiny.model, clean, corrupted, direction).unwrap();
         let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
         let outcome = sweep.run(&tiny.model, metric.metric(), engine, &|_| {});
@@ -561,11 +511,7 @@ mod tests {
         assert_eq!(page.grids[0].values[0], values, "{:?}", metric.kind);
         let unpatched = &page.metrics[0].unpatched;
         assert_eq!((unpatched.clean, unpatched.corrupted), (clean, corrupted));
-        assert!(
-            page.grids
-                .iter()
-                .all(|grid| grid.values.len() == page.metrics.len())
-        );
+        assert!(page.grids.iter().all(|grid| grid.values.len() == page.metrics.len()));
         page
     }
 
@@ -576,19 +522,7 @@ mod tests {
             (&["--metric", "normalized"], 5),
             (&["--metric", "prob_diff"], 5),
             (&["--as", "change"], 5),
-            (
-                &[
-                    "--metric",
-                    "prob_diff",
-                    "--a",
-                    " Smith",
-                    "--b",
-                    "#5437",
-                    "--b",
-                    "#257",
-                ],
-                5,
-            ),
+            (&["--metric", "prob_diff", "--a", " Smith", "--b", "#5437", "--b", "#257"], 5),
             (&["--metric", "rank"], 3),
             (&["--metric", "prob_change"], 2),
             (&["--metric", "kl"], 1),
@@ -606,14 +540,10 @@ mod tests {
         let tiny = Pretrained::tiny().unwrap();
         let ids = |text| tiny.tokenizer.encode(text).unwrap();
         let (clean, corrupted) = (ids("Michelle Jones was"), ids("Michelle Smith was"));
-        let experiment =
-            Experiment::new(&tiny.model, clean, corrupted, Direction::Denoising).unwrap();
+        let experiment = Experiment::new(&tiny.model, clean, corrupted, Direction::Denoising).unwrap();
         // Unpatched runs that end alike, whatever the prompts are.
         let row = vec![1.0; tiny.model.config.n_embd];
-        let alike = Unpatched {
-            clean: row.clone(),
-            corrupted: row,
-        };
+        let alike = Unpatched { clean: row.clone(), corrupted: row };
         let (metric, stop) = (logit_diff(), AtomicBool::new(false));
         let asked = Exploration {
             model: &tiny,
@@ -627,20 +557,11 @@ mod tests {
         let explored = page(&asked, &Provenance::default()).unwrap();
         assert_eq!(explored.metrics.len(), 4);
         assert!(explored.grids.iter().all(|grid| grid.values.len() == 4));
-        let normalized = Exploration {
-            metric: &named(&["--metric", "normalized"]),
-            ..asked
-        };
+        let normalized = Exploration { metric: &named(&["--metric", "normalized"]), ..asked };
         let refused = page(&normalized, &Provenance::default());
         assert!(matches!(refused, Err(Failure::Input(_))), "{refused:?}");
         stop.store(true, Ordering::Relaxed);
-        let stopped = page(
-            &Exploration {
-                metric: &metric,
-                ..normalized
-            },
-            &Provenance::default(),
-        );
+        let stopped = page(&Exploration { metric: &metric, ..normalized }, &Provenance::default());
         assert!(matches!(stopped, Err(Failure::Stopped(_))), "{stopped:?}");
     }
 
@@ -681,9 +602,6 @@ mod tests {
     #[test]
     fn arguments_are_quoted_for_a_shell() {
         let arguments = ["--clean", "it's $HOME", "", "a_b/c.png"].map(str::to_owned);
-        assert_eq!(
-            typed(&arguments),
-            r"patch-cli --clean 'it'\''s $HOME' '' a_b/c.png"
-        );
+        assert_eq!(typed(&arguments), r"patch-cli --clean 'it'\''s $HOME' '' a_b/c.png");
     }
 }

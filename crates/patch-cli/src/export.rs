@@ -47,10 +47,7 @@ pub fn place_in_words(grid: &Grid, place: usize) -> String {
 
 /// Texts with what they are, given as pairs of name and text.
 pub fn named(prompts: &[(&str, &str)]) -> Vec<NamedText> {
-    let named = |&(name, text): &(&str, &str)| NamedText {
-        name: name.to_owned(),
-        text: text.to_owned(),
-    };
+    let named = |&(name, text): &(&str, &str)| NamedText { name: name.to_owned(), text: text.to_owned() };
     prompts.iter().map(named).collect()
 }
 
@@ -66,11 +63,7 @@ pub trait MadeHere: Sized {
 
 impl MadeHere for Provenance {
     fn new(model: &Pretrained, prompts: Vec<NamedText>) -> Self {
-        Self {
-            model: model.name.clone(),
-            prompts,
-            ..Self::without_model()
-        }
+        Self { model: model.name.clone(), prompts, ..Self::without_model() }
     }
 
     fn without_model() -> Self {
@@ -78,9 +71,7 @@ impl MadeHere for Provenance {
         Self {
             software: SOFTWARE.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            command: typed
-                .map(|arg| arg.to_string_lossy().into_owned())
-                .collect(),
+            command: typed.map(|arg| arg.to_string_lossy().into_owned()).collect(),
             ..Self::default()
         }
     }
@@ -136,12 +127,7 @@ impl ExportArgs {
         for (flag, path, extension, format) in [
             ("--csv", &self.csv, "csv", Format::Csv),
             ("--npy", &self.npy, "npy", Format::Npy),
-            (
-                "--safetensors",
-                &self.safetensors,
-                "safetensors",
-                Format::Safetensors,
-            ),
+            ("--safetensors", &self.safetensors, "safetensors", Format::Safetensors),
         ] {
             if let Some(path) = path
                 && Format::of(path) != Some(format)
@@ -155,19 +141,12 @@ impl ExportArgs {
         }
         let with_sidecar = |path: &PathBuf| {
             let sidecar = words_beside(path);
-            Ok::<_, Failure>([
-                Output::prepare_beside(path, Some(&sidecar))?,
-                Output::prepare(&sidecar)?,
-            ])
+            Ok::<_, Failure>([Output::prepare_beside(path, Some(&sidecar))?, Output::prepare(&sidecar)?])
         };
         Ok(Exports {
             csv: self.csv.as_ref().map(with_sidecar).transpose()?,
             npy: self.npy.as_ref().map(with_sidecar).transpose()?,
-            safetensors: self
-                .safetensors
-                .as_deref()
-                .map(Output::prepare)
-                .transpose()?,
+            safetensors: self.safetensors.as_deref().map(Output::prepare).transpose()?,
         })
     }
 }
@@ -228,10 +207,7 @@ mod tests {
         Study {
             provenance: Provenance {
                 model: "tiny".to_owned(),
-                prompts: vec![NamedText {
-                    name: "clean".to_owned(),
-                    text: "a\n\"b\"".to_owned(),
-                }],
+                prompts: vec![NamedText { name: "clean".to_owned(), text: "a\n\"b\"".to_owned() }],
                 ..Provenance::without_model()
             },
             title: "A title".to_owned(),
@@ -327,10 +303,7 @@ mod tests {
             npy: None,
             safetensors: Some(folder.join("a.safetensors")),
         };
-        args.prepare(study.grids.len())
-            .unwrap()
-            .write(study)
-            .unwrap();
+        args.prepare(study.grids.len()).unwrap().write(study).unwrap();
     }
 
     fn message<T>(result: Result<T, Failure>) -> String {
@@ -348,11 +321,7 @@ mod tests {
 
     /// A grid of these axes with its places as values.
     fn counted(axes: Vec<AxisLabels>) -> Grid {
-        let mut grid = Grid {
-            name: "x".to_owned(),
-            axes,
-            ..Grid::default()
-        };
+        let mut grid = Grid { name: "x".to_owned(), axes, ..Grid::default() };
         let cells: usize = grid.shape().iter().product();
         grid.values = (0..cells).map(|value| value as f32).collect();
         grid
@@ -360,22 +329,15 @@ mod tests {
 
     #[test]
     fn heads_over_positions_are_rows_in_either_order_of_the_axes() {
-        let (layer, head) = (
-            AxisLabels::indices("layer", 2),
-            AxisLabels::indices("head", 3),
-        );
+        let (layer, head) = (AxisLabels::indices("layer", 2), AxisLabels::indices("head", 3));
         let pos = tokens("pos", &["a", " b"]);
         let names = ["L0H0", "L0H1", "L0H2", "L1H0", "L1H1", "L1H2"];
         let grid = counted(vec![layer.clone(), head.clone(), pos.clone()]);
-        let Figure::Heatmap(heatmap) = grid.figure().unwrap() else {
-            panic!("no heatmap")
-        };
+        let Figure::Heatmap(heatmap) = grid.figure().unwrap() else { panic!("no heatmap") };
         assert_eq!(heatmap.rows, names);
         assert_eq!(heatmap.value(4, 1), 9.0);
         let grid = counted(vec![layer, pos, head]);
-        let Figure::Heatmap(heatmap) = grid.figure().unwrap() else {
-            panic!("no heatmap")
-        };
+        let Figure::Heatmap(heatmap) = grid.figure().unwrap() else { panic!("no heatmap") };
         assert_eq!(heatmap.rows, names);
         // Layer 1, head 1, position 1 is (1 · 2 + 1) · 3 + 1.
         assert_eq!(heatmap.value(4, 1), 10.0);
@@ -387,16 +349,12 @@ mod tests {
         let columns = tokens("src", &["a", " b"]);
         let head = AxisLabels::indices("head", 4);
         let of_layer = counted(vec![head.clone(), rows.clone(), columns.clone()]);
-        let Figure::Sheet(sheet) = of_layer.figure().unwrap() else {
-            panic!("no sheet")
-        };
+        let Figure::Sheet(sheet) = of_layer.figure().unwrap() else { panic!("no sheet") };
         assert!(!sheet.compact && sheet.shared_range && sheet.panels[0].rows_are_tokens);
         assert_eq!(sheet.panels[2].title, "head 2");
         assert_eq!(sheet.panels[2].values, [8.0, 9.0, 10.0, 11.0]);
         let all = counted(vec![AxisLabels::indices("layer", 3), head, rows, columns]);
-        let Figure::Sheet(sheet) = all.figure().unwrap() else {
-            panic!("no sheet")
-        };
+        let Figure::Sheet(sheet) = all.figure().unwrap() else { panic!("no sheet") };
         assert!(sheet.compact && sheet.columns == 4);
         assert_eq!(sheet.panels[11].title, "2.3");
     }
@@ -416,10 +374,7 @@ mod tests {
         assert!(message(many.figure()).contains("3600 panels cannot be told apart"));
         let mut study = study();
         let error = message(study.figure());
-        assert!(
-            error.contains("choose one with --grid: resid_post, heads"),
-            "{error}"
-        );
+        assert!(error.contains("choose one with --grid: resid_post, heads"), "{error}");
         study.grids.remove(0);
         assert!(matches!(study.figure(), Ok(Figure::Lines(chart)) if chart.series.len() == 5));
     }
@@ -442,18 +397,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(&study(), folder.path());
         write(&study(), folder.path());
-        let mut names: Vec<_> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let mut names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["a.csv", "a.csv.json", "a.safetensors"]);
         fs::remove_file(folder.path().join("a.csv.json")).unwrap();
-        let args = ExportArgs {
-            csv: Some(folder.path().join("a.csv")),
-            npy: None,
-            safetensors: None,
-        };
+        let args = ExportArgs { csv: Some(folder.path().join("a.csv")), npy: None, safetensors: None };
         assert!(message(args.prepare(1)).contains("is not a file that patch-cli made"));
     }
 

@@ -41,9 +41,7 @@ impl Failure {
             }
             Self::NobodyListens => return ExitCode::SUCCESS,
         };
-        let style = anstyle::Style::new()
-            .bold()
-            .fg_color(Some(anstyle::AnsiColor::Red.into()));
+        let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
         anstream::eprintln!("{style}error:{style:#} {}", readable(&message));
         ExitCode::from(code)
     }

@@ -65,9 +65,7 @@ impl FigureArgs {
         if let (Some(vmin), Some(vmax)) = (self.vmin, self.vmax)
             && vmin >= vmax
         {
-            return Err(Failure::Input(format!(
-                "--vmin {vmin} must be less than --vmax {vmax}"
-            )));
+            return Err(Failure::Input(format!("--vmin {vmin} must be less than --vmax {vmax}")));
         }
         let read = |path: &PathBuf| read_file(path, MAX_FONT_BYTES);
         let files: Vec<Vec<u8>> = self.font.iter().map(read).collect::<Result<_, _>>()?;
@@ -173,10 +171,6 @@ fn parse_finite(text: &str) -> Result<f32, String> {
 fn parse_scale(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(scale) if SCALES.contains(&scale) => Ok(scale),
-        _ => Err(format!(
-            "give a number from {} to {}",
-            SCALES.start(),
-            SCALES.end()
-        )),
+        _ => Err(format!("give a number from {} to {}", SCALES.start(), SCALES.end())),
     }
 }

@@ -116,10 +116,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let prompt = args.model.prompt(&model, &args.text)?;
     args.model.warn_of_unknown_tokens(&model, &prompt.ids);
     let bos = args.model.bos(&model)?;
-    let samplings = (0..args.samples).map(|i| Sampling {
-        seed: sampling.seed.wrapping_add(i.into()),
-        ..sampling
-    });
+    let samplings =
+        (0..args.samples).map(|i| Sampling { seed: sampling.seed.wrapping_add(i.into()), ..sampling });
     if args.model.json {
         let write = |sampling| args.write(&model, &prompt, sampling, &mut |_| Ok(()));
         let samples = samplings.map(write).collect::<Result<Vec<_>, _>>()?;
@@ -143,13 +141,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for (i, sampling) in samplings.enumerate() {
         writeln!(out)?;
         if args.samples > 1 {
-            writeln!(
-                out,
-                "sample {} of {}, seed {}",
-                i + 1,
-                args.samples,
-                sampling.seed
-            )?;
+            writeln!(out, "sample {} of {}, seed {}", i + 1, args.samples, sampling.seed)?;
         }
         let mut show = |text: &str| {
             out.write_all(printable(text).as_bytes())?;
@@ -173,11 +165,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 impl Args {
     fn sampling(&self) -> Result<Sampling, Failure> {
         let is_drawn = self.top_k.is_some() || self.top_p.is_some() || self.seed.is_some();
-        let default = if is_drawn || self.samples > 1 {
-            1.0
-        } else {
-            0.0
-        };
+        let default = if is_drawn || self.samples > 1 { 1.0 } else { 0.0 };
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(default),
             top_k: self.top_k,
@@ -194,8 +182,7 @@ impl Args {
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(Failure::Input(
-                "--stop \"\": every text contains the empty text; give the text to stop at"
-                    .to_owned(),
+                "--stop \"\": every text contains the empty text; give the text to stop at".to_owned(),
             ));
         }
         Ok(sampling)
@@ -243,21 +230,13 @@ impl Args {
 }
 
 /// How many tokens were written, how likely they are, and why there are no more.
-fn write_end(
-    out: &mut impl Write,
-    model: &Pretrained,
-    prompt: &Prompt,
-    sample: &Sample,
-) -> io::Result<()> {
+fn write_end(out: &mut impl Write, model: &Pretrained, prompt: &Prompt, sample: &Sample) -> io::Result<()> {
     let tokens = |count: usize| format!("{count} token{}", if count == 1 { "" } else { "s" });
     let count = sample.ids.len();
     let why = match (sample.finish_reason, &sample.stop_text) {
         (FinishReason::Length, _) => "--max-new-tokens is reached".to_owned(),
         (FinishReason::Stop, stop) => {
-            format!(
-                "the text contains {}",
-                quoted(stop.as_deref().unwrap_or(""))
-            )
+            format!("the text contains {}", quoted(stop.as_deref().unwrap_or("")))
         }
         (FinishReason::EndOfText, _) => {
             format!("{} ends the text", quoted(&sample.tokens[count - 1]))
@@ -283,12 +262,7 @@ fn write_end(
 
 /// How the tokens were chosen.
 fn how(sampling: Sampling) -> String {
-    let Sampling {
-        temperature,
-        top_k,
-        top_p,
-        seed,
-    } = sampling;
+    let Sampling { temperature, top_k, top_p, seed } = sampling;
     if temperature == 0.0 {
         return "always the most likely one".to_owned();
     }
@@ -298,11 +272,7 @@ fn how(sampling: Sampling) -> String {
         top_p.map(|p| format!("top-p {p}")),
         Some(format!("seed {seed}")),
     ];
-    settings
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(", ")
+    settings.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The text with everything escaped that a terminal would obey, but for line ends and tabs.
@@ -324,9 +294,6 @@ mod tests {
 
     #[test]
     fn a_terminal_is_told_nothing_but_text() {
-        assert_eq!(
-            printable("a\tb\n\u{1b}[2J\r\u{9b}é🦀"),
-            "a\tb\n\\x1b[2J\\r\\x9bé🦀"
-        );
+        assert_eq!(printable("a\tb\n\u{1b}[2J\r\u{9b}é🦀"), "a\tb\n\\x1b[2J\\r\\x9bé🦀");
     }
 }

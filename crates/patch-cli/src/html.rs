@@ -164,10 +164,7 @@ mod tests {
             };
             Top((0..10).map(next).collect())
         };
-        let both = || Runs {
-            clean: top(0),
-            corrupted: top(1),
-        };
+        let both = || Runs { clean: top(0), corrupted: top(1) };
         let metric = || Metric {
             label: format!("logit({prompt}) − logit(b)"),
             low: "favours b".to_owned(),
@@ -175,10 +172,7 @@ mod tests {
             low_token: Some(0),
             high_token: Some(1),
             center: 0.0,
-            unpatched: Runs {
-                clean: -10.827_942,
-                corrupted: 12.571_512,
-            },
+            unpatched: Runs { clean: -10.827_942, corrupted: 12.571_512 },
         };
         let grid = |columns: &str, n: usize| Grid {
             site: "resid_post".to_owned(),
@@ -191,21 +185,12 @@ mod tests {
             let row = |dest: usize| vec![10_000 / (dest as u16 + 1) + 1; dest + 1];
             vec![(0..N_TOKENS).flat_map(row).collect(); N_LAYER * 12]
         };
-        let prompt_of = || Prompt {
-            text: prompt.to_owned(),
-            tokens: (0..N_TOKENS).collect(),
-        };
+        let prompt_of = || Prompt { text: prompt.to_owned(), tokens: (0..N_TOKENS).collect() };
         Page {
             provenance: vec![("command".to_owned(), prompt.to_owned())],
             base: "corrupted",
-            tokens: Tokens {
-                ids: (0..500).collect(),
-                texts: vec![prompt.to_owned(); 500],
-            },
-            prompts: Runs {
-                clean: prompt_of(),
-                corrupted: prompt_of(),
-            },
+            tokens: Tokens { ids: (0..500).collect(), texts: vec![prompt.to_owned(); 500] },
+            prompts: Runs { clean: prompt_of(), corrupted: prompt_of() },
             metrics: (0..4).map(|_| metric()).collect(),
             grids: vec![
                 grid("pos", N_TOKENS),
@@ -217,10 +202,7 @@ mod tests {
             attention: Some(Attention {
                 n_layer: N_LAYER,
                 n_head: 12,
-                patterns: Runs {
-                    clean: patterns(),
-                    corrupted: patterns(),
-                },
+                patterns: Runs { clean: patterns(), corrupted: patterns() },
             }),
         }
     }
@@ -241,12 +223,9 @@ mod tests {
 
     #[test]
     fn no_text_ends_the_data_or_is_taken_for_a_place_of_the_template() {
-        for text in [
-            "</script><img src=x onerror=alert(1)>",
-            "<!--<script>",
-            "{{script}} }} {{",
-            "\"\\\u{2028}\u{0}",
-        ] {
+        for text in
+            ["</script><img src=x onerror=alert(1)>", "<!--<script>", "{{script}} }} {{", "\"\\\u{2028}\u{0}"]
+        {
             let html = render(&large_page(text)).unwrap();
             assert_eq!(data(&html)["prompts"]["clean"]["text"], text);
             assert_eq!(html.matches("</script").count(), 2);
@@ -259,10 +238,7 @@ mod tests {
     fn the_policy_names_the_script_and_the_style_and_nothing_else() {
         let html = render(&large_page("a")).unwrap();
         // The hash of the empty text, as the standard's examples have it.
-        assert_eq!(
-            hash(""),
-            "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
-        );
+        assert_eq!(hash(""), "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
         let policy = format!(
             "content=\"default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; \
              base-uri 'none'; form-action 'none'\"",

@@ -85,20 +85,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let model = &studied.pretrained;
     let bos = args.model.bos_by_default(model, true)?;
     let table = table(studied.model(), &model.tokenizer, bos)?;
-    let ids: Vec<u32> = (table.rows.iter())
-        .flat_map(|row| row.ids.iter().chain(&row.answers))
-        .copied()
-        .collect();
+    let ids: Vec<u32> =
+        (table.rows.iter()).flat_map(|row| row.ids.iter().chain(&row.answers)).copied().collect();
     args.model.warn_of_unknown_tokens(model, &ids);
     let attribution = mean_attribution(studied.model(), &table)?;
     let sweep = match args.no_sweep {
         true => None,
-        false => Some(sweep_by_head(
-            studied.model(),
-            &table,
-            args.site,
-            args.given_as,
-        )?),
+        false => Some(sweep_by_head(studied.model(), &table, args.site, args.given_as)?),
     };
 
     let study = args.study(&studied, &table, &attribution, sweep.as_ref())?;
@@ -188,9 +181,7 @@ impl Args {
             Grid {
                 value_label: "share in the mean logit difference".to_owned(),
                 center: Some(0.0),
-                legend: vec![
-                    "Blue: the head speaks for the correct name; red: against it.".to_owned(),
-                ],
+                legend: vec!["Blue: the head speaks for the correct name; red: against it.".to_owned()],
                 ..grid_of_heads(
                     "attribution",
                     "What each head writes of the mean logit difference",
@@ -218,10 +209,7 @@ impl Args {
         let mut study = studied.study(title, &[about], &[], grids)?;
         let rows = table.rows.iter().enumerate();
         study.provenance.prompts = rows
-            .map(|(i, row)| NamedText {
-                name: format!("prompt {i}"),
-                text: row.prompt.to_owned(),
-            })
+            .map(|(i, row)| NamedText { name: format!("prompt {i}"), text: row.prompt.to_owned() })
             .collect();
         Ok(study)
     }
@@ -245,8 +233,7 @@ impl Args {
                 self.site,
                 match self.given_as {
                     Scale::Value => "the mean logit difference",
-                    Scale::Change =>
-                        "the change of the mean logit difference from that of the pair",
+                    Scale::Change => "the change of the mean logit difference from that of the pair",
                     _ =>
                         "0: the mean logit difference stays that of the pair; 1: it becomes that of the prompt",
                 },
@@ -260,14 +247,7 @@ impl Args {
 fn write_table(out: &mut impl Write, table: &Table) -> io::Result<()> {
     let width = table.rows.iter().map(|row| row.prompt.width()).max();
     let width = width.unwrap_or(0);
-    writeln!(
-        out,
-        "{}  {:<11}{:<11}{:>10}",
-        pad("prompt", width),
-        "correct",
-        "incorrect",
-        "logit diff"
-    )?;
+    writeln!(out, "{}  {:<11}{:<11}{:>10}", pad("prompt", width), "correct", "incorrect", "logit diff")?;
     for row in &table.rows {
         writeln!(
             out,
@@ -287,12 +267,7 @@ fn write_table(out: &mut impl Write, table: &Table) -> io::Result<()> {
 ///
 /// # Errors
 /// If the scale is normalised, and the means of the unpatched runs are too close to each other.
-fn sweep_by_head(
-    model: &Gpt2,
-    table: &Table,
-    site: SiteKind,
-    scale: Scale,
-) -> Result<Tensor, Failure> {
+fn sweep_by_head(model: &Gpt2, table: &Table, site: SiteKind, scale: Scale) -> Result<Tensor, Failure> {
     let heads = model.config.n_layer * model.config.n_head;
     let n = table.rows.len();
     let (bar, progress) = progress_bar(n, n * heads);
@@ -300,16 +275,8 @@ fn sweep_by_head(
     for (i, row) in table.rows.iter().enumerate() {
         // Two and two have the same names, in exchanged roles.
         let pair = &table.rows[i ^ 1];
-        let experiment = Experiment::new(
-            model,
-            row.ids.clone(),
-            pair.ids.clone(),
-            Direction::Denoising,
-        )?;
-        let metric = Metric::LogitDiff {
-            a: &row.answers[..1],
-            b: &row.answers[1..],
-        };
+        let experiment = Experiment::new(model, row.ids.clone(), pair.ids.clone(), Direction::Denoising)?;
+        let metric = Metric::LogitDiff { a: &row.answers[..1], b: &row.answers[1..] };
         let sweep = Sweep::over(&experiment, site);
         let outcome = sweep.run(model, metric, Engine::default(), &progress);
         experiment.check_ends(model, outcome.ends(Direction::Denoising))?;
@@ -330,15 +297,7 @@ fn sweep_by_head(
 
 /// A site that has heads.
 fn parse_site(text: &str) -> Result<SiteKind, String> {
-    let by_head = [
-        SiteKind::Z,
-        SiteKind::Q,
-        SiteKind::K,
-        SiteKind::V,
-        SiteKind::Pattern,
-    ];
+    let by_head = [SiteKind::Z, SiteKind::Q, SiteKind::K, SiteKind::V, SiteKind::Pattern];
     let found = text.parse().ok().filter(|site| by_head.contains(site));
-    found.ok_or_else(|| {
-        format!("\"{text}\" is not an activation of a head; give z, q, k, v or pattern")
-    })
+    found.ok_or_else(|| format!("\"{text}\" is not an activation of a head; give z, q, k, v or pattern"))
 }

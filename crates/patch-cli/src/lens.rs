@@ -30,12 +30,7 @@ pub struct Args {
     answers: Option<Vec<String>>,
 
     /// The position whose next token is attributed, from 0, or from the end: -1 is the last [default: -1]
-    #[arg(
-        long,
-        value_name = "N",
-        requires = "answers",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "N", requires = "answers", allow_hyphen_values = true)]
     pos: Option<Place>,
 
     /// How many heads to name
@@ -143,11 +138,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let pos = args.pos.unwrap_or(Place::END).of(ids.len(), "position");
     let pos = pos.map_err(|failure| failure.at("--pos"))?;
     let compared = match (names, answers.as_slice()) {
-        (Some(names), &[a, b]) => Some(Compared {
-            names,
-            pos,
-            parts: direct_logit_attribution(studied.model(), ids, pos, a, b)?,
-        }),
+        (Some(names), &[a, b]) => {
+            Some(Compared { names, pos, parts: direct_logit_attribution(studied.model(), ids, pos, a, b)? })
+        }
         _ => None,
     };
     let top_tokens: Vec<Vec<String>> = (lens.top_token.chunks(ids.len()))
@@ -155,9 +148,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .map(|(row, probs)| {
             let tokens = model.tokenizer.tokens(row).into_iter().zip(probs);
             // Logits that are not finite numbers have no most likely token.
-            tokens
-                .map(|(token, prob)| if prob.is_nan() { String::new() } else { token })
-                .collect()
+            tokens.map(|(token, prob)| if prob.is_nan() { String::new() } else { token }).collect()
         })
         .collect();
 
@@ -206,9 +197,7 @@ impl From<&Compared<'_>> for AttributionReport {
         let components = compared.parts.components().into_iter();
         Self {
             pos: compared.pos,
-            components: components
-                .map(|(component, share)| Share { component, share })
-                .collect(),
+            components: components.map(|(component, share)| Share { component, share }).collect(),
             attn_bias: compared.parts.attn_bias.clone(),
             sum: compared.parts.sum(),
             logit_diff: compared.parts.logit_diff,
@@ -251,19 +240,14 @@ impl Args {
         let everywhere = |name: &str, title: String, values: Vec<f32>| Grid {
             name: name.to_owned(),
             title,
-            axes: vec![
-                points(),
-                AxisLabels::new("pos", prompt.tokens.iter().cloned()),
-            ],
+            axes: vec![points(), AxisLabels::new("pos", prompt.tokens.iter().cloned())],
             values,
             ..Grid::default()
         };
         let texts: Vec<String> = top_tokens.concat();
         let mut grids = vec![Grid {
             value_label: "probability of the most likely token".to_owned(),
-            legend: vec![
-                "In each cell: the token that is most likely to come next there.".to_owned(),
-            ],
+            legend: vec!["In each cell: the token that is most likely to come next there.".to_owned()],
             texts: texts.clone(),
             ..everywhere(
                 "top_prob",
@@ -276,9 +260,7 @@ impl Args {
             let label = compared.label();
             let [a, b] = names.map(quoted);
             let at = |values: &Tensor, answer: usize| -> Vec<f32> {
-                (0..values.n_rows())
-                    .map(|row| values.row(row)[answer])
-                    .collect()
+                (0..values.n_rows()).map(|row| values.row(row)[answer]).collect()
             };
             grids.push(Grid {
                 value_label: label.clone(),
@@ -292,11 +274,7 @@ impl Args {
                     "Blue: the stream favours {a}; red: {b}. In each cell: the most likely next token."
                 )],
                 texts,
-                ..everywhere(
-                    "logit_diff",
-                    format!("Logit lens: {label}"),
-                    lens.logit_diff(0, 1).into_data(),
-                )
+                ..everywhere("logit_diff", format!("Logit lens: {label}"), lens.logit_diff(0, 1).into_data())
             });
             for (answer, name) in names.iter().enumerate() {
                 grids.push(Grid {
@@ -337,11 +315,7 @@ impl Args {
                 value_label: format!("share in {label}"),
                 center: Some(0.0),
                 legend: vec![format!("Blue: the head favours {a}; red: {b}.")],
-                ..grid_of_heads(
-                    "heads",
-                    &format!("What each head writes of {label} {place}"),
-                    &parts.heads,
-                )
+                ..grid_of_heads("heads", &format!("What each head writes of {label} {place}"), &parts.heads)
             });
         }
         let prompts = [("prompt", prompt.text.as_str())];
@@ -378,11 +352,7 @@ impl Args {
             signed(parts.sum()),
             signed(parts.logit_diff)
         )?;
-        writeln!(
-            out,
-            "\nheads with the largest shares\n{}",
-            largest_heads(&parts.heads, self.top)
-        )
+        writeln!(out, "\nheads with the largest shares\n{}", largest_heads(&parts.heads, self.top))
     }
 }
 
@@ -400,10 +370,7 @@ fn write_top_tokens(
     lens: &LogitLens,
     top_tokens: &[Vec<String>],
 ) -> io::Result<()> {
-    writeln!(
-        out,
-        "logit lens: the most likely next token and its probability"
-    )?;
+    writeln!(out, "logit lens: the most likely next token and its probability")?;
     let quoted_row = |tokens: &[String]| tokens.iter().map(|token| quoted(token)).collect();
     let mut rows = vec![("point", quoted_row(&prompt.tokens))];
     for ((label, tokens), probs) in lens.labels.iter().zip(top_tokens).zip(0..) {
@@ -432,18 +399,9 @@ fn write_point_table(
         signed(parts.ln_f_bias)
     )?;
     let diff = lens.logit_diff(0, 1);
-    let mut rows = vec![(
-        "point",
-        ["lens", "accumulated", "most likely"]
-            .map(str::to_owned)
-            .to_vec(),
-    )];
+    let mut rows = vec![("point", ["lens", "accumulated", "most likely"].map(str::to_owned).to_vec())];
     for (point, label) in lens.labels.iter().enumerate() {
-        let top = format!(
-            "{} {:.4}",
-            quoted(&top_tokens[point][*pos]),
-            lens.top_prob.row(point)[*pos]
-        );
+        let top = format!("{} {:.4}", quoted(&top_tokens[point][*pos]), lens.top_prob.row(point)[*pos]);
         let numbers = [diff.row(point)[*pos], parts.accumulated[point]].map(signed);
         rows.push((label.as_str(), [&numbers[..], &[top]].concat()));
     }

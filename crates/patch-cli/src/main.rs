@@ -131,17 +131,8 @@ Examples:
   patch-cli sweep --direction noising --html page.html";
 
 /// The options that the help of `patch-cli` alone shows, so that it fits a screen.
-const SHOWN: [&str; 9] = [
-    "clean",
-    "corrupted",
-    "logit_diff",
-    "site",
-    "out",
-    "model",
-    "json",
-    "help",
-    "version",
-];
+const SHOWN: [&str; 9] =
+    ["clean", "corrupted", "logit_diff", "site", "out", "model", "json", "help", "version"];
 
 /// The whole command line, with all subcommands and options.
 fn full_command() -> clap::Command {

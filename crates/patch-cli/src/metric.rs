@@ -19,21 +19,11 @@ pub struct MetricArgs {
 
     /// A token of the set that counts positively; can be given several times. The logit of a set is the
     /// mean of its tokens' logits, its probability the sum of their probabilities
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        conflicts_with = "logit_diff",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "TOKEN", conflicts_with = "logit_diff", allow_hyphen_values = true)]
     pub a: Vec<String>,
 
     /// A token of the set that counts negatively; can be given several times
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        conflicts_with = "logit_diff",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "TOKEN", conflicts_with = "logit_diff", allow_hyphen_values = true)]
     pub b: Vec<String>,
 
     /// The number to read off the last logits
@@ -103,10 +93,7 @@ impl MetricKind {
     /// Whether it is about one answer.
     fn about_a_token(self) -> bool {
         use MetricKind::*;
-        matches!(
-            self,
-            Logit | Prob | LogProb | Rank | LogitChange | ProbChange
-        )
+        matches!(self, Logit | Prob | LogProb | Rank | LogitChange | ProbChange)
     }
 
     /// Whether it is put on the scale of the unpatched runs.
@@ -169,10 +156,7 @@ pub enum AnswersReport {
 impl Answers {
     /// Tokens by their ids.
     pub fn of_ids(tokenizer: &Tokenizer, ids: &[u32]) -> Self {
-        Self {
-            ids: ids.to_vec(),
-            texts: tokenizer.tokens(ids),
-        }
+        Self { ids: ids.to_vec(), texts: tokenizer.tokens(ids) }
     }
 
     /// Tokens as they are typed, which the model must know.
@@ -191,12 +175,7 @@ impl Answers {
     /// The tokens in quotes; of many the first few.
     pub fn in_words(&self) -> String {
         const SHOWN: usize = 4;
-        let quoted: Vec<String> = self
-            .texts
-            .iter()
-            .take(SHOWN)
-            .map(|text| quoted(text))
-            .collect();
+        let quoted: Vec<String> = self.texts.iter().take(SHOWN).map(|text| quoted(text)).collect();
         match self.texts.len() {
             0 | 1 => quoted.concat(),
             n if n <= SHOWN => format!("{{{}}}", quoted.join(", ")),
@@ -223,9 +202,7 @@ impl MetricArgs {
     /// How the numbers are given; `default` is how they are if nothing else is asked for.
     fn scale(&self, default: Scale) -> (Scale, Means) {
         let means = match (self.metric, self.given_as) {
-            (MetricKind::NormalizedByPair, _) | (_, Some(ScaleName::NormalizedByPair)) => {
-                Means::OfScaled
-            }
+            (MetricKind::NormalizedByPair, _) | (_, Some(ScaleName::NormalizedByPair)) => Means::OfScaled,
             _ => Means::OnOneScale,
         };
         let scale = match self.given_as {
@@ -246,10 +223,7 @@ impl MetricArgs {
     fn check(&self) -> Result<(), Failure> {
         let kind = self.metric;
         let refuse = |given: bool, flag: &str, use_for: &str| match given {
-            true => Err(Failure::Input(format!(
-                "{flag} is for {use_for}, not for --metric {}",
-                kind.name()
-            ))),
+            true => Err(Failure::Input(format!("{flag} is for {use_for}, not for --metric {}", kind.name()))),
             false => Ok(()),
         };
         refuse(
@@ -257,11 +231,7 @@ impl MetricArgs {
             "--token",
             "the metrics about one token (logit, prob, log_prob, rank, logit_change, prob_change)",
         )?;
-        refuse(
-            self.loss_at.is_some() && kind != MetricKind::Loss,
-            "--loss-at",
-            "--metric loss",
-        )
+        refuse(self.loss_at.is_some() && kind != MetricKind::Loss, "--loss-at", "--metric loss")
     }
 
     /// The metric for prompts of `n_tokens` tokens, on the scale `default` if no other is asked for.
@@ -277,20 +247,12 @@ impl MetricArgs {
         let kind = self.metric;
         let (scale, means) = self.scale(default);
         let [a, b] = match (self.logit_diff.as_deref(), self.has_answers()) {
-            (Some([a, b]), _) => {
-                [a, b].map(|text| Answers::of_texts(model, std::slice::from_ref(text)))
-            }
+            (Some([a, b]), _) => [a, b].map(|text| Answers::of_texts(model, std::slice::from_ref(text))),
             (_, true) => [&self.a, &self.b].map(|texts| Answers::of_texts(model, texts)),
             _ => answers.map(|answers| Ok(answers.clone())),
         };
-        let none = NamedMetric {
-            kind,
-            a: Answers::default(),
-            b: Answers::default(),
-            loss_at: 0..0,
-            scale,
-            means,
-        };
+        let none =
+            NamedMetric { kind, a: Answers::default(), b: Answers::default(), loss_at: 0..0, scale, means };
         if kind.about_two_tokens() {
             let (a, b) = (a?, b?);
             compared(&a, &b)?;
@@ -304,8 +266,7 @@ impl MetricArgs {
             match about.ids.len() {
                 0 => {
                     return Err(Failure::Input(
-                        "these prompts need the token that the metric is about: --token ' Jones'"
-                            .to_owned(),
+                        "these prompts need the token that the metric is about: --token ' Jones'".to_owned(),
                     ));
                 }
                 n if n > 1 && kind == MetricKind::Rank => {
@@ -356,9 +317,7 @@ fn compared(a: &Answers, b: &Answers) -> Result<(), Failure> {
 impl MetricKind {
     fn name(self) -> String {
         let value = self.to_possible_value();
-        value
-            .map(|value| value.get_name().to_owned())
-            .unwrap_or_default()
+        value.map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 }
 
@@ -377,10 +336,7 @@ impl NamedMetric {
             LogitChange => Metric::LogitChange { tokens: a },
             ProbChange => Metric::ProbChange { tokens: a },
             Kl => Metric::Kl,
-            Loss => Metric::Loss {
-                from: self.loss_at.start,
-                to: self.loss_at.end,
-            },
+            Loss => Metric::Loss { from: self.loss_at.start, to: self.loss_at.end },
         }
     }
 
@@ -396,28 +352,17 @@ impl NamedMetric {
             (false, Scale::Normalized | Scale::NormalizedChange) => Scale::Value,
             (false, scale) => scale,
         };
-        Self {
-            kind,
-            scale,
-            ..self.clone()
-        }
+        Self { kind, scale, ..self.clone() }
     }
 
     /// The same about other answers, on one side only.
     pub fn about(&self, answers: &Answers) -> Self {
-        Self {
-            a: answers.clone(),
-            b: Answers::default(),
-            ..self.clone()
-        }
+        Self { a: answers.clone(), b: Answers::default(), ..self.clone() }
     }
 
     /// The same on another scale.
     pub fn on_scale(&self, scale: Scale) -> Self {
-        Self {
-            scale,
-            ..self.clone()
-        }
+        Self { scale, ..self.clone() }
     }
 
     /// The metric in words and signs, on the scale on which it is given.
@@ -484,11 +429,7 @@ impl NamedMetric {
     }
 
     /// The values of a sweep on the scale on which they are given, and those of the unpatched runs.
-    pub fn shown(
-        &self,
-        outcome: &Outcome,
-        direction: Direction,
-    ) -> Result<(Vec<f32>, [f32; 2]), Failure> {
+    pub fn shown(&self, outcome: &Outcome, direction: Direction) -> Result<(Vec<f32>, [f32; 2]), Failure> {
         let ends = outcome.ends(direction);
         let mut values = outcome.grid.values.clone();
         self.scale.apply(&mut values, ends)?;
@@ -499,18 +440,18 @@ impl NamedMetric {
     pub fn colors(&self, base: &str) -> Option<String> {
         let (a, b) = (self.a.in_words(), self.b.in_words());
         match (self.scale, self.kind) {
-            (Scale::Change | Scale::NormalizedChange, _) => Some(format!(
-                "Blue: the {base} run's metric rises; red: it falls."
-            )),
+            (Scale::Change | Scale::NormalizedChange, _) => {
+                Some(format!("Blue: the {base} run's metric rises; red: it falls."))
+            }
             (Scale::Normalized, _) => {
                 Some("1: the patch makes the run as good as clean; 0: as corrupted.".to_owned())
             }
-            (Scale::Value, MetricKind::LogitDiff | MetricKind::ProbDiff) => Some(format!(
-                "Blue: the patched run favours {a}; red: it favours {b}."
-            )),
-            (Scale::Value, MetricKind::LogitChange | MetricKind::ProbChange) => Some(format!(
-                "Blue: {a} is more likely than in the clean run; red: less likely."
-            )),
+            (Scale::Value, MetricKind::LogitDiff | MetricKind::ProbDiff) => {
+                Some(format!("Blue: the patched run favours {a}; red: it favours {b}."))
+            }
+            (Scale::Value, MetricKind::LogitChange | MetricKind::ProbChange) => {
+                Some(format!("Blue: {a} is more likely than in the clean run; red: less likely."))
+            }
             _ => None,
         }
     }
@@ -552,10 +493,7 @@ mod tests {
         assert_eq!(parse_range("3..9"), Ok(3..9));
         assert_eq!(parse_range("3..=8"), Ok(3..9));
         for wrong in ["3", "..", "a..b", "-1..2", "3..", "3...4"] {
-            assert!(
-                parse_range(wrong).unwrap_err().contains("not a range"),
-                "{wrong}"
-            );
+            assert!(parse_range(wrong).unwrap_err().contains("not a range"), "{wrong}");
         }
         assert!(parse_range("4..4").unwrap_err().contains("empty"));
     }

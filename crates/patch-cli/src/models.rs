@@ -138,11 +138,7 @@ fn size(path: &Path) -> u64 {
     }
     let beside = path.parent().and_then(|folder| fs::read_dir(folder).ok());
     let files = beside.into_iter().flatten().filter_map(Result::ok);
-    files
-        .map(|entry| entry.path())
-        .filter(|path| is_weights(path))
-        .map(|path| length(&path))
-        .sum()
+    files.map(|entry| entry.path()).filter(|path| is_weights(path)).map(|path| length(&path)).sum()
 }
 
 fn write_table(out: &mut impl Write, models: &[Model]) -> io::Result<()> {
@@ -164,10 +160,7 @@ fn write_table(out: &mut impl Write, models: &[Model]) -> io::Result<()> {
                 sizes.n_layer,
                 sizes.n_head,
                 sizes.n_embd,
-                file_size(
-                    model.found.first().map(|found| found.bytes),
-                    sizes.megabytes
-                )
+                file_size(model.found.first().map(|found| found.bytes), sizes.megabytes)
             )?,
             None => {
                 let bytes = model.found.first().map(|found| found.bytes);
@@ -202,11 +195,7 @@ fn millions(parameters: usize) -> String {
 /// The size of the file that is here, or else about that of the published one.
 fn file_size(bytes: Option<u64>, megabytes: u64) -> String {
     let bytes = bytes.unwrap_or(megabytes * 1_000_000) as f64;
-    if bytes < 1e9 {
-        format!("{:.0} MB", bytes / 1e6)
-    } else {
-        format!("{:.2} GB", bytes / 1e9)
-    }
+    if bytes < 1e9 { format!("{:.0} MB", bytes / 1e6) } else { format!("{:.2} GB", bytes / 1e9) }
 }
 
 #[cfg(test)]
@@ -215,21 +204,8 @@ mod tests {
 
     #[test]
     fn the_numbers_of_parameters_are_those_that_everybody_knows() {
-        let parameters: Vec<usize> = KNOWN
-            .iter()
-            .map(|known| Sizes::of(known).parameters)
-            .collect();
-        assert_eq!(
-            parameters,
-            [
-                3_824_576,
-                124_439_808,
-                354_823_168,
-                774_030_080,
-                1_557_611_200,
-                81_912_576
-            ]
-        );
+        let parameters: Vec<usize> = KNOWN.iter().map(|known| Sizes::of(known).parameters).collect();
+        assert_eq!(parameters, [3_824_576, 124_439_808, 354_823_168, 774_030_080, 1_557_611_200, 81_912_576]);
     }
 
     #[test]

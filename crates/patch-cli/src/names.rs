@@ -23,12 +23,8 @@ pub fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
     // The measure and the threshold that clap has for its own suggestions.
     const ALIKE: f64 = 0.7;
     let likeness = |name: &'a str| (strsim::jaro(given, name), name);
-    let best = names
-        .into_iter()
-        .map(likeness)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(likeness, _)| *likeness > ALIKE)
-        .map(|(_, name)| name)
+    let best = names.into_iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness > ALIKE).map(|(_, name)| name)
 }
 
 #[cfg(test)]

@@ -56,8 +56,7 @@ impl Output {
     /// # Errors
     /// [`Failure::Other`] with the path and the reason.
     pub fn prepare_beside(path: &Path, sidecar: Option<&Path>) -> Result<Self, Failure> {
-        let fail =
-            |reason: String| Failure::Other(format!("cannot write {}: {reason}", path.display()));
+        let fail = |reason: String| Failure::Other(format!("cannot write {}: {reason}", path.display()));
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => return Err(fail("it is a folder".to_owned())),
             Ok(found) if found.is_file() => {
@@ -74,16 +73,12 @@ impl Output {
                 }
             }
             Ok(_) => {
-                return Err(fail(
-                    "it is no ordinary file, and could not be replaced whole".to_owned(),
-                ));
+                return Err(fail("it is no ordinary file, and could not be replaced whole".to_owned()));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(fail(error.to_string())),
         }
-        let output = Self {
-            path: path.to_owned(),
-        };
+        let output = Self { path: path.to_owned() };
         // Writing may fail for many reasons: a missing folder, permissions, a full disk. Try.
         let part = output.part();
         create(&part).map_err(|e| fail(e.to_string()))?;
@@ -105,10 +100,7 @@ impl Output {
     /// # Errors
     /// [`Failure::Other`] with the path and the reason; nothing is left then.
     pub fn stage(&self, bytes: &[u8]) -> Result<Staged<'_>, Failure> {
-        let staged = Staged {
-            output: self,
-            part: Some(self.part()),
-        };
+        let staged = Staged { output: self, part: Some(self.part()) };
         create(&self.part())
             .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
             .map_err(|error| self.failure(&error))?;
@@ -180,11 +172,7 @@ fn is_ours(path: &Path) -> io::Result<bool> {
     let mut file = File::open(path)?;
     let mut start = Vec::new();
     Read::by_ref(&mut file).take(1024).read_to_end(&mut start)?;
-    let holds = |bytes: &[u8], mark: &str| {
-        bytes
-            .windows(mark.len())
-            .any(|window| window == mark.as_bytes())
-    };
+    let holds = |bytes: &[u8], mark: &str| bytes.windows(mark.len()).any(|window| window == mark.as_bytes());
     if start.starts_with(b"\x89PNG") {
         return Ok(holds(&start, &format!("tEXtSoftware\0{SOFTWARE}")));
     }
@@ -196,9 +184,7 @@ fn is_ours(path: &Path) -> io::Result<bool> {
         file.take(length).read_to_end(&mut header)?;
         return Ok(holds(&header, "\"software\":\"patch-cli\""));
     }
-    Ok(BEGINNINGS
-        .iter()
-        .any(|beginning| start.starts_with(beginning.as_bytes())))
+    Ok(BEGINNINGS.iter().any(|beginning| start.starts_with(beginning.as_bytes())))
 }
 
 /// How much of a safetensors header is searched.
@@ -237,9 +223,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("thesis.png");
         fs::write(&path, b"\x89PNG years of work").unwrap();
-        assert!(
-            message(Output::prepare(&path)).contains("thesis.png: it exists, and is not a file")
-        );
+        assert!(message(Output::prepare(&path)).contains("thesis.png: it exists, and is not a file"));
         assert_eq!(fs::read(&path).unwrap(), b"\x89PNG years of work");
     }
 

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use gpt2::{Gpt2, Pretrained};
 use patching::prompts::{
-    Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, Written,
-    average_on,
+    Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, Written, average_on,
 };
 use patching::{Axis, Direction, Endpoints, Experiment, Means, Scale};
 use serde::Serialize;
@@ -28,21 +27,11 @@ const ANSWERS: [&str; 2] = [" Smith", " Jones"];
 #[derive(Clone, clap::Args)]
 pub struct PairArgs {
     /// Prompt whose answer is the right one [default: the pair of Michelle Jones and Michelle Smith]
-    #[arg(
-        long,
-        value_name = "TEXT",
-        requires = "corrupted",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "TEXT", requires = "corrupted", allow_hyphen_values = true)]
     pub clean: Option<String>,
 
     /// The same prompt with the fact of interest changed; it must have as many tokens
-    #[arg(
-        long,
-        value_name = "TEXT",
-        requires = "clean",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "TEXT", requires = "clean", allow_hyphen_values = true)]
     pub corrupted: Option<String>,
 
     /// denoising: clean into corrupted; noising: corrupted into clean
@@ -121,11 +110,7 @@ impl SetArgs {
 
     /// How the interval is found.
     fn bootstrap(&self) -> Bootstrap {
-        Bootstrap {
-            resamples: self.resamples,
-            seed: self.seed,
-            ..Bootstrap::default()
-        }
+        Bootstrap { resamples: self.resamples, seed: self.seed, ..Bootstrap::default() }
     }
 
     /// The pairs as text, if many are asked for.
@@ -209,12 +194,7 @@ impl ReadyPair {
 
     /// All tokens that it is about.
     fn ids(&self) -> Vec<u32> {
-        [
-            &self.clean.ids[..],
-            &self.corrupted.ids,
-            &self.metric.tokens(),
-        ]
-        .concat()
+        [&self.clean.ids[..], &self.corrupted.ids, &self.metric.tokens()].concat()
     }
 }
 
@@ -263,10 +243,7 @@ impl Pairs {
                 _ => format!(" {}", pair.pair.line),
             };
             prompts.push(named(format!("clean{line}"), pair.clean.text.clone()));
-            prompts.push(named(
-                format!("corrupted{line}"),
-                pair.corrupted.text.clone(),
-            ));
+            prompts.push(named(format!("corrupted{line}"), pair.corrupted.text.clone()));
         }
         prompts
     }
@@ -325,9 +302,8 @@ impl Pairs {
         mut words: Grid,
     ) -> Result<[Grid; 3], Failure> {
         let pairs = self.list.iter().zip(grids);
-        let parts: Vec<Part<'_>> = pairs
-            .map(|(pair, (grid, ends))| Part::new(&pair.pair, grid).with_ends(ends))
-            .collect();
+        let parts: Vec<Part<'_>> =
+            pairs.map(|(pair, (grid, ends))| Part::new(&pair.pair, grid).with_ends(ends)).collect();
         let first = self.first();
         let scale = match self.metric_of_pair(first).scale == first.metric.scale {
             true => Scale::Value, // every pair is on its scale already
@@ -341,11 +317,7 @@ impl Pairs {
             values: grid.values.clone(),
             ..words.clone()
         };
-        Ok([
-            grid("", &average.mean),
-            grid(", low", &average.low),
-            grid(", high", &average.high),
-        ])
+        Ok([grid("", &average.mean), grid(", low", &average.low), grid(", high", &average.high)])
     }
 
     /// The answers of the first of many pairs; those of one pair stand in its metric.
@@ -354,9 +326,7 @@ impl Pairs {
         match (self.many, a.ids.is_empty(), b.ids.is_empty()) {
             (false, ..) | (_, true, _) => None,
             (true, false, true) => Some(format!("answer a: {}", a.in_words())),
-            (true, false, false) => {
-                Some(format!("answers a: {}, b: {}", a.in_words(), b.in_words()))
-            }
+            (true, false, false) => Some(format!("answers a: {}, b: {}", a.in_words(), b.in_words())),
         }
     }
 
@@ -364,12 +334,7 @@ impl Pairs {
     ///
     /// # Errors
     /// As [`Experiment::check_ends`], with the number of the pair if there are many.
-    pub fn check_ends(
-        &self,
-        pair: &ReadyPair,
-        model: &Gpt2,
-        ends: Endpoints,
-    ) -> Result<(), Failure> {
+    pub fn check_ends(&self, pair: &ReadyPair, model: &Gpt2, ends: Endpoints) -> Result<(), Failure> {
         let checked = pair.experiment().check_ends(model, ends);
         checked.map_err(|error| match self.many {
             true => Failure::from(error).at(&format!("pair {}", pair.pair.line)),
@@ -392,10 +357,9 @@ impl Pairs {
         if more > 0 {
             names.push(format!("{more} more"));
         }
-        words.legend.push(format!(
-            "Missing: cells in which a pair has no finite metric (of {}).",
-            names.join(", ")
-        ));
+        words
+            .legend
+            .push(format!("Missing: cells in which a pair has no finite metric (of {}).", names.join(", ")));
         words
     }
 
@@ -422,15 +386,10 @@ impl Pairs {
         let first = self.first();
         let title = format!("{title} ({})", first.metric.scale_in_words());
         let mut subtitle = match self.many {
-            true => vec![format!(
-                "mean over {} pairs, the first: {}",
-                self.list.len(),
-                first.clean.text
-            )],
-            false => vec![
-                format!("clean: {}", first.clean.text),
-                format!("corrupted: {}", first.corrupted.text),
-            ],
+            true => vec![format!("mean over {} pairs, the first: {}", self.list.len(), first.clean.text)],
+            false => {
+                vec![format!("clean: {}", first.clean.text), format!("corrupted: {}", first.corrupted.text)]
+            }
         };
         let model = [&[provenance.model.clone()][..], &provenance.processing].concat();
         subtitle.push(format!("model: {}, {}", model.join(", "), self.direction));
@@ -545,8 +504,7 @@ impl PairArgs {
                 let place = set.numbering.place(pair.line);
                 failure.at(&format!("{}, {place}", set.name))
             };
-            let prompt =
-                |text: &Written, ids: &[u32]| Prompt::new(&model.tokenizer, &text.words(), ids);
+            let prompt = |text: &Written, ids: &[u32]| Prompt::new(&model.tokenizer, &text.words(), ids);
             Ok(ReadyPair {
                 clean: prompt(&texts.clean, pair.experiment.clean()),
                 corrupted: prompt(&texts.corrupted, pair.experiment.corrupted()),
@@ -575,30 +533,20 @@ impl PairArgs {
         Ok(ReadyPair {
             clean,
             corrupted,
-            pair: Pair {
-                line: 1,
-                experiment,
-                a: metric.a.ids.clone(),
-                b: metric.b.ids.clone(),
-            },
+            pair: Pair { line: 1, experiment, a: metric.a.ids.clone(), b: metric.b.ids.clone() },
             metric,
         })
     }
 
     /// The two prompts, which must have equally many tokens: shown side by side if they do not.
-    fn prompts(
-        &self,
-        model_args: &ModelArgs,
-        model: &Pretrained,
-    ) -> Result<(Prompt, Prompt), Failure> {
+    fn prompts(&self, model_args: &ModelArgs, model: &Pretrained) -> Result<(Prompt, Prompt), Failure> {
         let prompt = |which: &str, text: &str| {
             let prompt = model_args.prompt(model, text);
             prompt.map_err(|failure| failure.at(&format!("the {which} prompt")))
         };
         if model_args.ids && self.clean.is_none() {
             return Err(Failure::Input(
-                "--ids: give both prompts as token ids, --clean '464 3290' --corrupted '464 3797'"
-                    .to_owned(),
+                "--ids: give both prompts as token ids, --clean '464 3290' --corrupted '464 3797'".to_owned(),
             ));
         }
         let clean = prompt("clean", self.clean.as_deref().unwrap_or(CLEAN))?;

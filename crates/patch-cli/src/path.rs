@@ -15,9 +15,7 @@ use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::metric::{MetricArgs, NamedMetric};
 use crate::output::Output;
-use crate::pairs::{
-    PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, missing_in_words, unpatched_in_words,
-};
+use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, missing_in_words, unpatched_in_words};
 use crate::place::Place;
 use crate::processing::ProcessArgs;
 use crate::render::write_figure;
@@ -151,21 +149,13 @@ struct Done {
 }
 
 impl Done {
-    fn of(
-        pairs: &Pairs,
-        pair: &ReadyPair,
-        outcome: patching::path::Outcome,
-    ) -> Result<Self, Failure> {
+    fn of(pairs: &Pairs, pair: &ReadyPair, outcome: patching::path::Outcome) -> Result<Self, Failure> {
         let ends = outcome.ends(pairs.direction);
         let mut grid = outcome.grid;
         let missing = grid.values.iter().filter(|value| value.is_nan()).count();
         let scale = pairs.metric_of_pair(pair).scale;
         scale.apply(&mut grid.values, ends)?;
-        Ok(Self {
-            grid,
-            ends,
-            missing,
-        })
+        Ok(Self { grid, ends, missing })
     }
 }
 
@@ -197,10 +187,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let n_senders = model.model.config.n_layer * model.model.config.n_head;
     let n_pairs = pairs.list.len();
     let (bar, progress) = progress_bar(n_pairs, n_pairs * n_senders);
-    let watch = Watch {
-        progress: &progress,
-        stop: interrupt.flag(),
-    };
+    let watch = Watch { progress: &progress, stop: interrupt.flag() };
     let mut done = Vec::new();
     for (pair, paths) in pairs.list.iter().zip(&paths) {
         let (metric, engine) = (pair.metric.metric(), args.engine.engine());
@@ -238,11 +225,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             }),
             through_mlps: !args.freeze_mlps,
             pairs: pairs_report,
-            seconds: Seconds {
-                load,
-                path: path_seconds,
-                total: start.elapsed().as_secs_f64(),
-            },
+            seconds: Seconds { load, path: path_seconds, total: start.elapsed().as_secs_f64() },
             image: output.path().display().to_string(),
             study: &exported,
         };
@@ -359,9 +342,9 @@ impl Args {
             Reader::V => "z_to_v",
         };
         let along = |metric: &NamedMetric| match metric.scale {
-            Scale::Change | Scale::NormalizedChange => Some(format!(
-                "Blue: along this path the {base} run's metric rises; red: it falls."
-            )),
+            Scale::Change | Scale::NormalizedChange => {
+                Some(format!("Blue: along this path the {base} run's metric rises; red: it falls."))
+            }
             _ => metric.colors(base),
         };
         let words = |name: String, label: String, metric: &NamedMetric| Grid {
@@ -441,10 +424,7 @@ impl Strongest<'_> {
         };
         writeln!(out, "\nstrongest senders\n{columns}")?;
         for i in order {
-            let head = Head {
-                layer: i / self.n_head,
-                head: i % self.n_head,
-            };
+            let head = Head { layer: i / self.n_head, head: i % self.n_head };
             write!(out, "{head:>6}  {:>+9.4}", self.values[i])?;
             match self.intervals {
                 Some([low, high]) => writeln!(out, "   {:+.4} to {:+.4}", low[i], high[i])?,

@@ -53,9 +53,7 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!(
-                "\"{text}\" is not a place: give a number from 0, -1 for the last, or end for the last"
-            )
+            format!("\"{text}\" is not a place: give a number from 0, -1 for the last, or end for the last")
         };
         let number = |digits: &str| match digits.parse::<usize>() {
             Ok(number) if !digits.starts_with('+') => Ok(number),
@@ -101,9 +99,7 @@ impl Span {
             }
         };
         match range.is_empty() {
-            true => Err(Failure::Input(format!(
-                "{self} is an empty range of the {length} {what}s"
-            ))),
+            true => Err(Failure::Input(format!("{self} is an empty range of the {length} {what}s"))),
             false => Ok(range),
         }
     }
@@ -138,9 +134,7 @@ impl FromStr for Span {
             )
         };
         let place = |part: &str| match part.trim().parse::<Place>() {
-            Ok(Place::FromStart(place)) if place > MOST => {
-                Err(format!("\"{text}\" is beyond {MOST}"))
-            }
+            Ok(Place::FromStart(place)) if place > MOST => Err(format!("\"{text}\" is beyond {MOST}")),
             place => place.map_err(|_| wrong()),
         };
         let Some((start, end)) = text.split_once("..") else {
@@ -168,8 +162,7 @@ mod tests {
 
     fn of_twelve(text: &str) -> Result<Range<usize>, String> {
         let span: Span = text.parse()?;
-        span.of(12, "layer")
-            .map_err(|failure| format!("{failure:?}"))
+        span.of(12, "layer").map_err(|failure| format!("{failure:?}"))
     }
 
     #[test]
@@ -195,14 +188,9 @@ mod tests {
 
     #[test]
     fn what_is_no_place_or_none_of_these_is_an_error() {
-        for text in [
-            "", "x", "1.5", "..", "..=", "3..=", "a..b", "3...4", "+1", "- 1", "1..x",
-        ] {
+        for text in ["", "x", "1.5", "..", "..=", "3..=", "a..b", "3...4", "+1", "- 1", "1..x"] {
             let error = of_twelve(text).unwrap_err();
-            assert!(
-                error.contains("neither a number nor a range"),
-                "{text}: {error}"
-            );
+            assert!(error.contains("neither a number nor a range"), "{text}: {error}");
         }
         for text in ["0..99999999999", "18446744073709551615"] {
             assert!(of_twelve(text).unwrap_err().contains("is beyond 1048576"));

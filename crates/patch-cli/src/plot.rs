@@ -106,11 +106,7 @@ impl Part {
                 };
                 Ok(grid.select(axis, index)?)
             };
-            study.grids = study
-                .grids
-                .iter()
-                .map(part)
-                .collect::<Result<_, Failure>>()?;
+            study.grids = study.grids.iter().map(part).collect::<Result<_, Failure>>()?;
             study.subtitle.push(format!("{axis} {place}"));
         }
         Ok(study)
@@ -118,12 +114,9 @@ impl Part {
 }
 
 fn parse_selection(text: &str) -> Result<(String, Place), String> {
-    let (axis, index) = text
-        .split_once('=')
-        .ok_or("write an axis and an index, such as layer=3")?;
+    let (axis, index) = text.split_once('=').ok_or("write an axis and an index, such as layer=3")?;
     let place = index.trim().parse();
-    let place = place.map_err(|_| {
-        format!("{index:?} is not an index: write a number from 0, or -1 for the last")
-    })?;
+    let place =
+        place.map_err(|_| format!("{index:?} is not an index: write a number from 0, or -1 for the last"))?;
     Ok((axis.trim().to_owned(), place))
 }

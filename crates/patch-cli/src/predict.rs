@@ -252,12 +252,7 @@ impl Args {
                     .collect(),
             });
         }
-        Ok(Prediction {
-            prompt,
-            scores,
-            top: report::top(pretrained, &next, self.top),
-            answers: found,
-        })
+        Ok(Prediction { prompt, scores, top: report::top(pretrained, &next, self.top), answers: found })
     }
 }
 
@@ -267,40 +262,22 @@ fn write_prompts(out: &mut impl Write, predictions: &[Prediction]) -> io::Result
         return writeln!(out, "{}\n{}", prompt.row(), prompt.id_row());
     }
     let labels = ["prompt 1", "prompt 2"];
-    let rows: Vec<(&str, &Prompt)> = (labels.into_iter())
-        .zip(predictions.iter().map(|prediction| &prediction.prompt))
-        .collect();
+    let rows: Vec<(&str, &Prompt)> =
+        (labels.into_iter()).zip(predictions.iter().map(|prediction| &prediction.prompt)).collect();
     report::write_aligned(out, &rows, terminal_width())
 }
 
 /// How well each token of a prompt is predicted, a line each, and the loss.
-fn write_scores(
-    out: &mut impl Write,
-    of: &str,
-    prompt: &Prompt,
-    scores: &Scores,
-) -> io::Result<()> {
+fn write_scores(out: &mut impl Write, of: &str, prompt: &Prompt, scores: &Scores) -> io::Result<()> {
     let column = |head: &str, tokens: &mut dyn Iterator<Item = &str>| {
-        let tokens = tokens.map(|token| {
-            if token.is_empty() {
-                String::new()
-            } else {
-                quoted(token)
-            }
-        });
+        let tokens = tokens.map(|token| if token.is_empty() { String::new() } else { quoted(token) });
         let cells: Vec<String> = [head.to_owned()].into_iter().chain(tokens).collect();
         let width = cells.iter().map(|cell| cell.width()).max().unwrap_or(0);
-        cells
-            .iter()
-            .map(|cell| pad(cell, width))
-            .collect::<Vec<String>>()
+        cells.iter().map(|cell| pad(cell, width)).collect::<Vec<String>>()
     };
     let tokens = column("token", &mut prompt.tokens.iter().map(String::as_str));
     let likeliest = scores.likeliest_tokens.iter();
-    let likeliest = column(
-        "most likely",
-        &mut likeliest.map(|it| it.as_deref().unwrap_or("")),
-    );
+    let likeliest = column("most likely", &mut likeliest.map(|it| it.as_deref().unwrap_or("")));
     writeln!(
         out,
         "each token of {of}\n pos     id  {}  log prob     prob  rank  {}     prob",
@@ -308,11 +285,7 @@ fn write_scores(
     )?;
     for (pos, id) in prompt.ids.iter().enumerate() {
         let line = format!("{pos:>4}  {id:>5}  {}", tokens[pos + 1]);
-        match (
-            scores.log_probs[pos],
-            scores.ranks[pos],
-            scores.likeliest_probs[pos],
-        ) {
+        match (scores.log_probs[pos], scores.ranks[pos], scores.likeliest_probs[pos]) {
             (Some(log_prob), Some(rank), Some(likeliest_prob)) => writeln!(
                 out,
                 "{line}  {log_prob:>8.4}  {:>7.4}  {rank:>4}  {}  {likeliest_prob:>7.4}",
@@ -334,19 +307,12 @@ fn write_loss(out: &mut impl Write, scores: &Scores) -> io::Result<()> {
         );
     };
     let count = scores.scored_tokens;
-    let tokens = if count == 1 {
-        "1 token".to_owned()
-    } else {
-        format!("{count} tokens")
-    };
+    let tokens = if count == 1 { "1 token".to_owned() } else { format!("{count} tokens") };
     let perplexity = match scores.perplexity {
         Some(perplexity) => format!("perplexity {perplexity:.4}"),
         None => "its perplexity is too large for a number".to_owned(),
     };
-    writeln!(
-        out,
-        "mean loss {loss:.4} nats over {tokens}, {perplexity}\n"
-    )
+    writeln!(out, "mean loss {loss:.4} nats over {tokens}, {perplexity}\n")
 }
 
 /// How the model does on the answers, and how far apart two of them are.
@@ -361,10 +327,7 @@ fn write_answers(out: &mut impl Write, predictions: &[Prediction]) -> io::Result
         };
         let tokens: Vec<&Candidate> = prediction.answers.iter().flat_map(|a| &a.tokens).collect();
         let s = if tokens.len() == 1 { "" } else { "s" };
-        report::write_top_tables(
-            out,
-            &[(&format!("performance on answer token{s}{of}"), &tokens)],
-        )?;
+        report::write_top_tables(out, &[(&format!("performance on answer token{s}{of}"), &tokens)])?;
         for answer in prediction.answers.iter().filter(|a| a.tokens.len() > 1) {
             writeln!(
                 out,

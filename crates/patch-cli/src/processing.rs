@@ -66,8 +66,7 @@ impl ProcessArgs {
             center_writing_weights: set.center_writing_weights || self.center_writing,
             center_unembed: set.center_unembed || self.center_unembed,
             fold_value_biases: set.fold_value_biases || self.fold_value_biases,
-            refactor_factored_attn_matrices: set.refactor_factored_attn_matrices
-                || self.refactor_factored,
+            refactor_factored_attn_matrices: set.refactor_factored_attn_matrices || self.refactor_factored,
         }
     }
 
@@ -78,11 +77,7 @@ impl ProcessArgs {
         if flags != Flags::NONE {
             pretrained.model = process(&pretrained.model, flags);
         }
-        Ok(Studied {
-            processing: names(flags),
-            checksums: Checksums::on_record(&pretrained),
-            pretrained,
-        })
+        Ok(Studied { processing: names(flags), checksums: Checksums::on_record(&pretrained), pretrained })
     }
 
     /// As [`ProcessArgs::load`], with the checksums of all weights if the study is exported to files or
@@ -103,10 +98,7 @@ fn names(flags: Flags) -> Vec<&'static str> {
         (flags.center_writing_weights, "center_writing_weights"),
         (flags.center_unembed, "center_unembed"),
         (flags.fold_value_biases, "fold_value_biases"),
-        (
-            flags.refactor_factored_attn_matrices,
-            "refactor_factored_attn_matrices",
-        ),
+        (flags.refactor_factored_attn_matrices, "refactor_factored_attn_matrices"),
     ]
     .into_iter()
     .filter_map(|(taken, name)| taken.then_some(name))
@@ -135,19 +127,13 @@ impl Studied {
     /// # Errors
     /// As [`Checksums::by_name`].
     pub fn provenance(&self, prompts: Vec<NamedText>) -> Result<Provenance, Failure> {
-        Ok(Provenance {
-            model_checksum: self.checksums.by_name()?,
-            ..self.described(prompts)
-        })
+        Ok(Provenance { model_checksum: self.checksums.by_name()?, ..self.described(prompts) })
     }
 
     /// [`Studied::provenance`] without the checksums.
     pub fn described(&self, prompts: Vec<NamedText>) -> Provenance {
         let processing = self.processing.iter().map(|step| (*step).to_owned());
-        Provenance {
-            processing: processing.collect(),
-            ..Provenance::new(&self.pretrained, prompts)
-        }
+        Provenance { processing: processing.collect(), ..Provenance::new(&self.pretrained, prompts) }
     }
 
     /// Its name, and what was done to its weights.

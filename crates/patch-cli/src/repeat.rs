@@ -94,10 +94,9 @@ struct Report<'a> {
 /// Runs the repeated sequences and says how well they are predicted and which heads look where.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let with_transplant = args.transplant || args.out_transplant.is_some();
-    let outputs = args.study.prepare(
-        &[&args.out_curve, &args.out_transplant],
-        CURVE + 1 + usize::from(with_transplant),
-    )?;
+    let outputs = args
+        .study
+        .prepare(&[&args.out_curve, &args.out_transplant], CURVE + 1 + usize::from(with_transplant))?;
     let studied = (args.process).load_for_study(&args.model, args.study.export.is_wanted())?;
     let bos = args.model.bos_by_default(&studied.pretrained, true)?;
     let (candidates, vocab) = Vocab::tokens(args.vocab, &studied.pretrained)?;
@@ -268,11 +267,7 @@ impl Args {
         for layer in 0..grid.n_rows() {
             let larger = |a: f32, b: f32| if a.is_nan() || b <= a { a } else { b };
             let largest = (grid.row(layer).iter().copied()).fold(f32::NEG_INFINITY, larger);
-            writeln!(
-                out,
-                "{layer:>5}  {:>+19.4}  {largest:>+7.4}",
-                layer_mean(layer)
-            )?;
+            writeln!(out, "{layer:>5}  {:>+19.4}  {largest:>+7.4}", layer_mean(layer))?;
         }
         Ok(())
     }

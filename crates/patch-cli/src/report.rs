@@ -38,18 +38,12 @@ pub fn write_end<'a>(
     files: impl IntoIterator<Item = &'a Path>,
 ) -> io::Result<()> {
     let total = start.elapsed().as_secs_f64();
-    writeln!(
-        out,
-        "\n{work} in {seconds:.2} s; {total:.2} s from start to end"
-    )?;
+    writeln!(out, "\n{work} in {seconds:.2} s; {total:.2} s from start to end")?;
     write_files(out, files)
 }
 
 /// Says which files were written.
-pub fn write_files<'a>(
-    out: &mut impl Write,
-    files: impl IntoIterator<Item = &'a Path>,
-) -> io::Result<()> {
+pub fn write_files<'a>(out: &mut impl Write, files: impl IntoIterator<Item = &'a Path>) -> io::Result<()> {
     let mut files = files.into_iter();
     files.try_for_each(|file| writeln!(out, "wrote {}", file.display()))
 }
@@ -68,20 +62,12 @@ pub struct Prompt {
 impl Prompt {
     /// A prompt of these tokens.
     pub fn new(tokenizer: &Tokenizer, text: &str, ids: &[u32]) -> Self {
-        Self {
-            text: text.to_owned(),
-            ids: ids.to_vec(),
-            tokens: tokenizer.tokens(ids),
-        }
+        Self { text: text.to_owned(), ids: ids.to_vec(), tokens: tokenizer.tokens(ids) }
     }
 
     /// The tokens in a row with slashes between them.
     pub fn row(&self) -> String {
-        let tokens: Vec<String> = self
-            .tokens
-            .iter()
-            .map(|token| visible_line(token))
-            .collect();
+        let tokens: Vec<String> = self.tokens.iter().map(|token| visible_line(token)).collect();
         tokens.join("/")
     }
 
@@ -112,19 +98,9 @@ pub fn top(model: &Pretrained, logits: &[f32], count: usize) -> Vec<Candidate> {
     let probs = LogProbs::of(logits);
     let candidate = |(rank, id): (usize, u32)| {
         let logit = logits[id as usize];
-        Candidate {
-            rank,
-            id,
-            token: model.tokenizer.token(id),
-            logit,
-            prob: probs.prob(id) as f32,
-        }
+        Candidate { rank, id, token: model.tokenizer.token(id), logit, prob: probs.prob(id) as f32 }
     };
-    rank(logits, count)
-        .into_iter()
-        .enumerate()
-        .map(candidate)
-        .collect()
+    rank(logits, count).into_iter().enumerate().map(candidate).collect()
 }
 
 /// One token, and its place among all of them (of equal logits the smaller id comes first).
@@ -132,9 +108,7 @@ pub fn candidate(model: &Pretrained, logits: &[f32], id: u32) -> Candidate {
     let logit = logits[id as usize];
     let before = |(i, x): (usize, &f32)| *x > logit || (*x == logit && i < id as usize);
     Candidate {
-        rank: (logits.iter().enumerate())
-            .filter(|entry| before(*entry))
-            .count(),
+        rank: (logits.iter().enumerate()).filter(|entry| before(*entry)).count(),
         id,
         token: model.tokenizer.token(id),
         logit,
@@ -159,11 +133,7 @@ pub fn pad(text: &str, width: usize) -> String {
 
 /// Several rows of tokens, position under position, in as many lines as the width asks for. Rows may
 /// have different lengths.
-pub fn write_aligned(
-    out: &mut impl Write,
-    rows: &[(&str, &Prompt)],
-    width: usize,
-) -> io::Result<()> {
+pub fn write_aligned(out: &mut impl Write, rows: &[(&str, &Prompt)], width: usize) -> io::Result<()> {
     let rows: Vec<(&str, Vec<String>)> = rows
         .iter()
         .map(|(label, prompt)| {
@@ -179,11 +149,7 @@ pub fn write_aligned(
 
 /// Labelled rows of cells, one under the other; where the width does not suffice for all columns,
 /// some at a time. The first row is the head.
-pub fn write_columns(
-    out: &mut impl Write,
-    rows: &[(&str, Vec<String>)],
-    width: usize,
-) -> io::Result<()> {
+pub fn write_columns(out: &mut impl Write, rows: &[(&str, Vec<String>)], width: usize) -> io::Result<()> {
     let label_width = rows.iter().map(|(label, _)| label.width()).max();
     let label_width = label_width.unwrap_or(0);
     let columns = rows.iter().map(|(_, row)| row.len()).max().unwrap_or(0);
@@ -201,9 +167,8 @@ pub fn write_columns(
         }
         for (label, row) in rows {
             let cell = |i: usize| row.get(i).map_or("", String::as_str);
-            let cells: Vec<String> = (start..end)
-                .map(|i| format!("  {}", pad(cell(i), column_width(i))))
-                .collect();
+            let cells: Vec<String> =
+                (start..end).map(|i| format!("  {}", pad(cell(i), column_width(i)))).collect();
             let line = format!("{}{}", pad(label, label_width), cells.concat());
             writeln!(out, "{}", line.trim_end())?;
         }
@@ -248,41 +213,19 @@ pub fn write_top_tables<C: Borrow<Candidate>>(
 ) -> io::Result<()> {
     const GAP: &str = "    ";
     let token_width = |table: &[C]| {
-        table
-            .iter()
-            .map(|c| quoted(&c.borrow().token).width())
-            .chain(["token".len()])
-            .max()
-            .unwrap_or(0)
+        table.iter().map(|c| quoted(&c.borrow().token).width()).chain(["token".len()]).max().unwrap_or(0)
     };
-    let mut lines = vec![
-        String::new();
-        2 + tables
-            .iter()
-            .map(|(_, table)| table.len())
-            .max()
-            .unwrap_or(0)
-    ];
+    let mut lines = vec![String::new(); 2 + tables.iter().map(|(_, table)| table.len()).max().unwrap_or(0)];
     for (title, table) in tables {
         let width = token_width(table);
         let mut column = vec![
             (*title).to_owned(),
-            format!(
-                "{:>4}  {:>5}  {}  {:>7}  {:>7}",
-                "rank",
-                "id",
-                pad("token", width),
-                "logit",
-                "prob"
-            ),
+            format!("{:>4}  {:>5}  {}  {:>7}  {:>7}", "rank", "id", pad("token", width), "logit", "prob"),
         ];
         column.extend(table.iter().map(|c| {
             let c = c.borrow();
             let token = pad(&quoted(&c.token), width);
-            format!(
-                "{:>4}  {:>5}  {token}  {:>7.2}  {:>7.4}",
-                c.rank, c.id, c.logit, c.prob
-            )
+            format!("{:>4}  {:>5}  {token}  {:>7.2}  {:>7.4}", c.rank, c.id, c.logit, c.prob)
         }));
         let column_width = column.iter().map(|line| line.width()).max().unwrap_or(0);
         column.resize(lines.len(), String::new());
@@ -290,9 +233,7 @@ pub fn write_top_tables<C: Borrow<Candidate>>(
             *line += &format!("{}{GAP}", pad(cell, column_width));
         }
     }
-    lines
-        .iter()
-        .try_for_each(|line| writeln!(out, "{}", line.trim_end()))
+    lines.iter().try_for_each(|line| writeln!(out, "{}", line.trim_end()))
 }
 
 #[cfg(test)]
@@ -309,10 +250,7 @@ mod tests {
 
     fn aligned(width: usize) -> String {
         let mut out = Vec::new();
-        let rows = [
-            ("clean", &prompt(&["A", " 漢字", " c"])),
-            ("other", &prompt(&["A", " b"])),
-        ];
+        let rows = [("clean", &prompt(&["A", " 漢字", " c"])), ("other", &prompt(&["A", " b"]))];
         write_aligned(&mut out, &rows, width).unwrap();
         String::from_utf8(out).unwrap()
     }

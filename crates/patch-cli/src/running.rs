@@ -39,9 +39,7 @@ impl EngineArgs {
     /// The engine.
     pub fn engine(&self) -> Engine {
         match self.engine {
-            EngineKind::Incremental => Engine::Incremental {
-                memory: self.memory,
-            },
+            EngineKind::Incremental => Engine::Incremental { memory: self.memory },
             EngineKind::Plain => Engine::Plain,
         }
     }
@@ -103,10 +101,8 @@ fn parse_size(text: &str) -> Result<usize, String> {
         ("GB", 1_000_000_000),
         ("B", 1),
     ];
-    let (number, unit) = UNITS
-        .iter()
-        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
-        .unwrap_or((text, 1));
+    let (number, unit) =
+        UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit))).unwrap_or((text, 1));
     number
         .trim()
         .parse::<u64>()

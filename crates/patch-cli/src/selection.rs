@@ -35,22 +35,12 @@ pub struct SelectionArgs {
 
     /// Only these layers, such as 5..8 (ends before 8), 5..=7 or 0,3,11; from the end -1 (the last) or
     /// -3.. (the last three)
-    #[arg(
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     pub layers: Option<Vec<Span>>,
 
     /// Only these positions, by number or by token: 1,10 or 3..6 or ' Jones'; from the end -1 (or end, the
     /// last) or -3..
-    #[arg(
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     pub positions: Option<Vec<String>>,
 
     /// Only these heads, as layer.head: 9.9,10.0 (or L9H9, a9.h9)
@@ -105,10 +95,7 @@ fn sites() -> impl TypedValueParser<Value = Sites> {
 impl SelectionArgs {
     /// The same selection, of another kind of site if none is given.
     pub fn with_default(&self, kind: SiteKind) -> Self {
-        Self {
-            site: self.site.or(Some(Sites::One(kind))),
-            ..self.clone()
-        }
+        Self { site: self.site.or(Some(Sites::One(kind))), ..self.clone() }
     }
 
     /// The kinds of site, in the order in which they are shown.
@@ -155,16 +142,12 @@ impl SelectionArgs {
                 return Ok(sweep);
             }
             let by_head = !sweep.axes().contains(&Axis::Pos);
-            sweep
-                .only(model, subset.clone())
-                .map_err(|error| match error {
-                    Error::NoSuchAxis {
-                        asked: Axis::Pos, ..
-                    } if by_head => Failure::Input(format!(
-                        "--positions: {error}; add --by-pos to patch heads position by position"
-                    )),
-                    error => Failure::from(error),
-                })
+            sweep.only(model, subset.clone()).map_err(|error| match error {
+                Error::NoSuchAxis { asked: Axis::Pos, .. } if by_head => Failure::Input(format!(
+                    "--positions: {error}; add --by-pos to patch heads position by position"
+                )),
+                error => Failure::from(error),
+            })
         };
         self.kinds().into_iter().map(of_kind).collect()
     }
@@ -202,10 +185,7 @@ impl SelectionArgs {
             let spaced = format!(" {asked}");
             let before = positions.len();
             for (pos, (clean, corrupted)) in prompts[0].iter().zip(&prompts[1]).enumerate() {
-                if [clean, corrupted]
-                    .into_iter()
-                    .any(|token| token == asked || *token == spaced)
-                {
+                if [clean, corrupted].into_iter().any(|token| token == asked || *token == spaced) {
                     positions.push(pos);
                 }
             }
@@ -244,10 +224,7 @@ mod tests {
         assert_eq!("heads".parse(), Ok(Sites::Heads));
         assert_eq!("mlp_out".parse(), Ok(Sites::One(SiteKind::MlpOut)));
         let error = "head".parse::<Sites>().unwrap_err();
-        assert!(
-            error.contains("resid_pre") && error.contains("heads or blocks"),
-            "{error}"
-        );
+        assert!(error.contains("resid_pre") && error.contains("heads or blocks"), "{error}");
         assert_eq!(Sites::Heads.kinds().len(), 5);
         assert_eq!(Sites::Blocks.kinds().len(), 3);
     }

@@ -107,9 +107,7 @@ impl StudyArgs {
                 )));
             }
         }
-        let pictures = paths
-            .iter()
-            .map(|path| path.as_deref().map(Output::picture).transpose());
+        let pictures = paths.iter().map(|path| path.as_deref().map(Output::picture).transpose());
         Ok(Outputs {
             pictures: pictures.collect::<Result<_, _>>()?,
             exports: self.export.prepare(grids)?,
@@ -186,10 +184,7 @@ pub fn grid_of_heads(name: &str, title: &str, numbers: &Tensor) -> Grid {
     Grid {
         name: name.to_owned(),
         title: title.to_owned(),
-        axes: vec![
-            AxisLabels::indices("layer", n_layer),
-            AxisLabels::indices("head", n_head),
-        ],
+        axes: vec![AxisLabels::indices("layer", n_layer), AxisLabels::indices("head", n_head)],
         values: numbers.data().to_vec(),
         ..Grid::default()
     }

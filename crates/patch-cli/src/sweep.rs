@@ -17,9 +17,7 @@ use crate::figure::{FigureArgs, write_picture};
 use crate::html;
 use crate::metric::MetricArgs;
 use crate::output::Output;
-use crate::pairs::{
-    PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, missing_in_words, unpatched_in_words,
-};
+use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, missing_in_words, unpatched_in_words};
 use crate::processing::ProcessArgs;
 use crate::render::write_figure;
 use crate::report::{self, quoted};
@@ -145,11 +143,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         let mut of_pair = Vec::new();
         for sweep in sweeps {
             let blank = blank_grid(&pairs, pair, &sweep, gpt2);
-            let known = known
-                .as_ref()
-                .map(|known| known.values(&blank))
-                .transpose()?
-                .flatten();
+            let known = known.as_ref().map(|known| known.values(&blank)).transpose()?.flatten();
             let sweep = sweep.stopped_by(interrupt.flag());
             let sweep = match &known {
                 Some(known) => sweep.knowing(known.clone()),
@@ -166,21 +160,15 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
                 }
             }
             let base = args.pair.base_name();
-            let legend = [
-                metric.colors(base),
-                Some(unpatched_in_words(unpatched)),
-                missing_in_words(outcome.missing),
-            ];
+            let legend =
+                [metric.colors(base), Some(unpatched_in_words(unpatched)), missing_in_words(outcome.missing)];
             of_pair.push(Done {
                 shown: Grid {
                     values: values.clone(),
                     legend: legend.into_iter().flatten().collect(),
                     ..blank
                 },
-                grid: patching::Grid {
-                    values,
-                    ..outcome.grid.clone()
-                },
+                grid: patching::Grid { values, ..outcome.grid.clone() },
                 ends,
                 outcome,
             });
@@ -194,9 +182,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         ([pair], [of_pair]) if args.top > 0 && !args.model.json => {
             let logits = of_pair[0].outcome.unpatched.logits(gpt2);
             let n_tokens = pair.experiment().n_tokens();
-            logits
-                .iter()
-                .try_for_each(|logits| check_logits(logits, n_tokens))?;
+            logits.iter().try_for_each(|logits| check_logits(logits, n_tokens))?;
             Some(logits.map(|logits| report::top(model, &logits, args.top)))
         }
         _ => None,
@@ -236,11 +222,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             direction: args.pair.direction.to_string(),
             pairs: pairs_report,
             complete,
-            seconds: Seconds {
-                load,
-                sweep: sweep_seconds,
-                total: start.elapsed().as_secs_f64(),
-            },
+            seconds: Seconds { load, sweep: sweep_seconds, total: start.elapsed().as_secs_f64() },
             image: output.path().display().to_string(),
             study: &exported,
         };
@@ -253,14 +235,11 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             write_prompts(&mut out, pair)?;
             writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
             if let Some(tables) = &tables {
-                let titles = ["clean", "corrupted"]
-                    .map(|run| format!("top {} after the {run} run", tables[0].len()));
+                let titles =
+                    ["clean", "corrupted"].map(|run| format!("top {} after the {run} run", tables[0].len()));
                 writeln!(out)?;
-                let tables: Vec<(&str, &[report::Candidate])> = titles
-                    .iter()
-                    .zip(tables)
-                    .map(|(title, table)| (&**title, &**table))
-                    .collect();
+                let tables: Vec<(&str, &[report::Candidate])> =
+                    titles.iter().zip(tables).map(|(title, table)| (&**title, &**table)).collect();
                 report::write_top_tables(&mut out, &tables)?;
             }
             writeln!(out, "\nmodel      {}", studied.label())?;
@@ -296,9 +275,7 @@ fn blank_grid(pairs: &Pairs, pair: &ReadyPair, sweep: &Sweep<'_>, model: &Gpt2) 
     let pos = axes.iter().position(|axis| *axis == Axis::Pos);
     let highlight = pos.map(|pos| Highlight {
         axis: Axis::Pos.to_string(),
-        indices: (0..places[pos].len())
-            .filter(|&i| differing.contains(&places[pos][i]))
-            .collect(),
+        indices: (0..places[pos].len()).filter(|&i| differing.contains(&places[pos][i])).collect(),
         label: "the prompts differ here".to_owned(),
     });
     Grid {
@@ -375,10 +352,7 @@ impl<'a> Known<'a> {
 }
 
 fn shape_in_words(grid: &Grid) -> String {
-    let axes = grid
-        .axes
-        .iter()
-        .map(|axis| format!("{} {}", axis.labels.len(), axis.name));
+    let axes = grid.axes.iter().map(|axis| format!("{} {}", axis.labels.len(), axis.name));
     axes.collect::<Vec<_>>().join(" × ")
 }
 
@@ -393,10 +367,7 @@ impl Args {
         let (source, base) = (self.pair.source_name(), self.pair.base_name());
         let kinds = self.selection.kinds();
         let sites: Vec<String> = kinds.iter().map(SiteKind::to_string).collect();
-        let title = format!(
-            "Patching {} from the {source} into the {base} run",
-            sites.join(", ")
-        );
+        let title = format!("Patching {} from the {source} into the {base} run", sites.join(", "));
         let mut averages = Vec::new();
         if pairs.many {
             for (i, site) in sites.into_iter().enumerate() {
@@ -422,30 +393,18 @@ fn stopped(done: &[Vec<Done>], exports: &Exports, n_cells: usize) -> Failure {
     let values = done.iter().flatten().flat_map(|done| &done.grid.values);
     let reached = values.filter(|value| !value.is_nan()).count();
     let what_next = match exports.paths().first() {
-        Some(path) => format!(
-            "they are in {}; go on with the same flags and --resume {0}",
-            path.display()
-        ),
+        Some(path) => format!("they are in {}; go on with the same flags and --resume {0}", path.display()),
         None => "nothing was written; a sweep that is exported (--safetensors FILE, say) can be stopped \
                  and resumed"
             .to_owned(),
     };
-    Failure::Stopped(format!(
-        "stopped after {reached} of {n_cells} cells: {what_next}"
-    ))
+    Failure::Stopped(format!("stopped after {reached} of {n_cells} cells: {what_next}"))
 }
 
 fn write_prompts(out: &mut impl Write, pair: &ReadyPair) -> io::Result<()> {
-    let ReadyPair {
-        clean, corrupted, ..
-    } = pair;
+    let ReadyPair { clean, corrupted, .. } = pair;
     for (label, prompt) in [("clean", clean), ("corrupted", corrupted)] {
-        writeln!(
-            out,
-            "{label:<9}  {}\n           {}",
-            prompt.row(),
-            prompt.id_row()
-        )?;
+        writeln!(out, "{label:<9}  {}\n           {}", prompt.row(), prompt.id_row())?;
     }
     let differing = pair.experiment().differing_positions();
     const SHOWN: usize = 6;
@@ -453,21 +412,12 @@ fn write_prompts(out: &mut impl Write, pair: &ReadyPair) -> io::Result<()> {
         .iter()
         .take(SHOWN)
         .map(|&pos| {
-            format!(
-                "{pos} ({} against {})",
-                quoted(&clean.tokens[pos]),
-                quoted(&corrupted.tokens[pos])
-            )
+            format!("{pos} ({} against {})", quoted(&clean.tokens[pos]), quoted(&corrupted.tokens[pos]))
         })
         .collect();
     if differing.len() > SHOWN {
         places.push(format!("and {} more", differing.len() - SHOWN));
     }
     let s = if differing.len() == 1 { "" } else { "s" };
-    writeln!(
-        out,
-        "{} tokens each; they differ at position{s} {}",
-        clean.ids.len(),
-        places.join(", ")
-    )
+    writeln!(out, "{} tokens each; they differ at position{s} {}", clean.ids.len(), places.join(", "))
 }

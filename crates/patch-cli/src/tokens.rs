@@ -52,13 +52,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     for prompt in &prompts {
         let s = if prompt.ids.len() == 1 { "" } else { "s" };
-        writeln!(
-            out,
-            "{}\n{}\n{} token{s}",
-            prompt.row(),
-            prompt.id_row(),
-            prompt.ids.len()
-        )?;
+        writeln!(out, "{}\n{}\n{} token{s}", prompt.row(), prompt.id_row(), prompt.ids.len())?;
     }
     Ok(())
 }

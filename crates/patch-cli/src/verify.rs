@@ -83,7 +83,8 @@ struct Report<'a> {
 /// Checks the model, and prints a line for each check.
 pub fn run(args: &Args) -> Result<(), Failure> {
     if args.model.bos || args.model.ids {
-        let message = "verify puts <|endoftext|> in front where the published runs had it: leave out --bos and --ids";
+        let message =
+            "verify puts <|endoftext|> in front where the published runs had it: leave out --bos and --ids";
         return Err(Failure::Input(message.to_owned()));
     }
     let model = args.model.load()?;
@@ -98,12 +99,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let failed = lines.iter().filter(|line| !line.pass).count();
 
     if args.model.json {
-        let report = Report {
-            model: &model.name,
-            published,
-            pass: failed == 0,
-            lines: &lines,
-        };
+        let report = Report { model: &model.name, published, pass: failed == 0, lines: &lines };
         report::print_json(&report)?;
     } else {
         let mut out = anstream::stdout().lock();
@@ -129,9 +125,7 @@ fn verdict(failed: usize, total: usize, published: bool) -> Result<(), Failure> 
     } else {
         "this program computes something else than it should, or the weights are out of all measure"
     };
-    Err(Failure::Other(format!(
-        "{failed} of {total} checks failed: {reason}"
-    )))
+    Err(Failure::Other(format!("{failed} of {total} checks failed: {reason}")))
 }
 
 /// Whether what is published of GPT-2 small is to hold for this model.
@@ -143,14 +137,7 @@ fn is_gpt2(model: &Pretrained, said_so: bool) -> Result<bool, Failure> {
         return Ok(true);
     }
     let sizes = |config: &Config| {
-        let Config {
-            vocab_size,
-            block_size,
-            n_layer,
-            n_head,
-            n_embd,
-            ..
-        } = config;
+        let Config { vocab_size, block_size, n_layer, n_head, n_embd, .. } = config;
         format!(
             "{n_layer} layers, {n_head} heads, width {n_embd}, {block_size} positions, {vocab_size} tokens"
         )
@@ -197,28 +184,16 @@ fn check_any_model(model: &Pretrained, lines: &mut Lines) -> Result<(), Failure>
     let mut ids = some_prompt(model)?;
     ids.truncate(model.model.config.block_size);
     // Of anything else no difference can be told.
-    check_logits(
-        &model.model.next_token_logits(&ids, &mut no_hook),
-        ids.len(),
-    )?;
+    check_logits(&model.model.next_token_logits(&ids, &mut no_hook), ids.len())?;
     lines.group("every model")?;
     let sum = attention_sum_farthest_from_1(model, &ids);
     lines.add("attention rows sum to", Check::number("1", sum, 1e-5))?;
     let gap = residual_gap(model, &ids);
-    lines.add(
-        "residual stream − sum of all writes",
-        Check::number("0", gap, 1e-5),
-    )?;
+    lines.add("residual stream − sum of all writes", Check::number("0", gap, 1e-5))?;
     let changed = logits_changed_by_itself(model, &ids);
-    lines.add(
-        "logits changed by patching with itself",
-        Check::text("0", changed.to_string()),
-    )?;
+    lines.add("logits changed by patching with itself", Check::text("0", changed.to_string()))?;
     if let Some(difference) = difference_of_engines(model, &ids) {
-        lines.add(
-            "incremental engine − plain engine",
-            Check::number("0", difference, 2e-3),
-        )?;
+        lines.add("incremental engine − plain engine", Check::number("0", difference, 2e-3))?;
     }
     Ok(())
 }
@@ -241,10 +216,7 @@ fn difference_of_engines(model: &Pretrained, ids: &[u32]) -> Option<f64> {
             patches.into_iter().skip(1).step_by(step)
         })
         .collect();
-    let metric = Metric::LogitDiff {
-        a: &ids[..1],
-        b: &ids[1..2],
-    };
+    let metric = Metric::LogitDiff { a: &ids[..1], b: &ids[1..2] };
     let quiet = Watch::NOBODY;
     let plain = plain::run(&model.model, &experiment, &patches, metric, quiet).values;
     let memory = 1 << 30;
@@ -283,37 +255,33 @@ fn residual_gap(model: &Pretrained, ids: &[u32]) -> f64 {
     let width = model.model.config.n_embd;
     let mut sum = vec![0.0_f64; ids.len() * width];
     let mut gap = 0.0_f64;
-    model
-        .model
-        .next_token_logits(ids, &mut |site, x| match site {
-            Site::Embed | Site::PosEmbed | Site::MlpOut(_) => {
-                for (sum, x) in sum.iter_mut().zip(x.data()) {
-                    *sum += f64::from(*x);
+    model.model.next_token_logits(ids, &mut |site, x| match site {
+        Site::Embed | Site::PosEmbed | Site::MlpOut(_) => {
+            for (sum, x) in sum.iter_mut().zip(x.data()) {
+                *sum += f64::from(*x);
+            }
+        }
+        // (T, n_head, C): what each head writes, without the bias.
+        Site::Result(layer) => {
+            let [_, n_head, _] = x.dims();
+            let bias = model.model.h[layer].attn.c_proj.bias.data();
+            for (pos, sum) in sum.chunks_exact_mut(width).enumerate() {
+                for (i, sum) in sum.iter_mut().enumerate() {
+                    let heads = (0..n_head).map(|head| f64::from(x.row(pos * n_head + head)[i]));
+                    *sum += heads.sum::<f64>() + f64::from(bias[i]);
                 }
             }
-            // (T, n_head, C): what each head writes, without the bias.
-            Site::Result(layer) => {
-                let [_, n_head, _] = x.dims();
-                let bias = model.model.h[layer].attn.c_proj.bias.data();
-                for (pos, sum) in sum.chunks_exact_mut(width).enumerate() {
-                    for (i, sum) in sum.iter_mut().enumerate() {
-                        let heads =
-                            (0..n_head).map(|head| f64::from(x.row(pos * n_head + head)[i]));
-                        *sum += heads.sum::<f64>() + f64::from(bias[i]);
-                    }
-                }
-            }
-            Site::ResidMid(_) | Site::ResidPost(_) => {
-                let largest =
-                    |values: &mut dyn Iterator<Item = f64>| values.map(f64::abs).fold(0.0, larger);
-                let scale = largest(&mut x.data().iter().copied().map(f64::from));
-                let pairs = sum.iter().zip(x.data());
-                let here = largest(&mut pairs.map(|(sum, x)| f64::from(*x) - sum));
-                let share = here / scale.max(f64::MIN_POSITIVE);
-                gap = larger(gap, share);
-            }
-            _ => {}
-        });
+        }
+        Site::ResidMid(_) | Site::ResidPost(_) => {
+            let largest = |values: &mut dyn Iterator<Item = f64>| values.map(f64::abs).fold(0.0, larger);
+            let scale = largest(&mut x.data().iter().copied().map(f64::from));
+            let pairs = sum.iter().zip(x.data());
+            let here = largest(&mut pairs.map(|(sum, x)| f64::from(*x) - sum));
+            let share = here / scale.max(f64::MIN_POSITIVE);
+            gap = larger(gap, share);
+        }
+        _ => {}
+    });
     gap
 }
 
@@ -321,15 +289,11 @@ fn residual_gap(model: &Pretrained, ids: &[u32]) -> f64 {
 /// all kinds.
 fn logits_changed_by_itself(model: &Pretrained, ids: &[u32]) -> usize {
     let mut cache: HashMap<Site, Tensor> = HashMap::new();
-    let logits = model
-        .model
-        .next_token_logits(ids, &mut |site, x| drop(cache.insert(site, x.clone())));
+    let logits = model.model.next_token_logits(ids, &mut |site, x| drop(cache.insert(site, x.clone())));
     let layers = 0..model.model.config.n_layer;
     let changed_by = |kind: SiteKind| {
-        let patches: HashMap<Site, Patch> = layers
-            .clone()
-            .map(|layer| (kind.at(layer), Patch::whole(kind, layer)))
-            .collect();
+        let patches: HashMap<Site, Patch> =
+            layers.clone().map(|layer| (kind.at(layer), Patch::whole(kind, layer))).collect();
         let patched = model.model.next_token_logits(ids, &mut |site, x| {
             if let (Some(patch), Some(own)) = (patches.get(&site), cache.get(&site)) {
                 patch.apply(own, x);
@@ -378,33 +342,17 @@ fn check_gpt2(model: &Pretrained, lines: &mut Lines) -> Result<(), Failure> {
 
 /// Checks what is published of random tokens twice over.
 fn check_repeated(model: &Pretrained, case: &Repeated, lines: &mut Lines) -> Result<(), Failure> {
-    let Repeated {
-        seq_len,
-        bos,
-        batch,
-        figures,
-    } = case;
+    let Repeated { seq_len, bos, batch, figures } = case;
     let (tokens, _) = Vocab::tokens(None, model)?;
-    let prompts = RepeatedTokens::draw(
-        &model.model,
-        &tokens,
-        *seq_len,
-        bos.then_some(END_OF_TEXT),
-        *batch,
-        0,
-    )?;
+    let prompts =
+        RepeatedTokens::draw(&model.model, &tokens, *seq_len, bos.then_some(END_OF_TEXT), *batch, 0)?;
     let study = repeat_study(&model.model, &prompts)?;
     let in_front = if *bos { "<|endoftext|> and " } else { "" };
     lines.group(&format!("{in_front}{seq_len} random tokens twice over"))?;
     let copies = ["first", "second"];
     for figure in *figures {
         let (name, figure, got, spread) = match *figure {
-            RepeatFigure::Score {
-                name,
-                head: (layer, head),
-                figure,
-                spread,
-            } => {
+            RepeatFigure::Score { name, head: (layer, head), figure, spread } => {
                 let grids = study.scores.all();
                 let grid = grids.into_iter().find(|(found, _)| *found == name);
                 // A name that is not there passes with nothing.
@@ -437,11 +385,7 @@ fn check_circuit(
 ) -> Result<(), Failure> {
     let circuit = k_composition_circuit(model, previous, induction, None)?;
     let name = |(layer, head): (usize, usize)| format!("{layer}.{head}");
-    lines.group(&format!(
-        "induction circuit of {} and {}",
-        name(previous),
-        name(induction)
-    ))?;
+    lines.group(&format!("induction circuit of {} and {}", name(previous), name(induction)))?;
     let check = Check::figure(figure, f64::from(top1_accuracy(&circuit)));
     lines.add("tokens that find their own copy", check)
 }
@@ -459,25 +403,14 @@ fn check_head_shares(
     for ((layer, head), figure) in shares {
         // Sums of hundreds of terms of both signs: rounding reaches the fourth decimal.
         let got = f64::from(mean.heads.row(*layer)[*head]);
-        lines.add(
-            &format!("head {layer}.{head}"),
-            Check::number(figure, got, 1e-3),
-        )?;
+        lines.add(&format!("head {layer}.{head}"), Check::number(figure, got, 1e-3))?;
     }
     Ok(())
 }
 
 /// Checks what is published of a prompt's next token. Gives the sum of the logit differences.
-fn check_next_token(
-    model: &Pretrained,
-    case: &NextToken,
-    lines: &mut Lines,
-) -> Result<f64, Failure> {
-    let NextToken {
-        prompt,
-        bos,
-        figures,
-    } = case;
+fn check_next_token(model: &Pretrained, case: &NextToken, lines: &mut Lines) -> Result<f64, Failure> {
+    let NextToken { prompt, bos, figures } = case;
     let end_of_text = bos.then_some(END_OF_TEXT).into_iter();
     let ids: Vec<u32> = end_of_text.chain(model.tokenizer.encode(prompt)?).collect();
     let logits = model.model.next_token_logits(&ids, &mut no_hook);
@@ -507,10 +440,8 @@ fn check_next_token(
                 lines.add(&name, Check::figure(figure, difference))?;
             }
             Figure::MostLikely(token) => {
-                let got: Vec<String> = rank(&logits, 1)
-                    .into_iter()
-                    .map(|id| quoted(&model.tokenizer.token(id)))
-                    .collect();
+                let got: Vec<String> =
+                    rank(&logits, 1).into_iter().map(|id| quoted(&model.tokenizer.token(id))).collect();
                 lines.add("most likely", Check::text(&quoted(token), got.concat()))?;
             }
             Figure::NoOtherAmong(count) => {
@@ -547,11 +478,7 @@ struct Next<'a> {
 impl<'a> Next<'a> {
     fn new(logits: &'a [f32]) -> Self {
         let sum: f64 = logits.iter().copied().map(f64::from).sum();
-        Self {
-            logits,
-            mean: sum / logits.len() as f64,
-            log_sum_exp: tensor::log_sum_exp(logits),
-        }
+        Self { logits, mean: sum / logits.len() as f64, log_sum_exp: tensor::log_sum_exp(logits) }
     }
 
     /// The logit above the mean of all: what TransformerLens has after centring the unembedding.
@@ -588,9 +515,7 @@ struct Check {
 impl Check {
     /// A number as it was published, which holds to 0.6 of its last digit.
     fn figure(expected: &str, got: f64) -> Self {
-        let decimals = expected
-            .split_once('.')
-            .map_or(0, |(_, digits)| digits.len());
+        let decimals = expected.split_once('.').map_or(0, |(_, digits)| digits.len());
         let tolerance = 0.6 * 10_f64.powi(-(decimals as i32));
         let mut check = Self::number(expected, got, tolerance);
         check.got = format!("{got:.*}", decimals + 2);
@@ -615,13 +540,7 @@ impl Check {
 
     /// Words or ids, which must be the same.
     fn text(expected: &str, got: String) -> Self {
-        Self {
-            expected: expected.to_owned(),
-            pass: expected == got,
-            got,
-            difference: None,
-            tolerance: None,
-        }
+        Self { expected: expected.to_owned(), pass: expected == got, got, difference: None, tolerance: None }
     }
 }
 
@@ -637,11 +556,7 @@ const COLUMNS: [usize; 2] = [42, 10];
 
 impl Lines {
     fn new(print: bool) -> Self {
-        Self {
-            print,
-            group: String::new(),
-            done: Vec::new(),
-        }
+        Self { print, group: String::new(), done: Vec::new() }
     }
 
     fn start(&self, model: &Pretrained) -> io::Result<()> {
@@ -651,11 +566,7 @@ impl Lines {
         let [width, column] = COLUMNS;
         let mut out = anstream::stdout().lock();
         writeln!(out, "model {} ({})\n", model.name, place(model))?;
-        writeln!(
-            out,
-            "{:width$}  {:>column$}  {:>column$}  {:>column$}",
-            "", "expected", "got", "difference"
-        )
+        writeln!(out, "{:width$}  {:>column$}  {:>column$}  {:>column$}", "", "expected", "got", "difference")
     }
 
     fn group(&mut self, name: &str) -> io::Result<()> {
@@ -667,13 +578,7 @@ impl Lines {
     }
 
     fn add(&mut self, name: &str, check: Check) -> Result<(), Failure> {
-        let Check {
-            expected,
-            got,
-            difference,
-            tolerance,
-            pass,
-        } = check;
+        let Check { expected, got, difference, tolerance, pass } = check;
         let line = Line {
             group: self.group.clone(),
             check: name.to_owned(),
@@ -707,10 +612,7 @@ fn write_line(out: &mut impl Write, line: &Line) -> io::Result<()> {
         Some(difference) => format!("{difference:+.4}"),
         None => String::new(),
     };
-    writeln!(
-        out,
-        "{name}  {expected:>column$}  {got:>column$}  {difference:>column$}  {verdict}"
-    )
+    writeln!(out, "{name}  {expected:>column$}  {got:>column$}  {difference:>column$}  {verdict}")
 }
 
 fn verdict_word(pass: bool) -> String {
@@ -732,11 +634,7 @@ mod tests {
 
     /// Checks one prompt on the tiny model.
     fn lines_of(figures: &'static [Figure]) -> Vec<Line> {
-        let case = NextToken {
-            prompt: published::MAIN_PROMPT,
-            bos: false,
-            figures,
-        };
+        let case = NextToken { prompt: published::MAIN_PROMPT, bos: false, figures };
         let mut lines = Lines::new(false);
         check_next_token(&tiny(), &case, &mut lines).unwrap();
         lines.done
@@ -797,10 +695,7 @@ mod tests {
     #[test]
     fn every_published_prompt_and_token_is_one_that_gpt2_can_be_asked() {
         let tiny = tiny();
-        for case in published::NEXT_TOKEN
-            .iter()
-            .chain(&published::INDIRECT_OBJECTS)
-        {
+        for case in published::NEXT_TOKEN.iter().chain(&published::INDIRECT_OBJECTS) {
             assert!(check_next_token(&tiny, case, &mut Lines::new(false)).is_ok());
         }
         let main = &published::NEXT_TOKEN[0];
@@ -811,8 +706,8 @@ mod tests {
         assert_eq!(
             main.figures.iter().map(id).collect::<Vec<_>>(),
             [
-                373, 5437, 338, 550, 318, 290, 11, 531, 468, 635, 1625, 1297, 1422, 2993, 1816,
-                561, 3111, 750, 2486, 2492, 0, 0
+                373, 5437, 338, 550, 318, 290, 11, 531, 468, 635, 1625, 1297, 1422, 2993, 1816, 561, 3111,
+                750, 2486, 2492, 0, 0
             ]
         );
     }
@@ -827,12 +722,7 @@ mod tests {
             figures: Box::leak(Box::new([
                 RepeatFigure::LogProb(1, log_prob, 0.1),
                 RepeatFigure::Accuracy(1, "1.0", 0.05),
-                RepeatFigure::Score {
-                    name,
-                    head: (8, 3),
-                    figure: score,
-                    spread: 0.1,
-                },
+                RepeatFigure::Score { name, head: (8, 3), figure: score, spread: 0.1 },
             ])),
         };
         let processed = process(&tiny.model, Flags::DEFAULT);
@@ -859,10 +749,7 @@ mod tests {
             let Err(Failure::Input(message)) = is_gpt2(&model, said_so) else {
                 panic!("accepted");
             };
-            assert!(
-                message.contains("GPT-2 small has 12 layers, 12 heads, width 768"),
-                "{message}"
-            );
+            assert!(message.contains("GPT-2 small has 12 layers, 12 heads, width 768"), "{message}");
         }
     }
 

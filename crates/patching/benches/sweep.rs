@@ -11,16 +11,11 @@ fn main_job(c: &mut Criterion) {
     corrupted[1] = 4176;
     let experiment = Experiment::new(&tiny.model, clean, corrupted, Direction::Denoising);
     let experiment = experiment.unwrap_or_else(|e| panic!("{e}"));
-    let metric = Metric::LogitDiff {
-        a: &[4176],
-        b: &[5437],
-    };
+    let metric = Metric::LogitDiff { a: &[4176], b: &[5437] };
     let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
     let mut group = c.benchmark_group("the main job on tiny");
     for (name, engine) in [("incremental", Engine::default()), ("plain", Engine::Plain)] {
-        group.bench_function(name, |b| {
-            b.iter(|| sweep.run(&tiny.model, metric, engine, &|_| {}))
-        });
+        group.bench_function(name, |b| b.iter(|| sweep.run(&tiny.model, metric, engine, &|_| {})));
     }
     group.finish();
 }

@@ -17,10 +17,7 @@ const CLEAN: &str = "Her name was Alex Hart. When Alex";
 const CORRUPTIONS: [(&str, &str); 3] = [
     ("another surname", "Her name was Alex Smith. When Alex"),
     ("another first name", "Her name was Sarah Hart. When Alex"),
-    (
-        "another first name, twice",
-        "Her name was Sarah Hart. When Sarah",
-    ),
+    ("another first name, twice", "Her name was Sarah Hart. When Sarah"),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -29,22 +26,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let encode = |text: &str| -> Result<Vec<u32>, gpt2::Error> {
         Ok([vec![END_OF_TEXT], model.tokenizer.encode(text)?].concat())
     };
-    let metric = Metric::LogProb {
-        tokens: &[model.tokenizer.to_single_token(" Hart")?],
-    };
+    let metric = Metric::LogProb { tokens: &[model.tokenizer.to_single_token(" Hart")?] };
     let clean = encode(CLEAN)?;
     println!("ln p( Hart) after \"{CLEAN}\", with one activation of the corrupted run");
     for (what, text) in CORRUPTIONS {
         let corrupted = encode(text)?;
-        let experiment =
-            Experiment::new(&model.model, clean.clone(), corrupted, Direction::Noising)?;
+        let experiment = Experiment::new(&model.model, clean.clone(), corrupted, Direction::Noising)?;
         let run = |sweep: Sweep<'_>| sweep.run(&model.model, metric, Engine::default(), &|_| {});
 
         // What enters block 0, and then what leaves each block.
-        let first = Subset {
-            layers: Some(vec![0]),
-            ..Subset::default()
-        };
+        let first = Subset { layers: Some(vec![0]), ..Subset::default() };
         let enters = Sweep::over(&experiment, SiteKind::ResidPre).only(&model.model, first)?;
         let enters = run(enters).grid;
         let outcome = run(Sweep::over(&experiment, SiteKind::ResidPost));
@@ -55,14 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
         print!("{:>13}", "");
         for token in model.tokenizer.tokens(&clean) {
-            print!(
-                "{:>9}",
-                token
-                    .trim()
-                    .trim_matches(['<', '|', '>'])
-                    .get(..8)
-                    .unwrap_or(token.trim())
-            );
+            print!("{:>9}", token.trim().trim_matches(['<', '|', '>']).get(..8).unwrap_or(token.trim()));
         }
         println!();
         row("resid_pre 0", &enters, 0);

@@ -30,14 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let outcome = sweep.run(&model.model, metric, Engine::default(), &|_| {});
 
     println!("logit( Smith) − logit( Jones)");
-    println!(
-        "clean {:+.2}, corrupted {:+.2}\n",
-        outcome.clean_metric, outcome.corrupted_metric
-    );
+    println!("clean {:+.2}, corrupted {:+.2}\n", outcome.clean_metric, outcome.corrupted_metric);
     print!("layer");
-    tokens
-        .iter()
-        .for_each(|token| print!("{:>9}", token.trim()));
+    tokens.iter().for_each(|token| print!("{:>9}", token.trim()));
     println!();
     for layer in 0..model.model.config.n_layer {
         print!("{layer:>5}");

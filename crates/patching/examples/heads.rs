@@ -15,8 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = Pretrained::load(&model)?;
     let tokenizer = &model.tokenizer;
     let clean = tokenizer.encode("When John and Mary went to the shops, John gave the bag to")?;
-    let corrupted =
-        tokenizer.encode("When John and Mary went to the shops, Mary gave the bag to")?;
+    let corrupted = tokenizer.encode("When John and Mary went to the shops, Mary gave the bag to")?;
     let metric = Metric::LogitDiff {
         a: &[tokenizer.to_single_token(" Mary")?],
         b: &[tokenizer.to_single_token(" John")?],
@@ -42,17 +41,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Is a head needed, too? Put its mean over the prompt in its place.
     let ablated = Experiment::ablation(&model.model, clean, Ablation::Mean)?;
-    let outcome =
-        Sweep::over(&ablated, SiteKind::Z).run(&model.model, metric, Engine::default(), &|_| {});
+    let outcome = Sweep::over(&ablated, SiteKind::Z).run(&model.model, metric, Engine::default(), &|_| {});
     let mut lost = outcome.grid;
     for value in &mut lost.values {
         *value -= outcome.clean_metric;
     }
     println!("\nz        its mean in its place    {}", strongest(&lost));
-    println!(
-        "         (change of the metric, which is {:+.2})",
-        outcome.clean_metric
-    );
+    println!("         (change of the metric, which is {:+.2})", outcome.clean_metric);
     Ok(())
 }
 
@@ -64,12 +59,9 @@ fn strongest(grid: &Grid) -> String {
     }
     let size = |&(layer, head): &(usize, usize)| grid.at(&[layer, head]).abs();
     heads.sort_by(|a, b| size(b).total_cmp(&size(a)));
-    let shown = heads.iter().take(3).map(|&(layer, head)| {
-        format!(
-            "{:>6} {:+.2}",
-            format!("{layer}.{head}"),
-            grid.at(&[layer, head])
-        )
-    });
+    let shown = heads
+        .iter()
+        .take(3)
+        .map(|&(layer, head)| format!("{:>6} {:+.2}", format!("{layer}.{head}"), grid.at(&[layer, head])));
     shown.collect::<Vec<_>>().join("  ")
 }

@@ -19,19 +19,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // "When John and Mary … John gave a drink to", against three other names in their places. The
     // corrupted run's heads are put into the clean run: noising.
-    let ioi = Ioi {
-        count: 20,
-        corruption: Corruption::Abc,
-        ..Ioi::default()
-    };
-    let pairs = ioi
-        .prompts(&model)?
-        .tokenize(&model, None, Direction::Noising)?;
-    println!(
-        "{}, mean over {} pairs of prompts; in brackets 95 % intervals",
-        model.name,
-        pairs.len()
-    );
+    let ioi = Ioi { count: 20, corruption: Corruption::Abc, ..Ioi::default() };
+    let pairs = ioi.prompts(&model)?.tokenize(&model, None, Direction::Noising)?;
+    println!("{}, mean over {} pairs of prompts; in brackets 95 % intervals", model.name, pairs.len());
 
     // Who tells the logits? The name movers do, from the last position.
     let movers = strongest(&model, &pairs, &Receivers::Logits)?;
@@ -46,11 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Patches the path from each head at the last position to the receivers, for every pair, and prints the
 /// heads whose mean changes are the largest: the first three of them are the answer.
-fn strongest(
-    model: &Pretrained,
-    pairs: &[Pair],
-    receivers: &Receivers,
-) -> Result<Vec<Head>, Box<dyn Error>> {
+fn strongest(model: &Pretrained, pairs: &[Pair], receivers: &Receivers) -> Result<Vec<Head>, Box<dyn Error>> {
     let mut grids: Vec<Grid> = Vec::new();
     for pair in pairs {
         let paths = PathPatching {
@@ -58,13 +44,8 @@ fn strongest(
             pos: Some(pair.experiment.n_tokens() - 1),
             through_mlps: true,
         };
-        let outcome = paths.run(
-            &model.model,
-            &pair.experiment,
-            pair.metric(),
-            Engine::default(),
-            Watch::NOBODY,
-        )?;
+        let outcome =
+            paths.run(&model.model, &pair.experiment, pair.metric(), Engine::default(), Watch::NOBODY)?;
         // How much of its preference for the right name does the model lose?
         let mut grid = outcome.grid;
         for value in &mut grid.values {
@@ -72,14 +53,8 @@ fn strongest(
         }
         grids.push(grid);
     }
-    let parts: Vec<Part<'_>> = pairs
-        .iter()
-        .zip(&grids)
-        .map(|(pair, grid)| Part::new(pair, grid))
-        .collect();
-    let Average {
-        mean, low, high, ..
-    } = average(&parts, None, Bootstrap::default())?;
+    let parts: Vec<Part<'_>> = pairs.iter().zip(&grids).map(|(pair, grid)| Part::new(pair, grid)).collect();
+    let Average { mean, low, high, .. } = average(&parts, None, Bootstrap::default())?;
 
     match receivers {
         Receivers::Logits => println!("\nto the logits"),
@@ -91,10 +66,7 @@ fn strongest(
     let n_head = model.model.config.n_head;
     let mut order: Vec<usize> = (0..mean.values.len()).collect();
     order.sort_by(|&i, &j| mean.values[j].abs().total_cmp(&mean.values[i].abs()));
-    let head = |i: usize| Head {
-        layer: i / n_head,
-        head: i % n_head,
-    };
+    let head = |i: usize| Head { layer: i / n_head, head: i % n_head };
     for &i in order.iter().take(6) {
         let (mean, low, high) = (mean.values[i], low.values[i], high.values[i]);
         println!("{:>6}  {mean:+.3}  ({low:+.3} to {high:+.3})", head(i));

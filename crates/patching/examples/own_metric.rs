@@ -32,26 +32,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         -log_probs.map(|p| p.exp() * p).sum::<f64>() as f32
     };
     let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
-    let outcome = sweep.run(
-        &model.model,
-        Metric::Custom(&entropy),
-        Engine::default(),
-        &|_| {},
-    );
+    let outcome = sweep.run(&model.model, Metric::Custom(&entropy), Engine::default(), &|_| {});
 
-    println!(
-        "entropy in nats: clean {:.2}, corrupted {:.2}",
-        outcome.clean_metric, outcome.corrupted_metric
-    );
+    println!("entropy in nats: clean {:.2}, corrupted {:.2}", outcome.clean_metric, outcome.corrupted_metric);
     let said = said.into_inner().unwrap_or_default();
     let n_columns = outcome.grid.places[1].len();
     for (layer, row) in outcome.grid.values.chunks(n_columns).enumerate() {
         print!("{layer:>5}");
         for (pos, entropy) in row.iter().enumerate() {
             let token = said.get(&(layer * n_columns + pos));
-            let token = token
-                .map(|&id| model.tokenizer.token(id))
-                .unwrap_or_default();
+            let token = token.map(|&id| model.tokenizer.token(id)).unwrap_or_default();
             print!("{:>8} {entropy:.1}", token.trim());
         }
         println!();

@@ -20,10 +20,7 @@ pub struct Watch<'a> {
 
 impl Watch<'_> {
     /// Nobody follows and nobody stops.
-    pub const NOBODY: Watch<'static> = Watch {
-        progress: &|_| {},
-        stop: &NEVER,
-    };
+    pub const NOBODY: Watch<'static> = Watch { progress: &|_| {}, stop: &NEVER };
 
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
@@ -45,10 +42,7 @@ pub struct Unpatched {
 impl Unpatched {
     /// The logits of the next token after the clean and after the corrupted run, `(vocab_size)` each.
     pub fn logits(&self, model: &Gpt2) -> [Vec<f32>; 2] {
-        let rows = Tensor::new(
-            &[2, self.clean.len()],
-            [&self.clean[..], &self.corrupted].concat(),
-        );
+        let rows = Tensor::new(&[2, self.clean.len()], [&self.clean[..], &self.corrupted].concat());
         let logits = model.unembed_rows(&rows); // (2, V)
         [0, 1].map(|run| logits.row(run).to_vec())
     }

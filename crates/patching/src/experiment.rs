@@ -44,9 +44,7 @@ impl FromStr for Direction {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL
-            .into_iter()
-            .find(|direction| direction.to_string() == text);
+        let found = Self::ALL.into_iter().find(|direction| direction.to_string() == text);
         found.ok_or_else(|| format!("there is no direction \"{text}\"; give denoising or noising"))
     }
 }
@@ -136,21 +134,13 @@ impl fmt::Display for Error {
             ),
             Self::Prompt { which, error } => write!(f, "the {which} prompt: {error}"),
             Self::NoPrompts => write!(f, "a mean over prompts needs at least one prompt"),
-            Self::OutOfRange {
-                axis,
-                index,
-                length,
-            } => {
+            Self::OutOfRange { axis, index, length } => {
                 let last = length.saturating_sub(1);
                 write!(f, "there is no {axis} {index}: they run from 0 to {last}")
             }
             Self::NoSuchAxis { site, asked, axes } => {
                 let axes: Vec<String> = axes.iter().map(Axis::to_string).collect();
-                write!(
-                    f,
-                    "a sweep of {site} over {} has no {asked} to choose from",
-                    axes.join(" × ")
-                )
+                write!(f, "a sweep of {site} over {} has no {asked} to choose from", axes.join(" × "))
             }
             Self::EmptySubset => write!(f, "the subset is empty: there is nothing to patch"),
             Self::NothingToNormalize { clean, corrupted } if !(clean - corrupted).is_finite() => {
@@ -160,16 +150,10 @@ impl fmt::Display for Error {
                  ({clean})"
                 )
             }
-            Self::NotFinite {
-                which,
-                metric,
-                logits: Some(error),
-            } => write!(f, "the metric of the {which} run is {metric}: {error}"),
-            Self::NotFinite {
-                which,
-                metric,
-                logits: None,
-            } => write!(
+            Self::NotFinite { which, metric, logits: Some(error) } => {
+                write!(f, "the metric of the {which} run is {metric}: {error}")
+            }
+            Self::NotFinite { which, metric, logits: None } => write!(
                 f,
                 "the metric of the {which} run is {metric}, not a finite number, although its logits are: it \
                  is too large for f32"
@@ -208,25 +192,15 @@ impl Experiment {
         direction: Direction,
     ) -> Result<Self, Error> {
         for (which, ids) in [("clean", &clean), ("corrupted", &corrupted)] {
-            model
-                .check_prompt(ids)
-                .map_err(|error| Error::Prompt { which, error })?;
+            model.check_prompt(ids).map_err(|error| Error::Prompt { which, error })?;
         }
         if clean.len() != corrupted.len() {
-            return Err(Error::DifferentLengths {
-                clean: clean.len(),
-                corrupted: corrupted.len(),
-            });
+            return Err(Error::DifferentLengths { clean: clean.len(), corrupted: corrupted.len() });
         }
         if clean == corrupted {
             return Err(Error::SamePrompts { count: clean.len() });
         }
-        Ok(Self {
-            clean,
-            corrupted,
-            direction,
-            ablation: None,
-        })
+        Ok(Self { clean, corrupted, direction, ablation: None })
     }
 
     /// One prompt, run with one activation after the other replaced: what is lost without it? The
@@ -245,11 +219,7 @@ impl Experiment {
         check("ablated", &prompt)?;
         match &ablation {
             Ablation::Position(pos) if *pos >= prompt.len() => {
-                return Err(Error::OutOfRange {
-                    axis: Axis::Pos,
-                    index: *pos,
-                    length: prompt.len(),
-                });
+                return Err(Error::OutOfRange { axis: Axis::Pos, index: *pos, length: prompt.len() });
             }
             Ablation::MeanOf(prompts) => {
                 prompts.iter().try_for_each(|ids| check("averaged", ids))?;
@@ -277,12 +247,8 @@ impl Experiment {
             Some(_) => "unablated",
             None => "clean",
         };
-        let runs = [
-            (clean, &self.clean, ends.clean),
-            ("corrupted", &self.corrupted, ends.corrupted),
-        ];
-        let Some((which, ids, metric)) = (runs.into_iter()).find(|(.., end)| !end.is_finite())
-        else {
+        let runs = [(clean, &self.clean, ends.clean), ("corrupted", &self.corrupted, ends.corrupted)];
+        let Some((which, ids, metric)) = (runs.into_iter()).find(|(.., end)| !end.is_finite()) else {
             return Ok(());
         };
         let logits = model.forward(ids, &mut no_hook); // (T, V)
@@ -290,11 +256,7 @@ impl Experiment {
         // The metric may be read anywhere; usually it is read at the end.
         let last = ids.len() - 1;
         let logits = check(last).or_else(|| (0..last).find_map(check));
-        Err(Error::NotFinite {
-            which,
-            metric,
-            logits,
-        })
+        Err(Error::NotFinite { which, metric, logits })
     }
 
     /// What activations are replaced by, if not by those of the source prompt.
@@ -340,8 +302,6 @@ impl Experiment {
 
     /// The positions at which the two prompts have different tokens.
     pub fn differing_positions(&self) -> Vec<usize> {
-        (0..self.n_tokens())
-            .filter(|&pos| self.clean[pos] != self.corrupted[pos])
-            .collect()
+        (0..self.n_tokens()).filter(|&pos| self.clean[pos] != self.corrupted[pos]).collect()
     }
 }

@@ -70,11 +70,7 @@ pub fn run(
     memory: usize,
     watch: Watch<'_>,
 ) -> Measured {
-    let (t, c, inner) = (
-        experiment.n_tokens(),
-        model.config.n_embd,
-        model.config.inner_size(),
-    );
+    let (t, c, inner) = (experiment.n_tokens(), model.config.n_embd, model.config.inner_size());
     let from = metric.first_position(t);
     let given = given(model, experiment, patches);
     // To the left of the first difference source and base are the same run.
@@ -82,11 +78,8 @@ pub fn run(
         Some(_) => 0,
         None => experiment.differing_positions()[0],
     };
-    let (mut pending, unchanged): (Vec<Pending>, Vec<Pending>) = patches
-        .iter()
-        .enumerate()
-        .map(|(cell, &patch)| Pending { cell, patch })
-        .partition(|p| {
+    let (mut pending, unchanged): (Vec<Pending>, Vec<Pending>) =
+        patches.iter().enumerate().map(|(cell, &patch)| Pending { cell, patch }).partition(|p| {
             let pos = p.patch.pos.or(p.patch.dest);
             pos.is_none_or(|pos| pos >= first_change)
         });
@@ -94,9 +87,8 @@ pub fn run(
 
     let rows_of = |p: &Pending| t - p.patch.dests(t).start.max(first_change);
     let floats = memory / size_of::<f32>();
-    let fixed = Mlp::ROWS_TOGETHER * (3 * inner + 2 * c)
-        + LOGIT_ROWS * model.config.vocab_size
-        + 2 * t * HELD * c;
+    let fixed =
+        Mlp::ROWS_TOGETHER * (3 * inner + 2 * c) + LOGIT_ROWS * model.config.vocab_size + 2 * t * HELD * c;
     let rows = (floats.saturating_sub(fixed) / (HELD * c)).min(MOST_ROWS);
     let chunks = cut(&pending, rows, rows_of);
     let work_of = |p: &Pending| (rows_of(p) * (model.config.n_layer - p.patch.layer)) as f64;
@@ -126,23 +118,17 @@ pub fn run(
                 let rows = ends.of_run(run);
                 (metric.read(model, &rows, experiment.base()), rows)
             });
-            let [clean, corrupted] =
-                (experiment.direction()).clean_and_corrupted(source, base.clone());
+            let [clean, corrupted] = (experiment.direction()).clean_and_corrupted(source, base.clone());
             [base, clean, corrupted]
         });
         // A run that has not come to differ from the base is the base.
         let differing = ends.cells();
-        for cell in chunk
-            .iter()
-            .map(|p| p.cell)
-            .filter(|cell| !differing.contains(cell))
-        {
+        for cell in chunk.iter().map(|p| p.cell).filter(|cell| !differing.contains(cell)) {
             values[cell] = metric.of(Which::Patched(cell), &base.0, &clean.0);
         }
         ends.measure(model, metric, experiment.base(), &clean.0, &mut values);
     }
-    let [base, clean, corrupted] =
-        unpatched.unwrap_or_else(|| unreachable!("there is at least one chunk"));
+    let [base, clean, corrupted] = unpatched.unwrap_or_else(|| unreachable!("there is at least one chunk"));
     for Pending { cell, .. } in unchanged {
         values[cell] = metric.of(Which::Patched(cell), &base.0, &clean.0);
     }
@@ -151,10 +137,7 @@ pub fn run(
         values,
         clean: metric.of(Which::Clean, &clean.0, &clean.0),
         corrupted: metric.of(Which::Corrupted, &corrupted.0, &clean.0),
-        unpatched: Unpatched {
-            clean: last(&clean),
-            corrupted: last(&corrupted),
-        },
+        unpatched: Unpatched { clean: last(&clean), corrupted: last(&corrupted) },
         flops,
     }
 }
@@ -198,23 +181,10 @@ mod tests {
 
     /// A random small model, a random pair of prompts and a direction.
     fn random_experiment() -> impl Strategy<Value = (Gpt2, Experiment)> {
-        let sizes = (
-            1..5_usize,
-            1..4_usize,
-            1..10_usize,
-            2..30_usize,
-            any::<u64>(),
-        );
+        let sizes = (1..5_usize, 1..4_usize, 1..10_usize, 2..30_usize, any::<u64>());
         let model = sizes.prop_map(|(n_layer, n_head, head_size, vocab_size, seed)| {
             let n_embd = n_head * head_size;
-            let sizes = Config {
-                vocab_size,
-                block_size: 12,
-                n_layer,
-                n_head,
-                n_embd,
-                ..Config::default()
-            };
+            let sizes = Config { vocab_size, block_size: 12, n_layer, n_head, n_embd, ..Config::default() };
             let mut model = Gpt2::random(sizes.of_kin(seed), seed);
             // Half of them have the bias of processed weights.
             let bias = (0..vocab_size).map(|i| (i as f32).sin()).collect();
@@ -231,9 +201,7 @@ mod tests {
                 "equal prompts",
                 move |(clean, changes, direction)| {
                     let mut corrupted = clean.clone();
-                    changes
-                        .iter()
-                        .for_each(|&(pos, token)| corrupted[pos] = token);
+                    changes.iter().for_each(|&(pos, token)| corrupted[pos] = token);
                     let experiment = Experiment::new(&model, clean, corrupted, direction).ok()?;
                     Some((model.clone(), experiment))
                 },
@@ -247,14 +215,9 @@ mod tests {
         for site in SiteKind::ALL {
             let (_, rest) = site.axes().split_at(1);
             for subset in 0..1_u32 << rest.len() {
-                let chosen = rest
-                    .iter()
-                    .enumerate()
-                    .filter(|(i, _)| subset & (1 << i) != 0);
-                let axes: Vec<Axis> = [Axis::Layer]
-                    .into_iter()
-                    .chain(chosen.map(|(_, axis)| *axis))
-                    .collect();
+                let chosen = rest.iter().enumerate().filter(|(i, _)| subset & (1 << i) != 0);
+                let axes: Vec<Axis> =
+                    [Axis::Layer].into_iter().chain(chosen.map(|(_, axis)| *axis)).collect();
                 sweeps.push(Sweep::over(experiment, site).by(&axes));
             }
         }
@@ -263,16 +226,10 @@ mod tests {
 
     /// Metrics that read some logits, all of them, and those of several positions.
     fn metrics(experiment: &Experiment) -> Vec<Metric<'static>> {
-        let mut metrics = vec![
-            Metric::LogitDiff { a: &[0], b: &[1] },
-            Metric::ProbDiff { a: &[1], b: &[0] },
-        ];
+        let mut metrics = vec![Metric::LogitDiff { a: &[0], b: &[1] }, Metric::ProbDiff { a: &[1], b: &[0] }];
         let t = experiment.n_tokens();
         if t > 1 {
-            metrics.push(Metric::Loss {
-                from: (t - 1) / 2,
-                to: t - 1,
-            });
+            metrics.push(Metric::Loss { from: (t - 1) / 2, to: t - 1 });
         }
         metrics
     }
@@ -280,20 +237,12 @@ mod tests {
     fn difference_of_engines(model: &Gpt2, sweep: &Sweep<'_>, metric: Metric<'_>) -> f32 {
         let run = |engine| sweep.run(model, metric, engine, &|_| {});
         let (fast, slow) = (run(Engine::default()), run(Engine::Plain));
-        let unpatched = [
-            (fast.clean_metric, slow.clean_metric),
-            (fast.corrupted_metric, slow.corrupted_metric),
-        ];
+        let unpatched =
+            [(fast.clean_metric, slow.clean_metric), (fast.corrupted_metric, slow.corrupted_metric)];
         let patched = fast.grid.values.into_iter().zip(slow.grid.values);
         let differences = patched.chain(unpatched).map(|(x, y)| (x - y).abs());
         // `max` alone would pass over NaN.
-        differences.fold(0.0, |largest, x| {
-            if x > largest || x.is_nan() {
-                x
-            } else {
-                largest
-            }
-        })
+        differences.fold(0.0, |largest, x| if x > largest || x.is_nan() { x } else { largest })
     }
 
     proptest! {
@@ -448,26 +397,14 @@ mod tests {
 
     #[test]
     fn nothing_is_computed_that_is_the_base_s_or_the_source_s() {
-        let sizes = Config {
-            vocab_size: 9,
-            block_size: 8,
-            n_layer: 3,
-            n_head: 2,
-            n_embd: 8,
-            ..Config::default()
-        };
+        let sizes =
+            Config { vocab_size: 9, block_size: 8, n_layer: 3, n_head: 2, n_embd: 8, ..Config::default() };
         let model = Gpt2::random(sizes, 1);
-        let experiment = Experiment::new(
-            &model,
-            vec![1, 2, 3, 4, 5],
-            vec![1, 2, 6, 4, 5],
-            Direction::Denoising,
-        )
-        .unwrap();
+        let experiment =
+            Experiment::new(&model, vec![1, 2, 3, 4, 5], vec![1, 2, 6, 4, 5], Direction::Denoising).unwrap();
         let metric = Metric::LogitDiff { a: &[0], b: &[1] };
-        let flops = |patches: &[Patch]| {
-            run(&model, &experiment, patches, metric, 1 << 30, Watch::NOBODY).flops
-        };
+        let flops =
+            |patches: &[Patch]| run(&model, &experiment, patches, metric, 1 << 30, Watch::NOBODY).flops;
         let at_pos = |layer, pos| Patch::at_pos(SiteKind::ResidPre, layer, pos);
         let nothing = flops(&[]);
         // To the left of the first difference both are one run.
@@ -477,46 +414,26 @@ mod tests {
         assert_eq!(flops(&[Patch::whole(SiteKind::ResidMid, 0)]), nothing);
         // With its row at the first difference, what follows is computed, but not that row.
         let [first, second] = [2, 3].map(|pos| flops(&[at_pos(1, pos)]));
-        assert!(
-            nothing < first && first < second,
-            "{nothing} {first} {second}"
-        );
+        assert!(nothing < first && first < second, "{nothing} {first} {second}");
         // And the whole sweep is far less than a forward pass for every patch.
         let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
         let patches = sweep.patches(&model);
-        assert!(
-            flops(&patches)
-                < plain::run(&model, &experiment, &patches, metric, Watch::NOBODY).flops / 5
-        );
+        assert!(flops(&patches) < plain::run(&model, &experiment, &patches, metric, Watch::NOBODY).flops / 5);
     }
 
     #[test]
     fn the_shares_of_progress_add_up_to_one() {
-        let sizes = Config {
-            vocab_size: 9,
-            block_size: 8,
-            n_layer: 3,
-            n_head: 2,
-            n_embd: 8,
-            ..Config::default()
-        };
+        let sizes =
+            Config { vocab_size: 9, block_size: 8, n_layer: 3, n_head: 2, n_embd: 8, ..Config::default() };
         let model = Gpt2::random(sizes, 2);
-        let experiment =
-            Experiment::new(&model, vec![1, 2, 3], vec![1, 4, 3], Direction::Noising).unwrap();
-        for engine in [
-            Engine::default(),
-            Engine::Incremental { memory: 0 },
-            Engine::Plain,
-        ] {
+        let experiment = Experiment::new(&model, vec![1, 2, 3], vec![1, 4, 3], Direction::Noising).unwrap();
+        for engine in [Engine::default(), Engine::Incremental { memory: 0 }, Engine::Plain] {
             let done = std::sync::Mutex::new(0.0);
             let metric = Metric::LogitDiff { a: &[0], b: &[1] };
             Sweep::over(&experiment, SiteKind::ResidPre).run(&model, metric, engine, &|share| {
                 *done.lock().unwrap() += share;
             });
-            assert!(
-                (*done.lock().unwrap() - 1.0).abs() < 1e-9,
-                "{engine:?}: {done:?}"
-            );
+            assert!((*done.lock().unwrap() - 1.0).abs() < 1e-9, "{engine:?}: {done:?}");
         }
     }
 }

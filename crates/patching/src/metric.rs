@@ -182,12 +182,7 @@ impl Metric<'_> {
 
     /// The metric of many patched runs. Each is given by its number and the row `(C)` of its last position
     /// after the last layer norm, which is all that is read of it, so the metric must not be a loss.
-    pub(crate) fn of_rows(
-        &self,
-        model: &Gpt2,
-        runs: &[(usize, &[f32])],
-        clean: &End<'_>,
-    ) -> Vec<f32> {
+    pub(crate) fn of_rows(&self, model: &Gpt2, runs: &[(usize, &[f32])], clean: &End<'_>) -> Vec<f32> {
         if let Some(tokens) = self.tokens() {
             let of_run = |(run, row): &(usize, &[f32])| {
                 let end = End::of_tokens(model, &tokens, row);
@@ -351,84 +346,47 @@ mod tests {
     #[test]
     fn each_metric_is_its_formula() {
         let (logits, clean) = ([3.0_f32, 1.0, 2.0], [0.0_f32, 1.0, 2.0]);
-        let p = |logits: &[f32], i: usize| {
-            logits[i].exp() / logits.iter().map(|x| x.exp()).sum::<f32>()
-        };
-        let kl: f32 = (0..3)
-            .map(|i| p(&clean, i) * (p(&clean, i) / p(&logits, i)).ln())
-            .sum();
+        let p = |logits: &[f32], i: usize| logits[i].exp() / logits.iter().map(|x| x.exp()).sum::<f32>();
+        let kl: f32 = (0..3).map(|i| p(&clean, i) * (p(&clean, i) / p(&logits, i)).ln()).sum();
         let own = |run: Which, logits: &[f32]| {
             assert_eq!(run, Which::Patched(3));
             logits.iter().sum()
         };
         for (metric, expected) in [
             (Metric::LogitDiff { a: &[0], b: &[2] }, 1.0),
-            (
-                Metric::ProbDiff { a: &[0], b: &[2] },
-                p(&logits, 0) - p(&logits, 2),
-            ),
+            (Metric::ProbDiff { a: &[0], b: &[2] }, p(&logits, 0) - p(&logits, 2)),
             (Metric::Logit { tokens: &[2] }, 2.0),
             (Metric::Prob { tokens: &[2] }, p(&logits, 2)),
             (Metric::LogProb { tokens: &[2] }, p(&logits, 2).ln()),
             (Metric::Rank { token: 0 }, 0.0),
             (Metric::Rank { token: 1 }, 2.0),
             (Metric::LogitChange { tokens: &[0] }, 3.0),
-            (
-                Metric::ProbChange { tokens: &[0] },
-                p(&logits, 0) - p(&clean, 0),
-            ),
+            (Metric::ProbChange { tokens: &[0] }, p(&logits, 0) - p(&clean, 0)),
             // Sets of tokens.
-            (
-                Metric::LogitDiff {
-                    a: &[0, 2],
-                    b: &[1],
-                },
-                1.5,
-            ),
-            (
-                Metric::ProbDiff {
-                    a: &[0, 2],
-                    b: &[1],
-                },
-                p(&logits, 0) + p(&logits, 2) - p(&logits, 1),
-            ),
+            (Metric::LogitDiff { a: &[0, 2], b: &[1] }, 1.5),
+            (Metric::ProbDiff { a: &[0, 2], b: &[1] }, p(&logits, 0) + p(&logits, 2) - p(&logits, 1)),
             (Metric::Logit { tokens: &[1, 2] }, 1.5),
             (Metric::LogitChange { tokens: &[0, 2] }, 1.5),
-            (
-                Metric::Prob { tokens: &[1, 2] },
-                p(&logits, 1) + p(&logits, 2),
-            ),
-            (
-                Metric::LogProb { tokens: &[1, 2] },
-                (p(&logits, 1) + p(&logits, 2)).ln(),
-            ),
+            (Metric::Prob { tokens: &[1, 2] }, p(&logits, 1) + p(&logits, 2)),
+            (Metric::LogProb { tokens: &[1, 2] }, (p(&logits, 1) + p(&logits, 2)).ln()),
             (Metric::ProbChange { tokens: &[0, 1, 2] }, 0.0),
             (Metric::Kl, kl),
             (Metric::Custom(&own), 6.0),
         ] {
             let got = value(metric, &logits, &clean);
-            assert!(
-                (got - expected).abs() < 1e-6,
-                "{metric:?}: {got} instead of {expected}"
-            );
+            assert!((got - expected).abs() < 1e-6, "{metric:?}: {got} instead of {expected}");
         }
     }
 
     #[test]
     fn a_run_does_not_diverge_from_itself() {
-        assert_eq!(
-            value(Metric::Kl, &[0.3, -5.0, 80.0], &[0.3, -5.0, 80.0]),
-            0.0
-        );
+        assert_eq!(value(Metric::Kl, &[0.3, -5.0, 80.0], &[0.3, -5.0, 80.0]), 0.0);
     }
 
     /// Every metric that reads one token, a set, or all.
     const KINDS: [Metric<'static>; 12] = [
         Metric::LogitDiff { a: &[0], b: &[1] },
-        Metric::LogitDiff {
-            a: &[0, 2],
-            b: &[1],
-        },
+        Metric::LogitDiff { a: &[0, 2], b: &[1] },
         Metric::ProbDiff { a: &[0], b: &[1] },
         Metric::Logit { tokens: &[0] },
         Metric::Logit { tokens: &[0, 1] },
@@ -454,10 +412,8 @@ mod tests {
                 let reads_all = metric.tokens().is_none() && !matches!(metric, Metric::Custom(_));
                 assert_eq!(other.is_nan(), reads_all, "{metric:?} with {bad}");
                 let clean = value(metric, &finite, &[bad, 2.0, 3.0, 4.0]);
-                let compares = matches!(
-                    metric,
-                    Metric::Kl | Metric::LogitChange { .. } | Metric::ProbChange { .. }
-                );
+                let compares =
+                    matches!(metric, Metric::Kl | Metric::LogitChange { .. } | Metric::ProbChange { .. });
                 assert_eq!(clean.is_nan(), compares, "{metric:?} against {bad}");
             }
             let losses = [0, 1].map(|token| loss(&[1.0, bad, 2.0], token));

@@ -110,16 +110,10 @@ impl FromStr for SiteKind {
     fn from_str(text: &str) -> Result<Self, String> {
         let lower = text.to_ascii_lowercase();
         let name = lower.strip_prefix("hook_").unwrap_or(&lower);
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.to_string() == name)
-            .ok_or_else(|| {
-                let all: Vec<String> = Self::ALL.iter().map(SiteKind::to_string).collect();
-                format!(
-                    "there is no site \"{text}\"; give one of {}",
-                    all.join(", ")
-                )
-            })
+        Self::ALL.into_iter().find(|kind| kind.to_string() == name).ok_or_else(|| {
+            let all: Vec<String> = Self::ALL.iter().map(SiteKind::to_string).collect();
+            format!("there is no site \"{text}\"; give one of {}", all.join(", "))
+        })
     }
 }
 
@@ -149,9 +143,7 @@ impl FromStr for Head {
         };
         let lower = text.to_ascii_lowercase();
         let lower = lower.strip_prefix(['l', 'a']).unwrap_or(&lower);
-        let parts = [".h", ".", "h"]
-            .iter()
-            .find_map(|between| lower.split_once(between));
+        let parts = [".h", ".", "h"].iter().find_map(|between| lower.split_once(between));
         match parts.map(|(layer, head)| (digits(layer), digits(head))) {
             Some((Some(layer), Some(head))) => Ok(Self { layer, head }),
             _ => Err(format!(
@@ -181,22 +173,12 @@ pub struct Patch {
 impl Patch {
     /// A whole activation: every position and head.
     pub fn whole(site: SiteKind, layer: usize) -> Self {
-        Self {
-            site,
-            layer,
-            pos: None,
-            head: None,
-            dest: None,
-            src: None,
-        }
+        Self { site, layer, pos: None, head: None, dest: None, src: None }
     }
 
     /// One position of a layer's activation.
     pub fn at_pos(site: SiteKind, layer: usize, pos: usize) -> Self {
-        Self {
-            pos: Some(pos),
-            ..Self::whole(site, layer)
-        }
+        Self { pos: Some(pos), ..Self::whole(site, layer) }
     }
 
     /// The same patch narrowed to one place on one axis.
@@ -237,12 +219,7 @@ impl Patch {
     /// If the two activations have different shapes, or the piece is outside of them.
     #[track_caller]
     pub fn apply(&self, source: &Tensor, base: &mut Tensor) {
-        assert!(
-            source.shape() == base.shape(),
-            "patch {:?} into {:?}",
-            source.shape(),
-            base.shape()
-        );
+        assert!(source.shape() == base.shape(), "patch {:?} into {:?}", source.shape(), base.shape());
         match *source.shape() {
             // (T, C)
             [t, _] => {
@@ -269,10 +246,7 @@ impl Patch {
                     }
                 }
             }
-            _ => panic!(
-                "an activation of shape {:?} cannot be patched",
-                source.shape()
-            ),
+            _ => panic!("an activation of shape {:?} cannot be patched", source.shape()),
         }
     }
 }
@@ -299,15 +273,11 @@ mod tests {
     #[test]
     fn heads_are_read_in_the_spellings_of_other_tools() {
         let head = Head { layer: 9, head: 11 };
-        for text in [
-            "9.11", "L9H11", "l9h11", "a9.h11", "A9.H11", "9h11", "L9.11",
-        ] {
+        for text in ["9.11", "L9H11", "l9h11", "a9.h11", "A9.H11", "9h11", "L9.11"] {
             assert_eq!(text.parse(), Ok(head), "{text}");
         }
         assert_eq!(head.to_string(), "9.11");
-        for text in [
-            "", "9", "L9", "9.", ".1", "h1", "9.-1", "+9.1", "m9", "9.1.2", "aL9H1", "９.1",
-        ] {
+        for text in ["", "9", "L9", "9.", ".1", "h1", "9.-1", "+9.1", "m9", "9.1.2", "aL9H1", "９.1"] {
             let error = text.parse::<Head>().unwrap_err();
             assert!(error.contains("expected LAYER.HEAD"), "{text}: {error}");
         }
@@ -316,26 +286,14 @@ mod tests {
     #[test]
     fn a_patch_changes_its_own_piece_and_nothing_else() {
         let whole = |site| Patch::whole(site, 0);
-        assert_eq!(
-            changed(Patch::at_pos(SiteKind::ResidPost, 0, 1), &[3, 2]),
-            [2, 3]
-        );
+        assert_eq!(changed(Patch::at_pos(SiteKind::ResidPost, 0, 1), &[3, 2]), [2, 3]);
         let z = whole(SiteKind::Z);
         assert_eq!(changed(z.narrowed(Axis::Head, 1), &[2, 2, 2]), [2, 3, 6, 7]);
-        assert_eq!(
-            changed(z.narrowed(Axis::Head, 1).narrowed(Axis::Pos, 1), &[2, 2, 2]),
-            [6, 7]
-        );
+        assert_eq!(changed(z.narrowed(Axis::Head, 1).narrowed(Axis::Pos, 1), &[2, 2, 2]), [6, 7]);
         let pattern = whole(SiteKind::Pattern).narrowed(Axis::Head, 1);
         assert_eq!(changed(pattern, &[2, 2, 2]), [4, 5, 6, 7]);
         assert_eq!(changed(pattern.narrowed(Axis::Dest, 1), &[2, 2, 2]), [6, 7]);
-        assert_eq!(
-            changed(
-                pattern.narrowed(Axis::Dest, 1).narrowed(Axis::Src, 0),
-                &[2, 2, 2]
-            ),
-            [6]
-        );
+        assert_eq!(changed(pattern.narrowed(Axis::Dest, 1).narrowed(Axis::Src, 0), &[2, 2, 2]), [6]);
         assert_eq!(changed(pattern.narrowed(Axis::Src, 0), &[2, 2, 2]), [4, 6]);
     }
 
@@ -346,9 +304,6 @@ mod tests {
         }
         assert_eq!("hook_z".parse(), Ok(SiteKind::Z));
         let error = "resid".parse::<SiteKind>().unwrap_err();
-        assert!(
-            error.contains("\"resid\"; give one of resid_pre, resid_mid"),
-            "{error}"
-        );
+        assert!(error.contains("\"resid\"; give one of resid_pre, resid_mid"), "{error}");
     }
 }

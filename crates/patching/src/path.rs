@@ -161,11 +161,7 @@ impl fmt::Display for Error {
             Self::NoReceivers => f.write_str(
                 "queries, keys and values are those of some heads: name the receivers, such as 8.6,8.10",
             ),
-            Self::NoSuchHead {
-                head,
-                n_layer,
-                n_head,
-            } => write!(
+            Self::NoSuchHead { head, n_layer, n_head } => write!(
                 f,
                 "there is no head {head}: this model has the layers 0 to {} with the heads 0 to {}",
                 n_layer.saturating_sub(1),
@@ -240,30 +236,21 @@ impl PathPatching {
             first_read: metric.first_position(experiment.n_tokens()),
             watch,
         };
-        let Ends {
-            base,
-            source,
-            patched,
-        } = match engine {
+        let Ends { base, source, patched } = match engine {
             Engine::Plain => plain::run(&task),
             Engine::Incremental { memory } => incremental::run(&task, memory),
         };
         let read = |rows: &Tensor| metric.read(model, rows, experiment.base());
-        let [clean, corrupted] = (experiment.direction())
-            .clean_and_corrupted(&source, &base)
-            .map(read);
+        let [clean, corrupted] = (experiment.direction()).clean_and_corrupted(&source, &base).map(read);
         let reached = patched.iter().enumerate();
         let reached = reached.filter_map(|(i, rows)| Some((i, rows.as_ref()?)));
         let mut values = vec![f32::NAN; patched.len()];
         if let Metric::Loss { .. } = metric {
             let of_sender = |(i, rows)| (i, metric.of(Which::Patched(i), &read(rows), &clean));
-            reached
-                .map(of_sender)
-                .for_each(|(i, value)| values[i] = value);
+            reached.map(of_sender).for_each(|(i, value)| values[i] = value);
         } else {
-            let rows: Vec<(usize, &[f32])> = reached
-                .map(|(i, rows)| (i, rows.row(rows.n_rows() - 1)))
-                .collect();
+            let rows: Vec<(usize, &[f32])> =
+                reached.map(|(i, rows)| (i, rows.row(rows.n_rows() - 1))).collect();
             let measured = metric.of_rows(model, &rows, &clean);
             (rows.iter().zip(measured)).for_each(|((i, _), value)| values[*i] = value);
         }
@@ -273,10 +260,7 @@ impl PathPatching {
             complete: patched.iter().all(Option::is_some),
             grid: Grid {
                 axes: vec![Axis::Layer, Axis::Head],
-                places: vec![
-                    (0..model.config.n_layer).collect(),
-                    (0..model.config.n_head).collect(),
-                ],
+                places: vec![(0..model.config.n_layer).collect(), (0..model.config.n_head).collect()],
                 values,
             },
         })
@@ -294,11 +278,7 @@ impl PathPatching {
             }
             let exists = |head: &&Head| head.layer < n_layer && head.head < n_head;
             if let Some(&head) = heads.iter().find(|head| !exists(head)) {
-                return Err(Error::NoSuchHead {
-                    head,
-                    n_layer,
-                    n_head,
-                });
+                return Err(Error::NoSuchHead { head, n_layer, n_head });
             }
         }
         let count = experiment.n_tokens();
@@ -386,14 +366,7 @@ mod tests {
             (input, heads).prop_map(|(input, heads)| Receivers::Heads(input, heads)),
         ];
         let direction = prop::sample::select(Direction::ALL.to_vec());
-        let parts = (
-            any::<u64>(),
-            1..6_usize,
-            t,
-            receivers,
-            any::<bool>(),
-            direction,
-        );
+        let parts = (any::<u64>(), 1..6_usize, t, receivers, any::<bool>(), direction);
         parts.prop_flat_map(|(seed, head_size, t, receivers, through_mlps, direction)| {
             let config = Config {
                 vocab_size: 13,
@@ -411,15 +384,9 @@ mod tests {
                 "equal prompts",
                 move |(clean, changes, pos)| {
                     let mut corrupted = clean.clone();
-                    changes
-                        .iter()
-                        .for_each(|&(pos, token)| corrupted[pos] = token);
+                    changes.iter().for_each(|&(pos, token)| corrupted[pos] = token);
                     let experiment = Experiment::new(&model, clean, corrupted, direction).ok()?;
-                    let paths = PathPatching {
-                        receivers: receivers.clone(),
-                        pos,
-                        through_mlps,
-                    };
+                    let paths = PathPatching { receivers: receivers.clone(), pos, through_mlps };
                     Some((model.clone(), experiment, paths))
                 },
             )
@@ -428,13 +395,8 @@ mod tests {
 
     const METRIC: Metric<'static> = Metric::LogitDiff { a: &[0], b: &[1] };
 
-    fn outcome(
-        (model, experiment, paths): &(Gpt2, Experiment, PathPatching),
-        engine: Engine,
-    ) -> Outcome {
-        paths
-            .run(model, experiment, METRIC, engine, Watch::NOBODY)
-            .unwrap()
+    fn outcome((model, experiment, paths): &(Gpt2, Experiment, PathPatching), engine: Engine) -> Outcome {
+        paths.run(model, experiment, METRIC, engine, Watch::NOBODY).unwrap()
     }
 
     fn base_metric(experiment: &Experiment, outcome: &Outcome) -> f32 {
@@ -507,16 +469,9 @@ mod tests {
     fn the_last_heads_change_reaches_the_logits_as_ordinary_patching_has_it() {
         // Behind the last layer there is nobody else to hear it, but its own MLP.
         let (model, experiment) = small();
-        let paths = |through_mlps| PathPatching {
-            receivers: Receivers::Logits,
-            pos: None,
-            through_mlps,
-        };
+        let paths = |through_mlps| PathPatching { receivers: Receivers::Logits, pos: None, through_mlps };
         let sweep = crate::Sweep::over(&experiment, crate::SiteKind::Z);
-        let expected = sweep
-            .run(&model, METRIC, Engine::Plain, &|_| {})
-            .grid
-            .values;
+        let expected = sweep.run(&model, METRIC, Engine::Plain, &|_| {}).grid.values;
         for engine in [Engine::default(), Engine::Plain] {
             let got = outcome(&(model.clone(), experiment.clone(), paths(true)), engine);
             let frozen = outcome(&(model.clone(), experiment.clone(), paths(false)), engine);
@@ -531,71 +486,34 @@ mod tests {
     fn what_the_model_does_not_have_is_refused_with_what_it_has() {
         let (model, experiment) = small();
         let refusal = |receivers, pos| {
-            let paths = PathPatching {
-                receivers,
-                pos,
-                through_mlps: false,
-            };
-            let outcome = paths.run(
-                &model,
-                &experiment,
-                METRIC,
-                Engine::default(),
-                Watch::NOBODY,
-            );
+            let paths = PathPatching { receivers, pos, through_mlps: false };
+            let outcome = paths.run(&model, &experiment, METRIC, Engine::default(), Watch::NOBODY);
             outcome.unwrap_err().to_string()
         };
         let heads = |heads| Receivers::Heads(HeadInput::Q, heads);
         assert!(refusal(heads(vec![]), None).contains("name the receivers"));
-        let message = refusal(
-            heads(vec!["3.0".parse().unwrap(), "3.3".parse().unwrap()]),
-            None,
-        );
-        assert_eq!(
-            message,
-            "there is no head 3.3: this model has the layers 0 to 3 with the heads 0 to 2"
-        );
+        let message = refusal(heads(vec!["3.0".parse().unwrap(), "3.3".parse().unwrap()]), None);
+        assert_eq!(message, "there is no head 3.3: this model has the layers 0 to 3 with the heads 0 to 2");
         assert!(refusal(heads(vec![Head { layer: 4, head: 0 }]), None).contains("no head 4.0"));
         assert!(refusal(Receivers::Logits, Some(5)).contains("at the positions 0 to 4"));
         for text in ["8", "8.", ".1", "8-1", "-1.0", "1.0.0"] {
-            assert!(
-                text.parse::<Head>()
-                    .unwrap_err()
-                    .contains("expected LAYER.HEAD"),
-                "{text}"
-            );
+            assert!(text.parse::<Head>().unwrap_err().contains("expected LAYER.HEAD"), "{text}");
         }
     }
 
     #[test]
     fn the_shares_of_progress_add_up_to_one() {
         let (model, experiment) = small();
-        for receivers in [
-            Receivers::Logits,
-            Receivers::Heads(HeadInput::K, vec![Head { layer: 2, head: 1 }]),
-        ] {
-            let paths = PathPatching {
-                receivers,
-                pos: None,
-                through_mlps: true,
-            };
-            for engine in [
-                Engine::default(),
-                Engine::Incremental { memory: 0 },
-                Engine::Plain,
-            ] {
+        for receivers in [Receivers::Logits, Receivers::Heads(HeadInput::K, vec![Head { layer: 2, head: 1 }])]
+        {
+            let paths = PathPatching { receivers, pos: None, through_mlps: true };
+            for engine in [Engine::default(), Engine::Incremental { memory: 0 }, Engine::Plain] {
                 let done = std::sync::Mutex::new(0.0);
                 let progress = |share: f64| *done.lock().unwrap() += share;
-                let watch = Watch {
-                    progress: &progress,
-                    ..Watch::NOBODY
-                };
+                let watch = Watch { progress: &progress, ..Watch::NOBODY };
                 let outcome = paths.run(&model, &experiment, METRIC, engine, watch);
                 assert!(outcome.unwrap().complete);
-                assert!(
-                    (*done.lock().unwrap() - 1.0).abs() < 1e-9,
-                    "{engine:?}: {done:?}"
-                );
+                assert!((*done.lock().unwrap() - 1.0).abs() < 1e-9, "{engine:?}: {done:?}");
             }
         }
     }
@@ -606,19 +524,10 @@ mod tests {
         let stop = std::sync::atomic::AtomicBool::new(true);
         let heads = vec![Head { layer: 2, head: 1 }];
         for receivers in [Receivers::Logits, Receivers::Heads(HeadInput::Q, heads)] {
-            let paths = PathPatching {
-                receivers,
-                pos: None,
-                through_mlps: true,
-            };
+            let paths = PathPatching { receivers, pos: None, through_mlps: true };
             for engine in [Engine::default(), Engine::Plain] {
-                let watch = Watch {
-                    stop: &stop,
-                    ..Watch::NOBODY
-                };
-                let outcome = paths
-                    .run(&model, &experiment, METRIC, engine, watch)
-                    .unwrap();
+                let watch = Watch { stop: &stop, ..Watch::NOBODY };
+                let outcome = paths.run(&model, &experiment, METRIC, engine, watch).unwrap();
                 assert!(!outcome.complete && outcome.grid.values[0].is_nan());
                 assert!(outcome.clean_metric.is_finite());
             }
@@ -639,20 +548,10 @@ mod tests {
             Metric::Loss { from: 1, to: 4 },
             Metric::Custom(&custom),
         ] {
-            for receivers in [
-                Receivers::Logits,
-                Receivers::Heads(HeadInput::V, heads.clone()),
-            ] {
-                let paths = PathPatching {
-                    receivers,
-                    pos: None,
-                    through_mlps: true,
-                };
-                let [fast, plain] = [Engine::default(), Engine::Plain].map(|engine| {
-                    paths
-                        .run(&model, &experiment, metric, engine, Watch::NOBODY)
-                        .unwrap()
-                });
+            for receivers in [Receivers::Logits, Receivers::Heads(HeadInput::V, heads.clone())] {
+                let paths = PathPatching { receivers, pos: None, through_mlps: true };
+                let [fast, plain] = [Engine::default(), Engine::Plain]
+                    .map(|engine| paths.run(&model, &experiment, metric, engine, Watch::NOBODY).unwrap());
                 for (x, y) in fast.grid.values.iter().zip(&plain.grid.values) {
                     assert!((x - y).abs() < 1e-4, "{metric:?}: {x} and {y}");
                 }

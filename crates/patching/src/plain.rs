@@ -29,8 +29,7 @@ pub fn run(
     let from = metric.first_position(experiment.n_tokens());
 
     // 1. Keep the source's activations, those that some patch needs.
-    let mut cache: HashMap<Site, Option<Tensor>> =
-        patches.iter().map(|patch| (patch.site(), None)).collect();
+    let mut cache: HashMap<Site, Option<Tensor>> = patches.iter().map(|patch| (patch.site(), None)).collect();
     let source = end(model, experiment.source(), from, &mut |site, x| {
         if let Some(kept) = cache.get_mut(&site) {
             *kept = Some(x.clone());
@@ -69,10 +68,7 @@ pub fn run(
         values,
         clean: metric.of(Which::Clean, &clean_end, &clean_end),
         corrupted: metric.of(Which::Corrupted, &read(&corrupted), &clean_end),
-        unpatched: Unpatched {
-            clean: last(&clean),
-            corrupted: last(&corrupted),
-        },
+        unpatched: Unpatched { clean: last(&clean), corrupted: last(&corrupted) },
         flops,
     }
 }
@@ -81,10 +77,7 @@ pub fn run(
 /// made of.
 fn end(model: &Gpt2, ids: &[u32], from: usize, hook: &mut Hook<'_>) -> Tensor {
     let x = model.transformer(ids, hook); // (T, C)
-    let rows: Vec<f32> = (from..ids.len())
-        .flat_map(|pos| x.row(pos))
-        .copied()
-        .collect();
+    let rows: Vec<f32> = (from..ids.len()).flat_map(|pos| x.row(pos)).copied().collect();
     Tensor::new(&[ids.len() - from, x.row_len()], rows)
 }
 
@@ -118,14 +111,9 @@ mod tests {
     #[test]
     fn patching_a_run_with_its_own_activations_changes_no_bit() {
         let tiny = Pretrained::tiny().unwrap();
-        let ids = tiny
-            .tokenizer
-            .encode("Her name was Alex Hart. When Alex")
-            .unwrap();
+        let ids = tiny.tokenizer.encode("Her name was Alex Hart. When Alex").unwrap();
         let mut cache = HashMap::new();
-        let logits = tiny
-            .model
-            .forward(&ids, &mut |site, x| drop(cache.insert(site, x.clone())));
+        let logits = tiny.model.forward(&ids, &mut |site, x| drop(cache.insert(site, x.clone())));
         for kind in SiteKind::ALL {
             for layer in [0, 5, 11] {
                 let patch = Patch::whole(kind, layer);
@@ -143,30 +131,20 @@ mod tests {
     fn patching_the_whole_residual_stream_gives_the_sources_logits() {
         let tiny = Pretrained::tiny().unwrap();
         let experiment = tiny_experiment(&tiny, Direction::Denoising);
-        let metric = Metric::LogitDiff {
-            a: &[1757],
-            b: &[5335],
-        };
+        let metric = Metric::LogitDiff { a: &[1757], b: &[5335] };
         let patches: Vec<Patch> = [SiteKind::ResidPre, SiteKind::ResidMid, SiteKind::ResidPost]
             .into_iter()
             .flat_map(|site| (0..12).map(move |layer| Patch::whole(site, layer)))
             .collect();
-        let Measured { values, clean, .. } =
-            run(&tiny.model, &experiment, &patches, metric, Watch::NOBODY);
-        assert!(
-            values.iter().all(|value| *value == clean),
-            "{values:?} instead of {clean}"
-        );
+        let Measured { values, clean, .. } = run(&tiny.model, &experiment, &patches, metric, Watch::NOBODY);
+        assert!(values.iter().all(|value| *value == clean), "{values:?} instead of {clean}");
     }
 
     #[test]
     fn both_directions_meet_at_the_ends() {
         // Before the prompts differ nothing changes; at the last position of the last layer all does.
         let tiny = Pretrained::tiny().unwrap();
-        let metric = Metric::LogitDiff {
-            a: &[1757],
-            b: &[5335],
-        };
+        let metric = Metric::LogitDiff { a: &[1757], b: &[5335] };
         for direction in Direction::ALL {
             let experiment = tiny_experiment(&tiny, direction);
             let outcome = Sweep::over(&experiment, SiteKind::ResidPost).run(

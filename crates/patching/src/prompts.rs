@@ -140,10 +140,7 @@ pub struct Pair {
 impl Pair {
     /// `logit(a) − logit(b)`, of the means where there are several answers on a side.
     pub fn metric(&self) -> Metric<'_> {
-        Metric::LogitDiff {
-            a: &self.a,
-            b: &self.b,
-        }
+        Metric::LogitDiff { a: &self.a, b: &self.b }
     }
 }
 
@@ -260,16 +257,8 @@ impl PromptSet {
     fn error(&self, number: usize, reason: String) -> Error {
         let name = self.name.clone();
         match self.numbering {
-            Numbering::Lines => Error::Line {
-                name,
-                line: number,
-                reason,
-            },
-            Numbering::Pairs => Error::Pair {
-                name,
-                pair: number,
-                reason,
-            },
+            Numbering::Lines => Error::Line { name, line: number, reason },
+            Numbering::Pairs => Error::Pair { name, pair: number, reason },
         }
     }
 }
@@ -293,25 +282,21 @@ impl PromptPair {
         bos: Option<u32>,
         direction: Direction,
     ) -> Result<Pair, String> {
-        let Pretrained {
-            model, tokenizer, ..
-        } = pretrained;
+        let Pretrained { model, tokenizer, .. } = pretrained;
         let encode = |which: &str, prompt: &Written| {
             let mut ids = Vec::from_iter(bos);
             match prompt {
-                Written::Text(text) => ids.extend(
-                    tokenizer
-                        .encode(text)
-                        .map_err(|e| format!("the {which} prompt: {e}"))?,
-                ),
+                Written::Text(text) => {
+                    ids.extend(tokenizer.encode(text).map_err(|e| format!("the {which} prompt: {e}"))?)
+                }
                 Written::Ids(given) => ids.extend(given),
             }
             Ok::<_, String>(ids)
         };
         let clean = encode("clean", &self.clean)?;
         let corrupted = encode("corrupted", &self.corrupted)?;
-        let experiment = Experiment::new(model, clean.clone(), corrupted.clone(), direction)
-            .map_err(|error| match error {
+        let experiment = Experiment::new(model, clean.clone(), corrupted.clone(), direction).map_err(
+            |error| match error {
                 crate::Error::DifferentLengths { .. } => format!(
                     "{error}\n  clean      {}\n  corrupted  {}\nChange a word for one of as many tokens \
                      (patch-cli tokens TEXT … counts them).",
@@ -319,7 +304,8 @@ impl PromptPair {
                     row(tokenizer, &corrupted)
                 ),
                 _ => error.to_string(),
-            })?;
+            },
+        )?;
         let a = answer_tokens(pretrained, "a", &self.a)?;
         let b = answer_tokens(pretrained, "b", &self.b)?;
         if let Some(&both) = a.iter().find(|token| b.contains(token)) {
@@ -329,30 +315,16 @@ impl PromptPair {
                 visible_line(&tokenizer.token(both))
             ));
         }
-        Ok(Pair {
-            line: self.line,
-            experiment,
-            a,
-            b,
-        })
+        Ok(Pair { line: self.line, experiment, a, b })
     }
 }
 
 /// The tokens of the answers in a column, or what is wrong with them.
-fn answer_tokens(
-    pretrained: &Pretrained,
-    column: &str,
-    answers: &[Answer],
-) -> Result<Vec<u32>, String> {
-    let Pretrained {
-        model, tokenizer, ..
-    } = pretrained;
+fn answer_tokens(pretrained: &Pretrained, column: &str, answers: &[Answer]) -> Result<Vec<u32>, String> {
+    let Pretrained { model, tokenizer, .. } = pretrained;
     let known = |id: u32| model.check_prompt(&[id]).map(|()| id);
     let token = |answer: &Answer| match answer {
-        Answer::Text(text) => tokenizer
-            .to_single_token(text)
-            .and_then(known)
-            .map_err(|e| e.to_string()),
+        Answer::Text(text) => tokenizer.to_single_token(text).and_then(known).map_err(|e| e.to_string()),
         Answer::Id(id) => known(*id).map_err(|e| e.to_string()),
         Answer::Named { id, text } => {
             let id = known(*id).map_err(|e| e.to_string())?;
@@ -386,11 +358,7 @@ fn answer_tokens(
 
 /// Tokens in a row with slashes between them.
 fn row(tokenizer: &Tokenizer, ids: &[u32]) -> String {
-    let tokens: Vec<String> = tokenizer
-        .tokens(ids)
-        .iter()
-        .map(|token| visible_line(token))
-        .collect();
+    let tokens: Vec<String> = tokenizer.tokens(ids).iter().map(|token| visible_line(token)).collect();
     tokens.join("/")
 }
 
@@ -404,8 +372,7 @@ mod tests {
     const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
 
     fn set(pairs: &[[&str; 4]]) -> PromptSet {
-        let pair =
-            |(i, texts): (usize, &[&str; 4])| PromptPair::of_texts(i + 2, texts.map(str::to_owned));
+        let pair = |(i, texts): (usize, &[&str; 4])| PromptPair::of_texts(i + 2, texts.map(str::to_owned));
         PromptSet {
             name: "pairs.csv".to_owned(),
             pairs: pairs.iter().enumerate().map(pair).collect(),
@@ -422,9 +389,7 @@ mod tests {
         assert_eq!([&pairs[0].a[..], &pairs[0].b], [[4176], [5437]]);
         assert_eq!(pairs[0].experiment.clean()[..2], [48736, 5437]);
         assert_eq!(pairs[0].experiment.differing_positions(), [1]);
-        let pairs = set
-            .tokenize(&tiny, Some(END_OF_TEXT), Direction::Noising)
-            .unwrap();
+        let pairs = set.tokenize(&tiny, Some(END_OF_TEXT), Direction::Noising).unwrap();
         assert_eq!(pairs[0].experiment.base()[..3], [END_OF_TEXT, 48736, 5437]);
     }
 
@@ -434,12 +399,7 @@ mod tests {
         let long = " a".repeat(129);
         for (pair, parts) in [
             (
-                [
-                    CLEAN,
-                    "Michelle Turing was a top-notch student. Michelle Ann",
-                    " Smith",
-                    " Jones",
-                ],
+                [CLEAN, "Michelle Turing was a top-notch student. Michelle Ann", " Smith", " Jones"],
                 &[
                     "pairs.csv, line 3: the clean prompt has 11 tokens and the corrupted one 12; ",
                     "clean      Michelle/ Jones/ was/ a/ top",
@@ -451,10 +411,7 @@ mod tests {
                 [CLEAN, CLEAN, " Smith", " Jones"],
                 &["line 3: the clean and the corrupted prompt are the same 11"],
             ),
-            (
-                ["", CORRUPTED, " Smith", " Jones"],
-                &["line 3: the clean prompt: the prompt is empty"],
-            ),
+            (["", CORRUPTED, " Smith", " Jones"], &["line 3: the clean prompt: the prompt is empty"]),
             (
                 [CLEAN, &long, " Smith", " Jones"],
                 &["line 3: the corrupted prompt: the prompt has 129 tokens"],
@@ -466,10 +423,7 @@ mod tests {
                     "\" Turing\" is a single token",
                 ],
             ),
-            (
-                [CLEAN, CORRUPTED, "", " Jones"],
-                &["line 3: column \"a\": the answer is empty"],
-            ),
+            ([CLEAN, CORRUPTED, "", " Jones"], &["line 3: column \"a\": the answer is empty"]),
             (
                 [CLEAN, CORRUPTED, " Jones", " Jones"],
                 &["line 3: the metric would compare \" Jones\" with itself"],
@@ -477,10 +431,7 @@ mod tests {
         ] {
             let set = set(&[[CLEAN, CORRUPTED, " Smith", " Jones"], pair]);
             for bos in [None, Some(END_OF_TEXT)] {
-                let error = set
-                    .tokenize(&tiny, bos, Direction::Denoising)
-                    .unwrap_err()
-                    .to_string();
+                let error = set.tokenize(&tiny, bos, Direction::Denoising).unwrap_err().to_string();
                 // With <|endoftext|> in front there is a token more.
                 if bos.is_some() && error.contains("tokens") {
                     continue;

@@ -60,11 +60,7 @@ impl Endpoints {
             Direction::Denoising => corrupted,
             Direction::Noising => clean,
         };
-        Self {
-            clean,
-            corrupted,
-            base,
-        }
+        Self { clean, corrupted, base }
     }
 }
 
@@ -118,9 +114,7 @@ impl FromStr for Scale {
         [Self::Value, Self::Change, Self::Normalized]
             .into_iter()
             .find(|scale| scale.to_string() == text)
-            .ok_or_else(|| {
-                format!("there is no scale \"{text}\"; give value, change or normalized")
-            })
+            .ok_or_else(|| format!("there is no scale \"{text}\"; give value, change or normalized"))
     }
 }
 
@@ -175,12 +169,7 @@ mod tests {
         Scale::Change.apply(&mut values, ends).unwrap();
         assert!(values[0].is_nan() && values[1].is_nan());
         assert_eq!(values[2], 1.0 + 3e38);
-        for ends in [
-            [f32::NAN, 1.0],
-            [1.0, f32::NAN],
-            [f32::INFINITY, 1.0],
-            [3e38, -3e38],
-        ] {
+        for ends in [[f32::NAN, 1.0], [1.0, f32::NAN], [f32::INFINITY, 1.0], [3e38, -3e38]] {
             let error = normalized_unit(ends[0], ends[1]).unwrap_err().to_string();
             assert!(error.contains("no finite scale"), "{error}");
         }

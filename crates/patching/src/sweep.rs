@@ -8,8 +8,7 @@ use gpt2::Gpt2;
 use crate::engine::{Progress, Unpatched, Watch};
 use crate::metric::Which;
 use crate::{
-    Direction, Endpoints, Error, Experiment, Head, Metric, Patch, Scale, SiteKind, incremental,
-    plain,
+    Direction, Endpoints, Error, Experiment, Head, Metric, Patch, Scale, SiteKind, incremental, plain,
 };
 
 /// What one axis of a grid counts.
@@ -71,11 +70,7 @@ impl Grid {
                 index = index * places.len() + i.unwrap_or_default();
                 i.is_ok()
             });
-        assert!(
-            found,
-            "{place:?} of a grid over {:?} at {:?}",
-            self.axes, self.places
-        );
+        assert!(found, "{place:?} of a grid over {:?} at {:?}", self.axes, self.places);
         self.values[index]
     }
 }
@@ -181,18 +176,10 @@ impl<'a> Sweep<'a> {
     /// If the site does not have one of these axes, or the layer is not the first.
     #[track_caller]
     pub fn by(self, axes: &[Axis]) -> Self {
-        let fits = axes.first() == Some(&Axis::Layer)
-            && axes.iter().all(|axis| self.site.axes().contains(axis));
-        assert!(
-            fits,
-            "{} over {axes:?}: it has the axes {:?}",
-            self.site,
-            self.site.axes()
-        );
-        Self {
-            axes: axes.to_vec(),
-            ..self
-        }
+        let fits =
+            axes.first() == Some(&Axis::Layer) && axes.iter().all(|axis| self.site.axes().contains(axis));
+        assert!(fits, "{} over {axes:?}: it has the axes {:?}", self.site, self.site.axes());
+        Self { axes: axes.to_vec(), ..self }
     }
 
     /// Only a part of the sweep.
@@ -201,34 +188,20 @@ impl<'a> Sweep<'a> {
     /// If the sweep does not run along an axis that the subset names, if the model or the prompts have
     /// no such place, or if nothing is left.
     pub fn only(self, model: &Gpt2, subset: Subset) -> Result<Self, Error> {
-        let Subset {
-            layers,
-            positions,
-            heads,
-        } = &subset;
+        let Subset { layers, positions, heads } = &subset;
         let check = |axis: Axis, places: &[usize]| {
             let length = self.length(axis, model);
             match places.iter().find(|place| **place >= length) {
-                Some(&index) => Err(Error::OutOfRange {
-                    axis,
-                    index,
-                    length,
-                }),
+                Some(&index) => Err(Error::OutOfRange { axis, index, length }),
                 None => Ok(()),
             }
         };
-        let missing = |asked: Axis| Error::NoSuchAxis {
-            site: self.site,
-            asked,
-            axes: self.axes.clone(),
-        };
+        let missing = |asked: Axis| Error::NoSuchAxis { site: self.site, asked, axes: self.axes.clone() };
         if let Some(layers) = layers {
             check(Axis::Layer, layers)?;
         }
         if let Some(positions) = positions {
-            let axis = [Axis::Pos, Axis::Dest]
-                .into_iter()
-                .find(|axis| self.axes.contains(axis));
+            let axis = [Axis::Pos, Axis::Dest].into_iter().find(|axis| self.axes.contains(axis));
             let axis = axis.ok_or_else(|| missing(Axis::Pos))?;
             check(axis, positions)?;
         }
@@ -284,31 +257,18 @@ impl<'a> Sweep<'a> {
 
     /// The places along each axis.
     pub fn places(&self, model: &Gpt2) -> Vec<Vec<usize>> {
-        let Subset {
-            layers,
-            positions,
-            heads,
-        } = &self.subset;
+        let Subset { layers, positions, heads } = &self.subset;
         let wanted = |axis: Axis, place: usize| match axis {
             Axis::Layer => {
                 layers.as_ref().is_none_or(|layers| layers.contains(&place))
-                    && heads
-                        .as_ref()
-                        .is_none_or(|heads| heads.iter().any(|head| head.layer == place))
+                    && heads.as_ref().is_none_or(|heads| heads.iter().any(|head| head.layer == place))
             }
-            Axis::Head => heads
-                .as_ref()
-                .is_none_or(|heads| heads.iter().any(|head| head.head == place)),
-            Axis::Pos | Axis::Dest => positions
-                .as_ref()
-                .is_none_or(|wanted| wanted.contains(&place)),
+            Axis::Head => heads.as_ref().is_none_or(|heads| heads.iter().any(|head| head.head == place)),
+            Axis::Pos | Axis::Dest => positions.as_ref().is_none_or(|wanted| wanted.contains(&place)),
             Axis::Src => true,
         };
-        let along = |&axis: &Axis| {
-            (0..self.length(axis, model))
-                .filter(|&place| wanted(axis, place))
-                .collect()
-        };
+        let along =
+            |&axis: &Axis| (0..self.length(axis, model)).filter(|&place| wanted(axis, place)).collect();
         self.axes.iter().map(along).collect()
     }
 
@@ -320,16 +280,10 @@ impl<'a> Sweep<'a> {
             patches = patches.into_iter().flat_map(along).collect();
         }
         let asked_for = |patch: &Patch| match (&self.subset.heads, patch.head) {
-            (Some(heads), Some(head)) => heads.contains(&Head {
-                layer: patch.layer,
-                head,
-            }),
+            (Some(heads), Some(head)) => heads.contains(&Head { layer: patch.layer, head }),
             _ => true,
         };
-        patches
-            .into_iter()
-            .map(|patch| asked_for(&patch).then_some(patch))
-            .collect()
+        patches.into_iter().map(|patch| asked_for(&patch).then_some(patch)).collect()
     }
 
     /// Every patch, in the order of the grid.
@@ -343,22 +297,12 @@ impl<'a> Sweep<'a> {
     /// If the metric names a token or a position that is not there, or if a pattern is ablated by
     /// anything but zeros: its rows attend to different numbers of positions, so neither one of them nor
     /// their mean can stand for another.
-    pub fn run(
-        &self,
-        model: &Gpt2,
-        metric: Metric<'_>,
-        engine: Engine,
-        progress: Progress<'_>,
-    ) -> Outcome {
+    pub fn run(&self, model: &Gpt2, metric: Metric<'_>, engine: Engine, progress: Progress<'_>) -> Outcome {
         let cells = self.cells(model);
         let mut values = match self.known.len() {
             0 => vec![f32::NAN; cells.len()],
             n => {
-                assert!(
-                    n == cells.len(),
-                    "{n} known values for {} cells",
-                    cells.len()
-                );
+                assert!(n == cells.len(), "{n} known values for {} cells", cells.len());
                 self.known.clone()
             }
         };
@@ -366,8 +310,7 @@ impl<'a> Sweep<'a> {
             let patch = (*patch)?;
             values[cell].is_nan().then_some((cell, patch))
         };
-        let (at, patches): (Vec<usize>, Vec<Patch>) =
-            cells.iter().enumerate().filter_map(pending).unzip();
+        let (at, patches): (Vec<usize>, Vec<Patch>) = cells.iter().enumerate().filter_map(pending).unzip();
 
         // A custom metric is told the cell, the engines count the patches.
         let by_cell;
@@ -381,10 +324,7 @@ impl<'a> Sweep<'a> {
             }
             other => other,
         };
-        let watch = Watch {
-            progress,
-            stop: self.stop,
-        };
+        let watch = Watch { progress, stop: self.stop };
         let measured = match engine {
             Engine::Plain => plain::run(model, self.experiment, &patches, metric, watch),
             Engine::Incremental { memory } => {
@@ -403,11 +343,7 @@ impl<'a> Sweep<'a> {
             },
             clean_metric: measured.clean,
             corrupted_metric: measured.corrupted,
-            grid: Grid {
-                axes: self.axes.clone(),
-                places: self.places(model),
-                values,
-            },
+            grid: Grid { axes: self.axes.clone(), places: self.places(model), values },
             complete,
             unpatched: measured.unpatched,
             flops: measured.flops,
@@ -422,25 +358,13 @@ mod tests {
     use super::*;
 
     fn model() -> Gpt2 {
-        let sizes = Config {
-            vocab_size: 9,
-            block_size: 8,
-            n_layer: 3,
-            n_head: 2,
-            n_embd: 8,
-            ..Config::default()
-        };
+        let sizes =
+            Config { vocab_size: 9, block_size: 8, n_layer: 3, n_head: 2, n_embd: 8, ..Config::default() };
         Gpt2::random(sizes, 3)
     }
 
     fn experiment(model: &Gpt2) -> Experiment {
-        Experiment::new(
-            model,
-            vec![1, 2, 3, 4],
-            vec![1, 5, 3, 4],
-            Direction::Denoising,
-        )
-        .unwrap()
+        Experiment::new(model, vec![1, 2, 3, 4], vec![1, 5, 3, 4], Direction::Denoising).unwrap()
     }
 
     /// A model whose logit of token 8 overflows where one number of the last row is larger than 1.
@@ -460,8 +384,7 @@ mod tests {
         let (mut missing, mut finite) = (0, 0);
         for (clean, corrupted) in [(1, 5), (2, 6), (3, 7), (4, 8)] {
             let [clean, corrupted] = [clean, corrupted].map(|id| vec![id, 2, 3, id]);
-            let experiment =
-                Experiment::new(&model, clean, corrupted, Direction::Denoising).unwrap();
+            let experiment = Experiment::new(&model, clean, corrupted, Direction::Denoising).unwrap();
             let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
             for metric in [
                 Metric::Kl,
@@ -515,11 +438,8 @@ mod tests {
         let experiment = experiment(&model);
         let sweep = Sweep::over(&experiment, SiteKind::Z).by(&[Axis::Layer, Axis::Pos, Axis::Head]);
         let whole = run(&sweep, &model).grid;
-        let subset = Subset {
-            layers: None,
-            positions: Some(vec![3, 1]),
-            heads: Some(heads(&["2.1", "0.0"])),
-        };
+        let subset =
+            Subset { layers: None, positions: Some(vec![3, 1]), heads: Some(heads(&["2.1", "0.0"])) };
         let part = run(&sweep.only(&model, subset).unwrap(), &model).grid;
         assert_eq!(part.places, [vec![0, 2], vec![1, 3], vec![0, 1]]);
         for pos in [1, 3] {
@@ -539,18 +459,9 @@ mod tests {
             let sweep = Sweep::over(&experiment, site).only(&model, subset);
             sweep.unwrap_err().to_string()
         };
-        let layers = |layers: &[usize]| Subset {
-            layers: Some(layers.to_vec()),
-            ..Subset::default()
-        };
-        let of_heads = |names: &[&str]| Subset {
-            heads: Some(heads(names)),
-            ..Subset::default()
-        };
-        let positions = Subset {
-            positions: Some(vec![4]),
-            ..Subset::default()
-        };
+        let layers = |layers: &[usize]| Subset { layers: Some(layers.to_vec()), ..Subset::default() };
+        let of_heads = |names: &[&str]| Subset { heads: Some(heads(names)), ..Subset::default() };
+        let positions = Subset { positions: Some(vec![4]), ..Subset::default() };
         let error = refused(SiteKind::Z, layers(&[1, 3]));
         assert_eq!(error, "there is no layer 3: they run from 0 to 2");
         let error = refused(SiteKind::Z, of_heads(&["0.2"]));
@@ -558,15 +469,9 @@ mod tests {
         let error = refused(SiteKind::ResidPre, positions.clone());
         assert_eq!(error, "there is no pos 4: they run from 0 to 3");
         let error = refused(SiteKind::Z, positions);
-        assert_eq!(
-            error,
-            "a sweep of z over layer × head has no pos to choose from"
-        );
+        assert_eq!(error, "a sweep of z over layer × head has no pos to choose from");
         let error = refused(SiteKind::MlpOut, of_heads(&["0.0"]));
-        assert_eq!(
-            error,
-            "a sweep of mlp_out over layer × pos has no head to choose from"
-        );
+        assert_eq!(error, "a sweep of mlp_out over layer × pos has no head to choose from");
         assert!(refused(SiteKind::Z, layers(&[])).contains("nothing to patch"));
     }
 
@@ -606,10 +511,7 @@ mod tests {
                 seen.lock().unwrap().push(which);
                 logits[0] - logits[1]
             };
-            let subset = Subset {
-                layers: Some(vec![2]),
-                ..Subset::default()
-            };
+            let subset = Subset { layers: Some(vec![2]), ..Subset::default() };
             let part = sweep.clone().only(&model, subset).unwrap();
             let grid = part.run(&model, Metric::Custom(&own), engine, &|_| {}).grid;
             for (value, expected) in grid.values.iter().zip(&expected.values[8..]) {
@@ -618,10 +520,7 @@ mod tests {
             let mut seen = seen.into_inner().unwrap();
             seen.sort_by_key(|which| format!("{which:?}"));
             let patched = (0..4).map(Which::Patched);
-            let all: Vec<Which> = [Which::Clean, Which::Corrupted]
-                .into_iter()
-                .chain(patched)
-                .collect();
+            let all: Vec<Which> = [Which::Clean, Which::Corrupted].into_iter().chain(patched).collect();
             assert_eq!(seen, all, "{engine:?}");
         }
     }

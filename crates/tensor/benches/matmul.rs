@@ -14,19 +14,13 @@ fn products(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new("linear", &shape), |b| {
                 b.iter(|| linear(&x, &weight, &bias))
             });
-            group.bench_function(BenchmarkId::new("matmul", &shape), |b| {
-                b.iter(|| matmul(&x, &weight))
-            });
+            group.bench_function(BenchmarkId::new("matmul", &shape), |b| b.iter(|| matmul(&x, &weight)));
         }
     }
-    let (x, unembedding) = (
-        Tensor::new(&[1, 768], vec![0.5; 768]),
-        Tensor::new(&[50257, 768], vec![0.5; 50257 * 768]),
-    );
+    let (x, unembedding) =
+        (Tensor::new(&[1, 768], vec![0.5; 768]), Tensor::new(&[50257, 768], vec![0.5; 50257 * 768]));
     group.throughput(Throughput::Elements(2 * 768 * 50257));
-    group.bench_function("matmul_transposed/1x768x50257", |b| {
-        b.iter(|| matmul_transposed(&x, &unembedding))
-    });
+    group.bench_function("matmul_transposed/1x768x50257", |b| b.iter(|| matmul_transposed(&x, &unembedding)));
     group.finish();
 }
 

@@ -53,13 +53,7 @@ pub enum Activation {
 const NAMES: [(Activation, &[&str]); 16] = [
     (
         Activation::GeluNew,
-        &[
-            "gelu_new",
-            "gelu_pytorch_tanh",
-            "gelu_python_tanh",
-            "gelu_fast",
-            "gelu_accurate",
-        ],
+        &["gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"],
     ),
     (Activation::Gelu, &["gelu", "gelu_python"]),
     (Activation::Gelu10, &["gelu_10"]),
@@ -92,10 +86,7 @@ impl FromStr for Activation {
         let found = NAMES.iter().find(|(_, names)| names.contains(&text));
         found.map(|(activation, _)| *activation).ok_or_else(|| {
             let all: Vec<&str> = NAMES.iter().map(|(_, names)| names[0]).collect();
-            format!(
-                "there is no activation function \"{text}\"; computed here are {}",
-                all.join(", ")
-            )
+            format!("there is no activation function \"{text}\"; computed here are {}", all.join(", "))
         })
     }
 }
@@ -103,9 +94,7 @@ impl FromStr for Activation {
 impl Activation {
     /// Applies the function to every number, in place.
     pub fn apply(self, x: &mut Tensor) {
-        x.data_mut()
-            .par_chunks_mut(NUMBERS_WORTH_A_THREAD)
-            .for_each(|numbers| apply(self, numbers));
+        x.data_mut().par_chunks_mut(NUMBERS_WORTH_A_THREAD).for_each(|numbers| apply(self, numbers));
     }
 }
 
@@ -242,12 +231,8 @@ mod tests {
             (Activation::Sigmoid, &sigma),
             (Activation::Tanh, &f64::tanh),
             (Activation::Mish, &|x| x * softplus(x).tanh()),
-            (Activation::Laplace, &|x| {
-                exact_cdf((x - 0.5_f64.sqrt()) / 0.282095)
-            }),
-            (Activation::HardSwish, &|x| {
-                x * (x + 3.0).clamp(0.0, 6.0) / 6.0
-            }),
+            (Activation::Laplace, &|x| exact_cdf((x - 0.5_f64.sqrt()) / 0.282095)),
+            (Activation::HardSwish, &|x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0),
             (Activation::SqrtSoftplus, &|x| softplus(x).sqrt()),
             (Activation::Linear, &|x| x),
         ];
@@ -276,10 +261,7 @@ mod tests {
     fn the_ends_of_the_numbers_stay_numbers() {
         for (activation, _) in NAMES {
             let got = applied(activation, &[f32::MIN, f32::NAN]);
-            assert!(
-                got[0].is_finite() && got[1].is_nan(),
-                "{activation}: {got:?}"
-            );
+            assert!(got[0].is_finite() && got[1].is_nan(), "{activation}: {got:?}");
         }
         let got = applied(Activation::GeluNew, &[f32::MIN, f32::MAX]);
         assert_eq!(got, [0.0, f32::MAX]);
@@ -289,15 +271,7 @@ mod tests {
     fn gelu_new_is_what_pytorch_says() {
         // torch.nn.functional.gelu(x, approximate="tanh")
         let x = [-10.0, -3.0, -1.0, 0.0, 0.5, 2.0, 10.0];
-        let expected = [
-            0.0,
-            -0.003_637_39,
-            -0.158_808_01,
-            0.0,
-            0.345_714,
-            1.954_597_7,
-            10.0,
-        ];
+        let expected = [0.0, -0.003_637_39, -0.158_808_01, 0.0, 0.345_714, 1.954_597_7, 10.0];
         for (got, expected) in applied(Activation::GeluNew, &x).iter().zip(expected) {
             assert!((got - expected).abs() <= 1e-6, "{got}, not {expected}");
         }
@@ -312,9 +286,6 @@ mod tests {
             }
         }
         let error = "prelu".parse::<Activation>().unwrap_err();
-        assert!(
-            error.contains("\"prelu\"; computed here are gelu_new,"),
-            "{error}"
-        );
+        assert!(error.contains("\"prelu\"; computed here are gelu_new,"), "{error}");
     }
 }

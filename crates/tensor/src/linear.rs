@@ -117,10 +117,7 @@ mod avx512 {
         let mut packed = PACKED.take();
         pack_rows(x, &mut packed);
         let mut y = Vec::with_capacity(m * n);
-        let output = Output {
-            data: y.as_mut_ptr(),
-            row_stride: n,
-        };
+        let output = Output { data: y.as_mut_ptr(), row_stride: n };
         let width = chunk_width(n, rayon::current_num_threads());
         // One chunk at a time: a thread that is ready takes any that another has not begun.
         let starts = (0..n).into_par_iter().step_by(width).with_max_len(1);
@@ -203,27 +200,18 @@ mod avx512 {
                     for tile in some..tiles.min(some + TILES_TOGETHER) {
                         let rows = TILE_ROWS.min(m - tile * TILE_ROWS);
                         let tile_start = tile * k * TILE_ROWS;
-                        let x = &packed[tile_start + block.start * TILE_ROWS..]
-                            [..block.len() * TILE_ROWS];
+                        let x = &packed[tile_start + block.start * TILE_ROWS..][..block.len() * TILE_ROWS];
                         // SAFETY: the tile's rows and columns lie within the output. The first block
                         // starts from the bias, of which there are `width` numbers from `first` on;
                         // the others from what the blocks before them have written.
                         unsafe {
-                            let y = output
-                                .data
-                                .add(tile * TILE_ROWS * output.row_stride + first);
+                            let y = output.data.add(tile * TILE_ROWS * output.row_stride + first);
                             let (start, start_stride) = match block.start {
                                 0 => (bias[first..first + width].as_ptr(), 0),
                                 _ => (y.cast_const(), output.row_stride),
                             };
                             let add_tile = ADD_TILE[rows - 1];
-                            let place = Place {
-                                start,
-                                start_stride,
-                                y,
-                                y_stride: output.row_stride,
-                                width,
-                            };
+                            let place = Place { start, start_stride, y, y_stride: output.row_stride, width };
                             add_tile(x, panel, place, &mut ahead);
                         }
                     }
@@ -270,14 +258,7 @@ mod avx512 {
                 false => weight.rows.min(row + BLOCK_K),
             };
             let lines = (end - row) * columns.len().div_ceil(Self::LINE);
-            Self {
-                weight,
-                row,
-                column: columns.start,
-                columns,
-                end,
-                lines: lines.div_ceil(stretches),
-            }
+            Self { weight, row, column: columns.start, columns, end, lines: lines.div_ceil(stretches) }
         }
 
         #[inline]
@@ -300,12 +281,7 @@ mod avx512 {
 
     /// Some rows and columns of W in panels of [`PANEL_COLUMNS`] columns, each row by row; columns
     /// that are missing in the last panel are filled up with zeros.
-    fn pack_panels(
-        weight: View<'_>,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        buffer: &mut Vec<PanelRow>,
-    ) {
+    fn pack_panels(weight: View<'_>, rows: Range<usize>, columns: Range<usize>, buffer: &mut Vec<PanelRow>) {
         let panels = columns.len().div_ceil(PANEL_COLUMNS);
         buffer.resize(panels * rows.len(), PanelRow([0.0; PANEL_COLUMNS]));
         if !columns.len().is_multiple_of(PANEL_COLUMNS) {
@@ -415,12 +391,7 @@ mod avx512 {
             ahead.fetch();
             for (x, PanelRow(w)) in x.iter().zip(panel) {
                 // SAFETY: both loads stay within the 32 numbers of `w`.
-                let w = unsafe {
-                    [
-                        _mm512_loadu_ps(w.as_ptr()),
-                        _mm512_loadu_ps(w.as_ptr().add(16)),
-                    ]
-                };
+                let w = unsafe { [_mm512_loadu_ps(w.as_ptr()), _mm512_loadu_ps(w.as_ptr().add(16))] };
                 // The same numbers, but the compiler does not know it: so it lets each multiplication
                 // load its own, which costs nothing, instead of loading them into registers before, which
                 // costs an instruction. It shows where another program runs on the same core.
@@ -431,16 +402,9 @@ mod avx512 {
                 }
             }
         }
-        let Place {
-            start,
-            start_stride,
-            y,
-            y_stride,
-            width,
-        } = place;
+        let Place { start, start_stride, y, y_stride, width } = place;
         // The lanes of each vector that are columns of Y.
-        let lanes =
-            [0, 16].map(|first| ((1_u32 << width.saturating_sub(first).min(16)) - 1) as __mmask16);
+        let lanes = [0, 16].map(|first| ((1_u32 << width.saturating_sub(first).min(16)) - 1) as __mmask16);
         for (i, sums) in sums.iter().enumerate() {
             for (half, sum) in sums.iter().enumerate() {
                 // SAFETY: only the lanes of the `width` columns are read and written. Where there are
@@ -482,14 +446,9 @@ mod tests {
 
     #[test]
     fn awkward_large_linear_layers_equal_the_reference() {
-        for [m, k, n] in [
-            [1, 768, 2304],
-            [29, 771, 515],
-            [15, 256, 257],
-            [71, 257, 130],
-            [721, 300, 40],
-            [43, 513, 31],
-        ] {
+        for [m, k, n] in
+            [[1, 768, 2304], [29, 771, 515], [15, 256, 257], [71, 257, 130], [721, 300, 40], [43, 513, 31]]
+        {
             let (x, w, b) = (noise(&[m, k], 4), noise(&[k, n], 5), noise(&[n], 6));
             assert_close(&linear(&x, &w, b.data()), &reference(&x, &w, &b), k);
         }
@@ -506,18 +465,10 @@ mod tests {
 
     #[test]
     fn a_transposed_weight_gives_the_same_bits_as_one_that_is_laid_out_anew() {
-        for [m, k, n] in [
-            [1, 1, 1],
-            [3, 1, 40],
-            [15, 257, 33],
-            [2, 64, 1100],
-            [30, 520, 96],
-        ] {
+        for [m, k, n] in [[1, 1, 1], [3, 1, 40], [15, 257, 33], [2, 64, 1100], [30, 520, 96]] {
             let (x, t, b) = (noise(&[m, k], 1), noise(&[n, k], 2), noise(&[n], 3));
-            let columns: Vec<f32> = (0..k)
-                .flat_map(|i| (0..n).map(move |j| (i, j)))
-                .map(|(i, j)| t.row(j)[i])
-                .collect();
+            let columns: Vec<f32> =
+                (0..k).flat_map(|i| (0..n).map(move |j| (i, j))).map(|(i, j)| t.row(j)[i]).collect();
             let w = Tensor::new(&[k, n], columns);
             let got = linear(&x, t.view().t(), b.data());
             assert_eq!(got, linear(&x, &w, b.data()), "{m} × {k} × {n}");
@@ -526,11 +477,7 @@ mod tests {
 
     #[test]
     fn a_row_has_the_same_bits_in_every_batch_and_on_any_number_of_threads() {
-        let (x, w, b) = (
-            noise(&[65, 300], 5),
-            noise(&[300, 700], 6),
-            noise(&[700], 7),
-        );
+        let (x, w, b) = (noise(&[65, 300], 5), noise(&[300, 700], 6), noise(&[700], 7));
         let whole = linear(&x, &w, b.data());
         for rows in [0..1, 3..14, 13..28, 60..65] {
             let part = linear(x.view().rows(rows.clone()), &w, b.data());
@@ -539,15 +486,8 @@ mod tests {
             }
         }
         for threads in [1, 2, 3, 7] {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
-            assert_eq!(
-                pool.install(|| linear(&x, &w, b.data())),
-                whole,
-                "{threads} threads"
-            );
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(|| linear(&x, &w, b.data())), whole, "{threads} threads");
         }
     }
 
@@ -560,20 +500,11 @@ mod tests {
                 let width = avx512::chunk_width(n, threads);
                 let most = n.div_ceil(width).div_ceil(threads) * width;
                 assert!(width <= CHUNK_COLUMNS && width.is_multiple_of(PANEL_COLUMNS));
-                assert!(
-                    most * threads <= n * 5 / 4,
-                    "{n} columns, {threads} threads: {width}"
-                );
+                assert!(most * threads <= n * 5 / 4, "{n} columns, {threads} threads: {width}");
             }
         }
-        assert_eq!(
-            [1, 32, 40, 256].map(|n| avx512::chunk_width(n, 1)),
-            [32, 32, 64, 256]
-        );
-        assert_eq!(
-            [768, 2304, 3072].map(|n| avx512::chunk_width(n, 2)),
-            [192, 192, 256]
-        );
+        assert_eq!([1, 32, 40, 256].map(|n| avx512::chunk_width(n, 1)), [32, 32, 64, 256]);
+        assert_eq!([768, 2304, 3072].map(|n| avx512::chunk_width(n, 2)), [192, 192, 256]);
     }
 
     #[test]

@@ -50,25 +50,14 @@ pub fn matmul<'a, 'b>(a: impl Into<View<'a>>, b: impl Into<View<'b>>) -> Tensor 
 pub fn matmul_into<'a, 'b>(a: impl Into<View<'a>>, b: impl Into<View<'b>>, c: ViewMut<'_>) {
     let (a, b) = (a.into(), b.into());
     let [m, k, n] = check_shapes(a, b);
-    assert!(
-        c.shape() == [m, n],
-        "a {m} × {n} product does not fit into a {:?} matrix",
-        c.shape()
-    );
+    assert!(c.shape() == [m, n], "a {m} × {n} product does not fit into a {:?} matrix", c.shape());
 
     // Below this many multiplications a second thread costs more than it brings.
     const WORTH_SPLITTING: usize = 1 << 20;
-    let threads = if m * k * n < WORTH_SPLITTING {
-        1
-    } else {
-        rayon::current_num_threads()
-    };
+    let threads = if m * k * n < WORTH_SPLITTING { 1 } else { rayon::current_num_threads() };
     // Multiples of 16 columns keep every slice on whole vectors of the kernel.
     let width = n.div_ceil(threads).next_multiple_of(16);
-    let output = Output {
-        data: c.data.as_mut_ptr(),
-        row_stride: c.row_stride,
-    };
+    let output = Output { data: c.data.as_mut_ptr(), row_stride: c.row_stride };
     if threads == 1 || width >= n {
         // SAFETY: `c` is borrowed mutably and holds all columns of the result.
         unsafe { multiply_columns(a, b, output, 0..n) };
@@ -165,11 +154,7 @@ pub(crate) mod tests {
         assert_eq!(fast.shape(), slow.shape());
         let tolerance = 4.0 * f32::EPSILON * (k as f32).max(1.0);
         for (i, (x, y)) in fast.data().iter().zip(slow.data()).enumerate() {
-            assert!(
-                (x - y).abs() <= tolerance,
-                "number {i}: {x} instead of {y} ({:?})",
-                fast.shape()
-            );
+            assert!((x - y).abs() <= tolerance, "number {i}: {x} instead of {y} ({:?})", fast.shape());
         }
     }
 
@@ -187,13 +172,7 @@ pub(crate) mod tests {
 
     #[test]
     fn awkward_large_products_equal_the_reference() {
-        for [m, k, n] in [
-            [1, 768, 2304],
-            [11, 771, 515],
-            [13, 64, 1031],
-            [67, 129, 130],
-            [257, 513, 31],
-        ] {
+        for [m, k, n] in [[1, 768, 2304], [11, 771, 515], [13, 64, 1031], [67, 129, 130], [257, 513, 31]] {
             let (a, b) = (noise(&[m, k], 3), noise(&[k, n], 4));
             assert_close(&matmul(&a, &b), &matmul_reference(&a, &b), k);
         }
@@ -210,10 +189,7 @@ pub(crate) mod tests {
             }
         }
         for threads in [1, 2, 3, 7] {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             assert_eq!(pool.install(|| matmul(&a, &b)), whole, "{threads} threads");
         }
     }
@@ -221,11 +197,7 @@ pub(crate) mod tests {
     #[test]
     fn an_empty_inner_axis_gives_zeros() {
         let mut c = Tensor::new(&[2, 3], vec![7.0; 6]);
-        matmul_into(
-            &Tensor::zeros(&[2, 0]),
-            &Tensor::zeros(&[0, 3]),
-            c.view_mut(),
-        );
+        matmul_into(&Tensor::zeros(&[2, 0]), &Tensor::zeros(&[0, 3]), c.view_mut());
         assert_eq!(c.data(), [0.0; 6]);
     }
 
@@ -238,11 +210,7 @@ pub(crate) mod tests {
     #[test]
     #[should_panic(expected = "a 2 × 5 product does not fit into a [2, 4] matrix")]
     fn an_output_that_does_not_fit_panics() {
-        matmul_into(
-            &Tensor::zeros(&[2, 3]),
-            &Tensor::zeros(&[3, 5]),
-            Tensor::zeros(&[2, 4]).view_mut(),
-        );
+        matmul_into(&Tensor::zeros(&[2, 3]), &Tensor::zeros(&[3, 5]), Tensor::zeros(&[2, 4]).view_mut());
     }
 
     proptest! {

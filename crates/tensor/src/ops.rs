@@ -53,9 +53,7 @@ fn row_scale(row: &[f32], epsilon: f32) -> f32 {
 /// √var of numbers whose squares overflow; NaN if they are not finite themselves. (ε is far below rounding.)
 #[cold]
 fn scale_of_large_numbers(row: &[f32], mean: f32) -> f32 {
-    let squares = row
-        .iter()
-        .map(|x| (f64::from(*x) - f64::from(mean)).powi(2));
+    let squares = row.iter().map(|x| (f64::from(*x) - f64::from(mean)).powi(2));
     let scale = (squares.sum::<f64>() / row.len() as f64).sqrt() as f32;
     if scale.is_finite() { scale } else { f32::NAN }
 }
@@ -87,10 +85,9 @@ pub fn scale_and_shift(x: &Tensor, scale: &Tensor, weight: &Tensor, bias: &Tenso
         .par_chunks_exact_mut(n.max(1))
         .zip(x.data().par_chunks_exact(n.max(1)))
         .zip(scale.data());
-    rows.with_min_len(rows_worth_a_thread(n))
-        .for_each(|((out, row), scale)| {
-            scale_and_shift_row(row, *scale, weight.data(), bias.data(), out);
-        });
+    rows.with_min_len(rows_worth_a_thread(n)).for_each(|((out, row), scale)| {
+        scale_and_shift_row(row, *scale, weight.data(), bias.data(), out);
+    });
     out
 }
 
@@ -170,11 +167,7 @@ pub fn argmax(row: &[f32]) -> usize {
 pub fn matmul_transposed<'a>(x: impl Into<View<'a>>, w: &Tensor) -> Tensor {
     let x = x.into();
     let [n, w_cols] = w.dims();
-    assert!(
-        x.cols == w_cols,
-        "cannot multiply {:?} by the transpose of [{n}, {w_cols}]",
-        x.shape()
-    );
+    assert!(x.cols == w_cols, "cannot multiply {:?} by the transpose of [{n}, {w_cols}]", x.shape());
     linear(x, w.view().t(), &vec![0.0; n])
 }
 
@@ -207,14 +200,8 @@ pub fn dot(x: &[f32], y: &[f32]) -> f32 {
 pub fn exp(x: f32) -> f32 {
     /// ln 2 in two parts, the first of which is exact in few bits.
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    const COEFFICIENTS: [f32; 6] = [
-        1.987_569_1e-4,
-        1.398_199_9e-3,
-        8.333_452e-3,
-        4.166_579_6e-2,
-        0.166_666_65,
-        0.5,
-    ];
+    const COEFFICIENTS: [f32; 6] =
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5];
     /// Adding it rounds to a whole number, which then stands in the lowest bits.
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
 
@@ -255,11 +242,7 @@ pub fn max(row: &[f32]) -> f32 {
             *max = if *x > *max { *x } else { *max };
         }
     }
-    maxima
-        .iter()
-        .chain(rest)
-        .copied()
-        .fold(f32::NEG_INFINITY, f32::max)
+    maxima.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// The sum of the running sums, halving them again and again: four steps instead of sixteen.
@@ -316,10 +299,7 @@ mod tests {
     fn assert_close(got: &[f32], expected: &[f32], tolerance: f32) {
         assert_eq!(got.len(), expected.len());
         for (x, y) in got.iter().zip(expected) {
-            assert!(
-                (x - y).abs() <= tolerance,
-                "{got:?} instead of {expected:?}"
-            );
+            assert!((x - y).abs() <= tolerance, "{got:?} instead of {expected:?}");
         }
     }
 
@@ -336,9 +316,7 @@ mod tests {
     #[test]
     fn normalised_rows_of_any_length_have_mean_zero_and_variance_one() {
         for n in 2..70 {
-            let data: Vec<f32> = (0..n)
-                .map(|i| ((i * i * 7 + 3) % 11) as f32 + 100.0)
-                .collect();
+            let data: Vec<f32> = (0..n).map(|i| ((i * i * 7 + 3) % 11) as f32 + 100.0).collect();
             let out = layer_norm(
                 &Tensor::new(&[1, n], data),
                 &Tensor::new(&[n], vec![1.0; n]),
@@ -347,19 +325,13 @@ mod tests {
             );
             let mean: f32 = out.data().iter().sum::<f32>() / n as f32;
             let variance: f32 = out.data().iter().map(|x| x * x).sum::<f32>() / n as f32;
-            assert!(
-                mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4,
-                "{n}: {mean} {variance}"
-            );
+            assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "{n}: {mean} {variance}");
         }
     }
 
     #[test]
     fn softmax_rows_sum_to_one_and_pass_over_minus_infinity() {
-        let mut x = Tensor::new(
-            &[2, 3],
-            vec![1.0, 2.0, f32::NEG_INFINITY, 1000.0, 1000.0, 999.0],
-        );
+        let mut x = Tensor::new(&[2, 3], vec![1.0, 2.0, f32::NEG_INFINITY, 1000.0, 1000.0, 999.0]);
         softmax(&mut x);
         assert_close(x.row(0), &[0.268_941_43, 0.731_058_6, 0.0], 1e-6);
         assert_close(x.row(1), &[0.422_318_8, 0.422_318_8, 0.155_362_4], 1e-6);
@@ -379,17 +351,9 @@ mod tests {
 
     #[test]
     fn sums_over_a_whole_vocabulary_are_exact_to_one_in_a_million() {
-        for (level, spread) in [
-            (0.0, 0.0),
-            (-33.3, 0.0),
-            (0.0, 1e-3),
-            (7.0, 0.01),
-            (-90.0, 1.0),
-        ] {
+        for (level, spread) in [(0.0, 0.0), (-33.3, 0.0), (0.0, 1e-3), (7.0, 0.01), (-90.0, 1.0)] {
             let logits = nearly_equal_logits(level, spread);
-            let weights = logits
-                .iter()
-                .map(|x| (f64::from(*x) - f64::from(level)).exp());
+            let weights = logits.iter().map(|x| (f64::from(*x) - f64::from(level)).exp());
             let total: f64 = weights.clone().sum();
             let expected = f64::from(level) + total.ln();
             // An absolute error of a logarithm is a relative one of what it is the logarithm of.
@@ -407,14 +371,7 @@ mod tests {
     #[test]
     fn layer_norm_of_numbers_whose_squares_overflow_is_right() {
         let row = |size: f32| Tensor::new(&[1, 4], [1.0, 2.0, 3.0, 6.0].map(|x| x * size).to_vec());
-        let norm = |x: &Tensor| {
-            layer_norm(
-                x,
-                &Tensor::new(&[4], vec![1.0; 4]),
-                &Tensor::zeros(&[4]),
-                1e-5,
-            )
-        };
+        let norm = |x: &Tensor| layer_norm(x, &Tensor::new(&[4], vec![1.0; 4]), &Tensor::zeros(&[4]), 1e-5);
         let expected = norm(&row(1000.0));
         for size in [1e15, 1e19, 1e25, 1e37] {
             assert_close(norm(&row(size)).data(), expected.data(), 1e-6);
@@ -452,10 +409,7 @@ mod tests {
             }
         }
         assert!(worst <= 2.0, "{worst} units");
-        assert_eq!(
-            [exp(0.0), exp(f32::NEG_INFINITY), exp(-200.0)],
-            [1.0, 0.0, 0.0]
-        );
+        assert_eq!([exp(0.0), exp(f32::NEG_INFINITY), exp(-200.0)], [1.0, 0.0, 0.0]);
         assert_eq!([exp(f32::INFINITY), exp(89.0)], [f32::INFINITY; 2]);
         assert!(exp(f32::NAN).is_nan() && exp(-100.0) > 0.0);
     }
@@ -463,20 +417,13 @@ mod tests {
     #[test]
     fn products_with_a_transpose_equal_the_reference_for_every_length() {
         let whole = |n: usize, k: usize| {
-            Tensor::new(
-                &[n, k],
-                (0..n * k).map(|i| (i * i % 13) as f32 - 6.0).collect(),
-            )
+            Tensor::new(&[n, k], (0..n * k).map(|i| (i * i % 13) as f32 - 6.0).collect())
         };
         for k in 0..70 {
             for m in 0..4 {
                 let (x, w) = (whole(m, k), whole(5, k));
                 let expected = crate::matmul_reference(&x, w.view().t());
-                assert_eq!(
-                    matmul_transposed(&x, &w),
-                    expected,
-                    "whole numbers of length {k}"
-                );
+                assert_eq!(matmul_transposed(&x, &w), expected, "whole numbers of length {k}");
             }
         }
     }

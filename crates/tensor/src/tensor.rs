@@ -30,10 +30,7 @@ impl Tensor {
     #[track_caller]
     pub fn new(shape: &[usize], data: Vec<f32>) -> Self {
         check_len(shape, data.len());
-        Self {
-            shape: shape.to_vec(),
-            data: Data::Owned(data),
-        }
+        Self { shape: shape.to_vec(), data: Data::Owned(data) }
     }
 
     /// A tensor of `shape` over numbers that something else owns and keeps unchanged.
@@ -43,10 +40,7 @@ impl Tensor {
     #[track_caller]
     pub fn shared(shape: &[usize], data: Arc<dyn AsRef<[f32]> + Send + Sync>) -> Self {
         check_len(shape, (*data).as_ref().len());
-        Self {
-            shape: shape.to_vec(),
-            data: Data::Shared(data),
-        }
+        Self { shape: shape.to_vec(), data: Data::Shared(data) }
     }
 
     /// A tensor of zeros.
@@ -94,20 +88,14 @@ impl Tensor {
     /// The number of rows, all axes but the last taken together: `(n_head, T, T)` has
     /// `n_head · T` rows.
     pub fn n_rows(&self) -> usize {
-        self.shape[..self.shape.len().saturating_sub(1)]
-            .iter()
-            .product()
+        self.shape[..self.shape.len().saturating_sub(1)].iter().product()
     }
 
     /// Row `i`, counted over all axes but the last.
     #[track_caller]
     pub fn row(&self, i: usize) -> &[f32] {
         let n = self.row_len();
-        assert!(
-            i < self.n_rows(),
-            "row {i} of a tensor of shape {:?}",
-            self.shape
-        );
+        assert!(i < self.n_rows(), "row {i} of a tensor of shape {:?}", self.shape);
         &self.data()[i * n..(i + 1) * n]
     }
 
@@ -115,11 +103,7 @@ impl Tensor {
     #[track_caller]
     pub fn row_mut(&mut self, i: usize) -> &mut [f32] {
         let n = self.row_len();
-        assert!(
-            i < self.n_rows(),
-            "row {i} of a tensor of shape {:?}",
-            self.shape
-        );
+        assert!(i < self.n_rows(), "row {i} of a tensor of shape {:?}", self.shape);
         &mut self.data_mut()[i * n..(i + 1) * n]
     }
 
@@ -161,11 +145,7 @@ impl Tensor {
     #[track_caller]
     pub fn at(&self, i: usize) -> View<'_> {
         let [a, b, c] = self.dims();
-        assert!(
-            i < a,
-            "index {i} of axis 0 of a tensor of shape {:?}",
-            self.shape
-        );
+        assert!(i < a, "index {i} of axis 0 of a tensor of shape {:?}", self.shape);
         View::new(&self.data()[i * b * c..(i + 1) * b * c], b, c, c, 1)
     }
 
@@ -176,11 +156,7 @@ impl Tensor {
     #[track_caller]
     pub fn at_mut(&mut self, i: usize) -> ViewMut<'_> {
         let [a, b, c] = self.dims();
-        assert!(
-            i < a,
-            "index {i} of axis 0 of a tensor of shape {:?}",
-            self.shape
-        );
+        assert!(i < a, "index {i} of axis 0 of a tensor of shape {:?}", self.shape);
         ViewMut::new(&mut self.data_mut()[i * b * c..(i + 1) * b * c], b, c, c)
     }
 
@@ -192,11 +168,7 @@ impl Tensor {
     #[track_caller]
     pub fn at_middle(&self, i: usize) -> View<'_> {
         let [a, b, c] = self.dims();
-        assert!(
-            i < b,
-            "index {i} of axis 1 of a tensor of shape {:?}",
-            self.shape
-        );
+        assert!(i < b, "index {i} of axis 1 of a tensor of shape {:?}", self.shape);
         let data = if a == 0 { &[] } else { &self.data()[i * c..] };
         View::new(data, a, c, b * c, 1)
     }
@@ -208,16 +180,8 @@ impl Tensor {
     #[track_caller]
     pub fn at_middle_mut(&mut self, i: usize) -> ViewMut<'_> {
         let [a, b, c] = self.dims();
-        assert!(
-            i < b,
-            "index {i} of axis 1 of a tensor of shape {:?}",
-            self.shape
-        );
-        let data = if a == 0 {
-            &mut []
-        } else {
-            &mut self.data_mut()[i * c..]
-        };
+        assert!(i < b, "index {i} of axis 1 of a tensor of shape {:?}", self.shape);
+        let data = if a == 0 { &mut [] } else { &mut self.data_mut()[i * c..] };
         ViewMut::new(data, a, c, b * c)
     }
 
@@ -228,18 +192,11 @@ impl Tensor {
     #[track_caller]
     pub fn split_columns<const N: usize>(&self) -> [Tensor; N] {
         let [rows, cols] = self.dims();
-        assert!(
-            cols % N == 0,
-            "{cols} columns of shape {:?} into {N} equal parts",
-            self.shape
-        );
+        assert!(cols % N == 0, "{cols} columns of shape {:?} into {N} equal parts", self.shape);
         let width = cols / N;
         std::array::from_fn(|part| {
             let columns = part * width..(part + 1) * width;
-            let data = (0..rows)
-                .flat_map(|i| &self.row(i)[columns.clone()])
-                .copied()
-                .collect();
+            let data = (0..rows).flat_map(|i| &self.row(i)[columns.clone()]).copied().collect();
             Tensor::new(&[rows, width], data)
         })
     }
@@ -250,12 +207,7 @@ impl Tensor {
     /// If the shapes differ.
     #[track_caller]
     pub fn add_assign(&mut self, other: &Tensor) {
-        assert!(
-            self.shape == other.shape,
-            "cannot add {:?} to {:?}",
-            other.shape,
-            self.shape
-        );
+        assert!(self.shape == other.shape, "cannot add {:?} to {:?}", other.shape, self.shape);
         for (x, y) in self.data_mut().iter_mut().zip(other.data()) {
             *x += y;
         }
@@ -268,12 +220,7 @@ impl Tensor {
     #[track_caller]
     pub fn add_to_rows(&mut self, bias: &Tensor) {
         let n = self.row_len();
-        assert!(
-            bias.shape == [n],
-            "cannot add {:?} to the rows of {:?}",
-            bias.shape,
-            self.shape
-        );
+        assert!(bias.shape == [n], "cannot add {:?} to the rows of {:?}", bias.shape, self.shape);
         for row in self.data_mut().chunks_exact_mut(n.max(1)) {
             for (x, b) in row.iter_mut().zip(bias.data()) {
                 *x += b;
@@ -304,13 +251,8 @@ impl Tensor {
 #[track_caller]
 fn check_len(shape: &[usize], len: usize) {
     // Checked, so that no absurd shape can wrap around to the length it lies about.
-    let product = shape
-        .iter()
-        .try_fold(1_usize, |product, &n| product.checked_mul(n));
-    assert!(
-        product == Some(len),
-        "shape {shape:?} does not hold {len} numbers"
-    );
+    let product = shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n));
+    assert!(product == Some(len), "shape {shape:?} does not hold {len} numbers");
 }
 
 impl fmt::Debug for Tensor {
@@ -342,18 +284,8 @@ mod tests {
     #[test]
     fn views_of_a_three_axis_tensor_pick_the_right_numbers() {
         let x = counting(&[2, 3, 4]);
-        assert_eq!(
-            x.at(1).to_rows(),
-            [
-                [12., 13., 14., 15.],
-                [16., 17., 18., 19.],
-                [20., 21., 22., 23.]
-            ]
-        );
-        assert_eq!(
-            x.at_middle(2).to_rows(),
-            [[8., 9., 10., 11.], [20., 21., 22., 23.]]
-        );
+        assert_eq!(x.at(1).to_rows(), [[12., 13., 14., 15.], [16., 17., 18., 19.], [20., 21., 22., 23.]]);
+        assert_eq!(x.at_middle(2).to_rows(), [[8., 9., 10., 11.], [20., 21., 22., 23.]]);
     }
 
     #[test]
@@ -370,10 +302,7 @@ mod tests {
         let mut x = Tensor::shared(&[2], owner.clone());
         let y = x.clone();
         x.data_mut()[0] = 9.0;
-        assert_eq!(
-            (x.data(), y.data(), owner.as_slice()),
-            (&[9., 2.][..], &[1., 2.][..], &[1., 2.][..])
-        );
+        assert_eq!((x.data(), y.data(), owner.as_slice()), (&[9., 2.][..], &[1., 2.][..], &[1., 2.][..]));
     }
 
     #[test]

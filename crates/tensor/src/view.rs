@@ -20,21 +20,9 @@ impl<'a> View<'a> {
     /// # Panics
     /// If the last entry would lie beyond the end of `data`.
     #[track_caller]
-    pub fn new(
-        data: &'a [f32],
-        rows: usize,
-        cols: usize,
-        row_stride: usize,
-        col_stride: usize,
-    ) -> Self {
+    pub fn new(data: &'a [f32], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
         check_bounds(data.len(), [rows, cols], [row_stride, col_stride]);
-        Self {
-            data,
-            rows,
-            cols,
-            row_stride,
-            col_stride,
-        }
+        Self { data, rows, cols, row_stride, col_stride }
     }
 
     /// `[rows, columns]`.
@@ -45,11 +33,7 @@ impl<'a> View<'a> {
     /// Entry `(i, j)`.
     #[track_caller]
     pub fn get(&self, i: usize, j: usize) -> f32 {
-        assert!(
-            i < self.rows && j < self.cols,
-            "entry ({i}, {j}) of a {:?} matrix",
-            self.shape()
-        );
+        assert!(i < self.rows && j < self.cols, "entry ({i}, {j}) of a {:?} matrix", self.shape());
         self.data[i * self.row_stride + j * self.col_stride]
     }
 
@@ -76,11 +60,7 @@ impl<'a> View<'a> {
             self.shape()
         );
         let start = (range.start * self.row_stride).min(self.data.len());
-        Self {
-            data: &self.data[start..],
-            rows: range.len(),
-            ..self
-        }
+        Self { data: &self.data[start..], rows: range.len(), ..self }
     }
 
     /// Some of the columns.
@@ -94,9 +74,7 @@ impl<'a> View<'a> {
 
     /// The numbers as nested vectors, for tests and for printing.
     pub fn to_rows(self) -> Vec<Vec<f32>> {
-        (0..self.rows)
-            .map(|i| (0..self.cols).map(|j| self.get(i, j)).collect())
-            .collect()
+        (0..self.rows).map(|i| (0..self.cols).map(|j| self.get(i, j)).collect()).collect()
     }
 }
 
@@ -123,16 +101,8 @@ impl<'a> ViewMut<'a> {
     #[track_caller]
     pub fn new(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         check_bounds(data.len(), [rows, cols], [row_stride, 1]);
-        assert!(
-            rows < 2 || row_stride >= cols,
-            "rows of {cols} numbers only {row_stride} apart overlap"
-        );
-        Self {
-            data,
-            rows,
-            cols,
-            row_stride,
-        }
+        assert!(rows < 2 || row_stride >= cols, "rows of {cols} numbers only {row_stride} apart overlap");
+        Self { data, rows, cols, row_stride }
     }
 
     /// `[rows, columns]`.
@@ -161,10 +131,7 @@ mod tests {
     #[test]
     fn a_transpose_of_some_rows_is_those_columns_of_the_transpose() {
         let x = Tensor::new(&[3, 2], vec![1., 2., 3., 4., 5., 6.]);
-        assert_eq!(
-            x.view().rows(1..3).t().to_rows(),
-            x.view().t().columns(1..3).to_rows()
-        );
+        assert_eq!(x.view().rows(1..3).t().to_rows(), x.view().t().columns(1..3).to_rows());
         assert_eq!(x.view().columns(1..2).to_rows(), [[2.], [4.], [6.]]);
     }
 

@@ -8,8 +8,8 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use ureq::http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION,
-    RANGE, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RANGE,
+    RETRY_AFTER,
 };
 use ureq::http::{HeaderValue, Response, StatusCode, Uri};
 use ureq::{Agent, Body, Timeout};
@@ -112,19 +112,11 @@ impl Client {
             .timeout_per_write(Some(read_timeout))
             .build()
             .new_agent();
-        Self {
-            agent,
-            read_timeout,
-        }
+        Self { agent, read_timeout }
     }
 
     /// Asks for the bytes of `url` from `start` on.
-    pub fn get(
-        &self,
-        url: &str,
-        start: u64,
-        token: Option<&Token>,
-    ) -> Result<(Answer, Facts), Trouble> {
+    pub fn get(&self, url: &str, start: u64, token: Option<&Token>) -> Result<(Answer, Facts), Trouble> {
         let mut address = parse(url)?;
         let asked = address.clone();
         let mut facts = Facts::default();
@@ -147,12 +139,7 @@ impl Client {
         ))))
     }
 
-    fn send(
-        &self,
-        address: &Uri,
-        start: u64,
-        token: Option<&Token>,
-    ) -> Result<Response<Body>, Trouble> {
+    fn send(&self, address: &Uri, start: u64, token: Option<&Token>) -> Result<Response<Body>, Trouble> {
         let mut request = self.agent.get(address);
         if start > 0 {
             request = request.header(RANGE, format!("bytes={start}-"));
@@ -160,9 +147,7 @@ impl Client {
         if let Some(Token(value)) = token {
             request = request.header(AUTHORIZATION, value);
         }
-        request
-            .call()
-            .map_err(|error| self.no_answer(address, error))
+        request.call().map_err(|error| self.no_answer(address, error))
     }
 
     fn understand(
@@ -175,15 +160,15 @@ impl Client {
         let headers = response.headers();
         let (start, total) = match response.status() {
             StatusCode::OK => (0, number(headers, &CONTENT_LENGTH)),
-            StatusCode::PARTIAL_CONTENT => content_range(headers)
-                .filter(|(first, _)| *first == start)
-                .ok_or_else(|| {
+            StatusCode::PARTIAL_CONTENT => {
+                content_range(headers).filter(|(first, _)| *first == start).ok_or_else(|| {
                     Trouble::Final(Failure::run(format!(
                         "{} sent another part of the file than the one asked for: {}",
                         shown_uri(address),
                         "use another mirror, or delete the .part file and run this again"
                     )))
-                })?,
+                })?
+            }
             StatusCode::RANGE_NOT_SATISFIABLE => return Ok(Answer::NothingThere),
             status => return Err(refusal(status, headers, address, with_token)),
         };
@@ -212,19 +197,15 @@ impl Client {
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 Trouble::Unreachable(format!("{host}{through} refuses the connection: {check}"))
             }
-            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect)
-            | ureq::Error::ConnectionFailed => Trouble::Unreachable(format!(
-                "{host}{through} cannot be reached in time: {check}"
-            )),
+            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) | ureq::Error::ConnectionFailed => {
+                Trouble::Unreachable(format!("{host}{through} cannot be reached in time: {check}"))
+            }
             ureq::Error::ConnectProxyFailed(reason) => Trouble::Unreachable(format!(
                 "the proxy refuses to connect to {host} ({reason}): check HTTPS_PROXY and \
                  NO_PROXY, {ELSEWHERE}"
             )),
             ureq::Error::Timeout(_) => Trouble::Passing {
-                why: format!(
-                    "{host}{through} has sent no answer for {:?}",
-                    self.read_timeout
-                ),
+                why: format!("{host}{through} has sent no answer for {:?}", self.read_timeout),
                 wait: None,
             },
             ureq::Error::Io(error) if is_break(&error) => Trouble::Passing {
@@ -291,21 +272,14 @@ impl Read for BodyReader {
 impl Facts {
     /// Takes what a response adds to what is known.
     fn add(&mut self, headers: &HeaderMap) {
-        let text = |name| {
-            headers
-                .get(name)
-                .and_then(|value: &HeaderValue| value.to_str().ok())
-        };
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         // A file that is not stored as a large one has a git object's name here: not a SHA-256.
-        let etag =
-            text("x-linked-etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
+        let etag = text("x-linked-etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
         let sha256 = etag.and_then(|etag| checksum::parse(etag).ok());
         let commit = text("x-repo-commit").filter(|commit| is_commit(commit));
         self.sha256 = self.sha256.take().or(sha256);
         self.commit = self.commit.take().or(commit.map(str::to_owned));
-        self.size = self
-            .size
-            .or(text("x-linked-size").and_then(|size| size.parse().ok()));
+        self.size = self.size.or(text("x-linked-size").and_then(|size| size.parse().ok()));
     }
 }
 
@@ -343,14 +317,12 @@ fn refusal(status: StatusCode, headers: &HeaderMap, address: &Uri, with_token: b
 }
 
 fn redirected(from: &Uri, headers: &HeaderMap) -> Result<Uri, Trouble> {
-    header(headers, &LOCATION)
-        .and_then(|location| join(from, location))
-        .ok_or_else(|| {
-            Trouble::Final(Failure::run(format!(
-                "{} redirects to no address: check HF_ENDPOINT or --from",
-                shown_uri(from)
-            )))
-        })
+    header(headers, &LOCATION).and_then(|location| join(from, location)).ok_or_else(|| {
+        Trouble::Final(Failure::run(format!(
+            "{} redirects to no address: check HF_ENDPOINT or --from",
+            shown_uri(from)
+        )))
+    })
 }
 
 /// The address that a `Location` header means.
@@ -365,10 +337,7 @@ fn join(from: &Uri, location: &str) -> Option<Uri> {
     } else if location.starts_with('/') {
         format!("{scheme}://{authority}{location}")
     } else {
-        let folder = from
-            .path()
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
+        let folder = from.path().rsplit_once('/').map_or("", |(folder, _)| folder);
         format!("{scheme}://{authority}{folder}/{location}")
     };
     is_web_address(&address).then(|| address.parse().ok())?
@@ -437,17 +406,12 @@ fn origin(address: &Uri) -> (Option<&str>, Option<String>, Option<u16>) {
         Some("https") => Some(443),
         _ => None,
     };
-    (
-        address.scheme_str(),
-        address.host().map(str::to_ascii_lowercase),
-        address.port_u16().or(default_port),
-    )
+    (address.scheme_str(), address.host().map(str::to_ascii_lowercase), address.port_u16().or(default_port))
 }
 
 /// An address as it may be printed: without a password, and without a query, which may be a key.
 pub fn shown(url: &str) -> String {
-    url.parse()
-        .map_or_else(|_| "not an address".into(), |uri| shown_uri(&uri))
+    url.parse().map_or_else(|_| "not an address".into(), |uri| shown_uri(&uri))
 }
 
 fn shown_uri(address: &Uri) -> String {
@@ -484,8 +448,7 @@ mod tests {
 
     #[test]
     fn another_port_or_scheme_is_another_origin() {
-        let is_same =
-            |one: &str, two: &str| origin(&one.parse().unwrap()) == origin(&two.parse().unwrap());
+        let is_same = |one: &str, two: &str| origin(&one.parse().unwrap()) == origin(&two.parse().unwrap());
         assert!(is_same("https://hub/a", "https://HUB:443/b"));
         assert!(!is_same("https://hub/a", "http://hub/a"));
         assert!(!is_same("https://hub/a", "https://hub:8443/a"));
@@ -500,12 +463,8 @@ mod tests {
 
     #[test]
     fn a_content_range_is_read_with_and_without_a_total() {
-        let read = |text| {
-            content_range(&HeaderMap::from_iter([(
-                CONTENT_RANGE,
-                HeaderValue::from_static(text),
-            )]))
-        };
+        let read =
+            |text| content_range(&HeaderMap::from_iter([(CONTENT_RANGE, HeaderValue::from_static(text))]));
         assert_eq!(read("bytes 5-9/10"), Some((5, Some(10))));
         assert_eq!(read("bytes 5-9/*"), Some((5, None)));
         assert_eq!(read("bytes */10"), None);

@@ -85,16 +85,7 @@ const fn unpinned(name: &'static str, repository: &'static str) -> Model {
         name,
         repository,
         revision: None,
-        files: [
-            WeightsFile {
-                name: CONFIG,
-                pin: None,
-            },
-            WeightsFile {
-                name: WEIGHTS,
-                pin: None,
-            },
-        ],
+        files: [WeightsFile { name: CONFIG, pin: None }, WeightsFile { name: WEIGHTS, pin: None }],
     }
 }
 

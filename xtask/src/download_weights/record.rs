@@ -57,32 +57,19 @@ impl Record {
             .ok()
             .and_then(|text| serde_json::from_slice::<Self>(&text).ok())
             .filter(|record| record.model == model.name)
-            .filter(|record| {
-                model.revision.is_none() || record.revision.as_deref() == model.revision
-            })
+            .filter(|record| model.revision.is_none() || record.revision.as_deref() == model.revision)
             .unwrap_or_else(|| Self::new(model))
     }
 
     /// Adds a file that was just found to be right, and writes the record.
-    pub fn add(
-        &mut self,
-        folder: &Path,
-        name: &str,
-        sha256: String,
-        checked_against: &str,
-    ) -> Outcome {
+    pub fn add(&mut self, folder: &Path, name: &str, sha256: String, checked_against: &str) -> Outcome {
         let path = folder.join(name);
         let (size, modified_ns) = size_and_time(&path)?;
         disk::write_atomically(
             &folder.join(format!("{name}.sha256")),
             format!("{sha256}  {name}\n").as_bytes(),
         )?;
-        let file = CheckedFile {
-            size,
-            sha256,
-            checked_against: checked_against.into(),
-            modified_ns,
-        };
+        let file = CheckedFile { size, sha256, checked_against: checked_against.into(), modified_ns };
         self.files.insert(name.into(), file);
         let mut text = serde_json::to_vec_pretty(self)
             .map_err(|error| Failure::run(format!("cannot write JSON: {error}")))?;

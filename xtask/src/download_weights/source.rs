@@ -54,9 +54,7 @@ impl Source {
         Ok(Self::Hub {
             endpoint: endpoint.trim_end_matches('/').into(),
             repository: model.repository,
-            token: variable("HF_TOKEN")
-                .map(|token| Token::new(&token))
-                .transpose()?,
+            token: variable("HF_TOKEN").map(|token| Token::new(&token)).transpose()?,
         })
     }
 
@@ -67,10 +65,7 @@ impl Source {
             Some((folder, name)) if name.ends_with(".safetensors") => (folder, address.into()),
             _ => (address, format!("{address}/{WEIGHTS}")),
         };
-        Ok(Self::Web {
-            weights,
-            config: format!("{folder}/{CONFIG}"),
-        })
+        Ok(Self::Web { weights, config: format!("{folder}/{CONFIG}") })
     }
 
     fn disk(path: &Path) -> Outcome<Self> {
@@ -119,11 +114,7 @@ impl Source {
     /// Where one file is; `revision` is a commit or a branch of the hub's repository.
     pub fn locate(&self, file: &WeightsFile, revision: &str) -> Location {
         match self {
-            Self::Hub {
-                endpoint,
-                repository,
-                ..
-            } => {
+            Self::Hub { endpoint, repository, .. } => {
                 let name = file.name;
                 Location::Url(format!("{endpoint}/{repository}/resolve/{revision}/{name}"))
             }
@@ -148,9 +139,8 @@ pub enum Location {
 
 /// Whether the user forbids the use of the network.
 pub fn offline() -> bool {
-    variable("HF_HUB_OFFLINE").is_some_and(|value| {
-        ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str())
-    })
+    variable("HF_HUB_OFFLINE")
+        .is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str()))
 }
 
 /// An environment variable that is set to something.

@@ -99,20 +99,12 @@ impl Transfer<'_> {
     /// Fetches or copies the file, checks it, and gives it its name.
     pub fn bring(&self, location: &Location, expected: Expected) -> Outcome<Arrived> {
         let mut part = Part::open(&self.folder.join(self.name))?;
-        let mut state = State {
-            expected,
-            commit: None,
-        };
+        let mut state = State { expected, commit: None };
         match self.fill_and_check(location, &mut part, &mut state) {
             Ok((sha256, authority)) => {
                 let size = part.length;
                 part.publish()?;
-                Ok(Arrived {
-                    size,
-                    sha256,
-                    authority,
-                    commit: state.commit,
-                })
+                Ok(Arrived { size, sha256, authority, commit: state.commit })
             }
             Err(failure) => {
                 part.remove_if_empty();
@@ -191,9 +183,7 @@ impl Transfer<'_> {
             }
             if failed == ATTEMPTS {
                 return Err(Failure::run(self.kept(
-                    format!(
-                        "{why}, also after {ATTEMPTS} attempts: run the same command again later"
-                    ),
+                    format!("{why}, also after {ATTEMPTS} attempts: run the same command again later"),
                     part,
                 )));
             }
@@ -218,15 +208,8 @@ impl Transfer<'_> {
                 }
                 Ok(())
             }
-            Answer::Bytes {
-                start,
-                total,
-                kind,
-                body,
-            } => {
-                state
-                    .require_size(self.name, total, &kind)
-                    .map_err(Trouble::Final)?;
+            Answer::Bytes { start, total, kind, body } => {
+                state.require_size(self.name, total, &kind).map_err(Trouble::Final)?;
                 if start == 0 && part.length > 0 {
                     eprintln!("{}: the server cannot resume, starting again", self.name);
                     part.empty().map_err(Trouble::Final)?;
@@ -239,37 +222,23 @@ impl Transfer<'_> {
     /// A copy on the disk is read from its start: it is quick.
     fn copy(&self, path: &Path, part: &mut Part, state: &mut State) -> Outcome {
         let file = File::open(path).map_err(|error| read_failure(path, &error))?;
-        let length = file
-            .metadata()
-            .map_err(|error| read_failure(path, &error))?
-            .len();
+        let length = file.metadata().map_err(|error| read_failure(path, &error))?.len();
         state.require_size(self.name, Some(length), "a file")?;
         part.empty()?;
-        self.receive(file, part, state)
-            .map_err(|trouble| match trouble {
-                Trouble::Final(failure) => failure,
-                Trouble::Passing { why, .. } | Trouble::Unreachable(why) => {
-                    Failure::run(format!("cannot read {}: {why}", path.display()))
-                }
-            })
+        self.receive(file, part, state).map_err(|trouble| match trouble {
+            Trouble::Final(failure) => failure,
+            Trouble::Passing { why, .. } | Trouble::Unreachable(why) => {
+                Failure::run(format!("cannot read {}: {why}", path.display()))
+            }
+        })
     }
 
     /// Appends what comes to the part.
-    fn receive(
-        &self,
-        mut body: impl Read,
-        part: &mut Part,
-        state: &mut State,
-    ) -> Result<(), Trouble> {
+    fn receive(&self, mut body: impl Read, part: &mut Part, state: &mut State) -> Result<(), Trouble> {
         let most = state.expected.size.unwrap_or(LONGEST_CONFIG);
-        disk::require_space(self.folder, most.saturating_sub(part.length))
-            .map_err(Trouble::Final)?;
+        disk::require_space(self.folder, most.saturating_sub(part.length)).map_err(Trouble::Final)?;
         if part.length > 0 {
-            eprintln!(
-                "{}: going on after the first {}",
-                self.name,
-                bytes(part.length)
-            );
+            eprintln!("{}: going on after the first {}", self.name, bytes(part.length));
         }
         let mut progress = Progress::begin(self.name, most, part.length);
         let mut buffer = vec![0; BUFFER];
@@ -279,10 +248,7 @@ impl Transfer<'_> {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    return Err(Trouble::Passing {
-                        why: error.to_string(),
-                        wait: None,
-                    });
+                    return Err(Trouble::Passing { why: error.to_string(), wait: None });
                 }
             };
             if part.length + length as u64 > most {
@@ -354,12 +320,10 @@ impl State {
                 "{name} has {total} bytes ({kind}) and not the expected {expected}, so it is \
                  another file: choose another source with HF_ENDPOINT or --from"
             ))),
-            (None, Some(total)) if name == CONFIG && total > LONGEST_CONFIG => {
-                Err(Failure::run(format!(
-                    "{name} has {total} bytes ({kind}), too many for a configuration: choose \
+            (None, Some(total)) if name == CONFIG && total > LONGEST_CONFIG => Err(Failure::run(format!(
+                "{name} has {total} bytes ({kind}), too many for a configuration: choose \
                      another source with HF_ENDPOINT or --from"
-                )))
-            }
+            ))),
             (None, None) if name != CONFIG => Err(Failure::run(format!(
                 "the server does not say how long {name} is: choose another with HF_ENDPOINT or \
                  --from"
@@ -374,9 +338,7 @@ impl State {
     fn verdict(&self, name: &str, part: &Part) -> Outcome<Verdict> {
         let sha256 = part.checksum.hex();
         Ok(match &self.expected.sha256 {
-            Some((expected, authority)) if *expected == sha256 => {
-                Verdict::Right(sha256, *authority)
-            }
+            Some((expected, authority)) if *expected == sha256 => Verdict::Right(sha256, *authority),
             Some((expected, authority)) => Verdict::Wrong(format!(
                 "{name} has the wrong content: its SHA-256 is {sha256}, and {} is {expected}",
                 authority.words()
@@ -414,20 +376,11 @@ impl Part {
             .metadata()
             .and_then(|metadata| checksum.add_all(&mut (&file).take(metadata.len())))
             .map_err(|error| read_failure(&path, &error))?;
-        Ok(Self {
-            file,
-            path,
-            target: target.to_owned(),
-            length,
-            checksum,
-            is_resumed: length > 0,
-        })
+        Ok(Self { file, path, target: target.to_owned(), length, checksum, is_resumed: length > 0 })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Outcome {
-        self.file
-            .write_all(bytes)
-            .map_err(|error| disk::write_failure(&self.path, &error))?;
+        self.file.write_all(bytes).map_err(|error| disk::write_failure(&self.path, &error))?;
         self.checksum.add(bytes);
         self.length += bytes.len() as u64;
         Ok(())

@@ -24,14 +24,8 @@ pub(super) struct Layout {
 
 /// What the names of heads for other tasks than the next token begin with, as transformers and trl call
 /// them.
-const OTHER_HEADS: [&str; 6] = [
-    "multiple_choice_head.",
-    "score.",
-    "classifier.",
-    "qa_outputs.",
-    "v_head.",
-    "summary.",
-];
+const OTHER_HEADS: [&str; 6] =
+    ["multiple_choice_head.", "score.", "classifier.", "qa_outputs.", "v_head.", "summary."];
 
 impl Checkpoint {
     /// Gets ready for a model of this config: finds out how the tensors are laid out, which of them are
@@ -59,11 +53,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Checkpoint::take`].
-    pub(crate) fn take_linear(
-        &mut self,
-        name: &str,
-        [n_in, n_out]: [usize; 2],
-    ) -> Result<Tensor, Error> {
+    pub(crate) fn take_linear(&mut self, name: &str, [n_in, n_out]: [usize; 2]) -> Result<Tensor, Error> {
         if !self.layout.transposed {
             return self.take(name, &[n_in, n_out]);
         }
@@ -85,12 +75,7 @@ impl Checkpoint {
 
     fn pass_over_other_heads(&mut self) -> Option<String> {
         let is_other = |name: &String| OTHER_HEADS.iter().any(|head| name.starts_with(head));
-        let others: Vec<String> = self
-            .tensors
-            .keys()
-            .filter(|n| is_other(n))
-            .cloned()
-            .collect();
+        let others: Vec<String> = self.tensors.keys().filter(|n| is_other(n)).cloned().collect();
         for name in &others {
             self.tensors.remove(name);
         }

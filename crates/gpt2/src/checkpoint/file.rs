@@ -55,18 +55,12 @@ impl DataFile {
         // SAFETY: the map is only read. That nobody changes the file meanwhile cannot be ensured
         // from here: the documentation of `checkpoint` says what happens then.
         let map = unsafe { Mmap::map(&file) }.map_err(fail)?;
-        Ok(Self {
-            path: path.to_owned(),
-            bytes: Bytes::Mapped { map, file, state },
-        })
+        Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped { map, file, state } })
     }
 
     /// Bytes that were read from somewhere else; `path` is only for messages.
     pub(super) fn memory(path: &Path, bytes: Cow<'static, [u8]>) -> Self {
-        Self {
-            path: path.to_owned(),
-            bytes: Bytes::Memory(bytes),
-        }
+        Self { path: path.to_owned(), bytes: Bytes::Memory(bytes) }
     }
 
     /// All bytes of the file.
@@ -82,15 +76,15 @@ impl DataFile {
         match &self.bytes {
             Bytes::Mapped { file, .. } => {
                 let mut file: &File = file;
-                file.seek(SeekFrom::Start(start as u64))
-                    .and_then(|_| file.read_exact(into))
-                    .map_err(|error| match error.kind() {
+                file.seek(SeekFrom::Start(start as u64)).and_then(|_| file.read_exact(into)).map_err(
+                    |error| match error.kind() {
                         io::ErrorKind::UnexpectedEof => {
                             let reason = "it became shorter while it was read";
                             Error::format(&self.path, reason)
                         }
                         _ => Error::io(&self.path, error),
-                    })
+                    },
+                )
             }
             Bytes::Memory(bytes) => {
                 into.copy_from_slice(&bytes[start..start + into.len()]);
@@ -101,12 +95,7 @@ impl DataFile {
 
     /// Whether the file is still as it was when it was mapped.
     pub(super) fn check_unchanged(&self) -> Result<(), Error> {
-        let Bytes::Mapped {
-            file,
-            state: before,
-            ..
-        } = &self.bytes
-        else {
+        let Bytes::Mapped { file, state: before, .. } = &self.bytes else {
             return Ok(());
         };
         let now = state(file).map_err(|error| Error::io(&self.path, error))?;
@@ -164,21 +153,14 @@ fn state(file: &File) -> io::Result<State> {
 /// A tensor's name without what the programs around a model add to it: prefixes, and the wrappers of
 /// `torch.compile` and of data-parallel training.
 pub(super) fn short_name(name: &str) -> String {
-    const WRAPPERS: [&str; 3] = [
-        "_orig_mod.",
-        "_fsdp_wrapped_module.",
-        "_checkpoint_wrapped_module.",
-    ];
+    const WRAPPERS: [&str; 3] = ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."];
     const PREFIXES: [&str; 3] = ["module.", "model.", "transformer."];
     let mut name = name.to_owned();
     for wrapper in WRAPPERS {
         name = name.replace(wrapper, "");
     }
     let mut short = name.as_str();
-    while let Some(rest) = PREFIXES
-        .iter()
-        .find_map(|prefix| short.strip_prefix(prefix))
-    {
+    while let Some(rest) = PREFIXES.iter().find_map(|prefix| short.strip_prefix(prefix)) {
         short = rest;
     }
     short.to_owned()
@@ -200,10 +182,7 @@ pub(super) fn is_buffer(name: &str) -> bool {
 /// lengths of hostile tensors without looking for an overflow.
 fn read_header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(format!(
-            "it has {} bytes; even the length of its header takes 8",
-            bytes.len()
-        ));
+        return Err(format!("it has {} bytes; even the length of its header takes 8", bytes.len()));
     };
     let header_len = u64::from_le_bytes(*length);
     if header_len > rest.len() as u64 {
@@ -214,20 +193,13 @@ fn read_header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
         ));
     }
     if header_len > MAX_TEXT_BYTES {
-        return Err(format!(
-            "its header has {header_len} bytes; at most {MAX_TEXT_BYTES} are read"
-        ));
+        return Err(format!("its header has {header_len} bytes; at most {MAX_TEXT_BYTES} are read"));
     }
     let (header, data) = rest.split_at(header_len as usize);
-    let metadata: Metadata =
-        serde_json::from_slice(header).map_err(|error| explain(&error, header, data))?;
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|error| explain(&error, header, data))?;
     // The tensors follow each other from 0 on, so the last one's end bounds them all.
     if metadata.data_len() != data.len() {
-        return Err(explain(
-            &"its tensors do not end where it ends",
-            header,
-            data,
-        ));
+        return Err(explain(&"its tensors do not end where it ends", header, data));
     }
     Ok((8 + header.len(), metadata))
 }
@@ -286,9 +258,7 @@ fn find_flaw(header: &BTreeMap<String, Value>, data_len: u64) -> Option<String> 
             .and_then(Value::as_array)
             .and_then(|shape| shape.iter().map(Value::as_u64).collect());
         if let (Some(bytes), Some(shape)) = (number_bytes, shape) {
-            let size = shape
-                .iter()
-                .try_fold(bytes, |size: u64, n| size.checked_mul(*n));
+            let size = shape.iter().try_fold(bytes, |size: u64, n| size.checked_mul(*n));
             if size != Some(end - start) {
                 return Some(format!(
                     "tensor `{name}` of shape {shape:?} lies at bytes {start} to {end} of the data, \
@@ -301,9 +271,6 @@ fn find_flaw(header: &BTreeMap<String, Value>, data_len: u64) -> Option<String> 
         expected = end;
     }
     (expected < data_len).then(|| {
-        format!(
-            "its tensors take {expected} bytes of data, and {} bytes follow them",
-            data_len - expected
-        )
+        format!("its tensors take {expected} bytes of data, and {} bytes follow them", data_len - expected)
     })
 }

@@ -28,9 +28,7 @@ struct Index {
 pub(super) fn read(path: &Path, text: &str) -> Result<Files, Error> {
     let fail = |reason: String| Error::index(path, reason);
     let index: Index = serde_json::from_str(text).map_err(|error| {
-        fail(format!(
-            "a JSON object with a `weight_map` from tensors to files is expected: {error}"
-        ))
+        fail(format!("a JSON object with a `weight_map` from tensors to files is expected: {error}"))
     })?;
     let mut files = Files::new();
     for (tensor, file) in index.weight_map {
@@ -57,26 +55,19 @@ mod tests {
     use super::*;
 
     fn read_map(text: &str) -> Result<Files, String> {
-        read(
-            Path::new("x.index.json"),
-            &format!("{{\"weight_map\": {text}}}"),
-        )
-        .map_err(|error| error.to_string())
+        read(Path::new("x.index.json"), &format!("{{\"weight_map\": {text}}}"))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn tensors_are_sorted_by_file_without_prefix_and_buffers() {
         let files =
-            read_map(r#"{"transformer.wte.weight": "b", "h.0.attn.bias": "a", "wpe.weight": "b"}"#)
-                .unwrap();
+            read_map(r#"{"transformer.wte.weight": "b", "h.0.attn.bias": "a", "wpe.weight": "b"}"#).unwrap();
         let names: Vec<(&str, Vec<&str>)> = files
             .iter()
             .map(|(file, names)| (file.as_str(), names.iter().map(String::as_str).collect()))
             .collect();
-        assert_eq!(
-            names,
-            [("a", vec![]), ("b", vec!["wpe.weight", "wte.weight"])]
-        );
+        assert_eq!(names, [("a", vec![]), ("b", vec!["wpe.weight", "wte.weight"])]);
     }
 
     #[test]
@@ -84,14 +75,8 @@ mod tests {
         for file in ["../../etc/passwd", "/etc/passwd", "..", "", "a\\b", "C:a"] {
             let text = serde_json::json!({ "wte.weight": file }).to_string();
             let error = read_map(&text).unwrap_err();
-            assert!(
-                error.starts_with("x.index.json: the file of tensor `wte.weight` is "),
-                "{error}"
-            );
-            assert!(
-                error.ends_with("only the name of a file beside the index is taken"),
-                "{error}"
-            );
+            assert!(error.starts_with("x.index.json: the file of tensor `wte.weight` is "), "{error}");
+            assert!(error.ends_with("only the name of a file beside the index is taken"), "{error}");
         }
     }
 

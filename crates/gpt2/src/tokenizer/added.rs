@@ -47,11 +47,7 @@ impl AddedToken {
 
     /// The same token as a special one.
     pub(super) fn as_special(&self) -> Self {
-        Self {
-            normalized: Some(self.is_normalized()),
-            special: true,
-            ..self.clone()
-        }
+        Self { normalized: Some(self.is_normalized()), special: true, ..self.clone() }
     }
 
     fn is_normalized(&self) -> bool {
@@ -84,20 +80,14 @@ impl Added {
     /// If two have the same text, or there are too many to search for.
     pub(super) fn new(tokens: &[(u32, AddedToken)], nfc: bool) -> Result<Self, String> {
         let matcher = |normalized: bool| {
-            let tokens = tokens
-                .iter()
-                .filter(|(_, t)| t.is_normalized() == normalized);
+            let tokens = tokens.iter().filter(|(_, t)| t.is_normalized() == normalized);
             let texts = tokens.map(|(id, token)| {
                 let text = normalize(&token.content, nfc && normalized);
                 (text, *id, token.clone())
             });
             Matcher::new(texts.collect())
         };
-        Ok(Self {
-            raw: matcher(false)?,
-            normalized: matcher(true)?,
-            nfc,
-        })
+        Ok(Self { raw: matcher(false)?, normalized: matcher(true)?, nfc })
     }
 
     /// Cuts a text into added tokens and the normalized text between them.
@@ -143,8 +133,7 @@ struct Matcher {
 }
 
 /// A letter, a digit, an underscore, a mark or a joiner.
-static WORD_CHARACTER: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"^\w").expect("the pattern is valid"));
+static WORD_CHARACTER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\w").expect("the pattern is valid"));
 
 impl Matcher {
     /// Of texts, with the ids and tokens that they are; none for no texts.
@@ -154,20 +143,14 @@ impl Matcher {
         }
         texts.sort_by(|a, b| a.0.cmp(&b.0));
         if let Some(pair) = texts.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(format!(
-                "the added tokens {} and {} have the same text",
-                pair[0].1, pair[1].1
-            ));
+            return Err(format!("the added tokens {} and {} have the same text", pair[0].1, pair[1].1));
         }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(texts.iter().map(|(text, ..)| text))
             .map_err(|error| format!("the added tokens cannot be searched for: {error}"))?;
         let tokens = texts.into_iter().map(|(_, id, token)| (id, token));
-        Ok(Some(Self {
-            automaton,
-            tokens: tokens.collect(),
-        }))
+        Ok(Some(Self { automaton, tokens: tokens.collect() }))
     }
 
     fn find(&self, text: &str) -> Vec<Part> {

@@ -69,10 +69,7 @@ impl Bpe {
         };
         let mut map = HashMap::with_capacity(merges.len());
         for (rank, (left, right)) in (0..).zip(merges) {
-            let merge = Merge {
-                rank,
-                id: id(&format!("{left}{right}"))?,
-            };
+            let merge = Merge { rank, id: id(&format!("{left}{right}"))? };
             // Of a pair that is listed twice, the later place counts.
             map.insert((id(left)?, id(right)?), merge);
         }
@@ -80,20 +77,12 @@ impl Bpe {
             let token = alphabet::character(byte).to_string();
             vocabulary.get(&token).copied()
         };
-        Ok(Self {
-            bytes: (0..=255).map(of_byte).collect(),
-            merges: map,
-            whole_words: None,
-            unknown,
-        })
+        Ok(Self { bytes: (0..=255).map(of_byte).collect(), merges: map, whole_words: None, unknown })
     }
 
     /// Takes words that are tokens whole, without merges (`ignore_merges`).
     pub(super) fn with_whole_words(self, vocabulary: HashMap<String, u32>) -> Self {
-        Self {
-            whole_words: Some(vocabulary),
-            ..self
-        }
+        Self { whole_words: Some(vocabulary), ..self }
     }
 
     /// Appends the tokens of one word to `ids`.
@@ -149,9 +138,8 @@ impl Bpe {
             let pair = (*ids.get(left)?, *ids.get(right)?);
             self.merges.get(&pair).copied()
         };
-        let mut waiting: BinaryHeap<Reverse<(u32, usize)>> = (0..end)
-            .filter_map(|left| Some(Reverse((merge_at(&ids, left, left + 1)?.rank, left))))
-            .collect();
+        let mut waiting: BinaryHeap<Reverse<(u32, usize)>> =
+            (0..end).filter_map(|left| Some(Reverse((merge_at(&ids, left, left + 1)?.rank, left)))).collect();
         while let Some(Reverse((rank, left))) = waiting.pop() {
             let right = next[left];
             // One of the two may have become part of another token since.
@@ -185,10 +173,8 @@ mod tests {
 
     /// A vocabulary of some bytes, and of what the merges make, in this order.
     fn bpe(bytes: &str, merges: &[(&str, &str)], unknown: Unknown) -> (Bpe, HashMap<String, u32>) {
-        let merges: Vec<(String, String)> = merges
-            .iter()
-            .map(|(left, right)| (left.to_string(), right.to_string()))
-            .collect();
+        let merges: Vec<(String, String)> =
+            merges.iter().map(|(left, right)| (left.to_string(), right.to_string())).collect();
         let mut vocabulary = HashMap::new();
         let tokens = bytes.chars().map(String::from);
         for token in tokens.chain(merges.iter().map(|(left, right)| format!("{left}{right}"))) {
@@ -254,10 +240,7 @@ mod tests {
         let (dropped, _) = bpe("ab", &[("a", "b")], Unknown::Dropped);
         assert_eq!(encode(&dropped, "axxb"), [2], "the neighbours meet");
         let token = |fused| Unknown::Token { id: 7, fused };
-        assert_eq!(
-            encode(&bpe("ab", &[], token(false)).0, "axxb"),
-            [0, 7, 7, 1]
-        );
+        assert_eq!(encode(&bpe("ab", &[], token(false)).0, "axxb"), [0, 7, 7, 1]);
         assert_eq!(encode(&bpe("ab", &[], token(true)).0, "axxb"), [0, 7, 1]);
         let (missing, _) = bpe("ab", &[], Unknown::Missing("<unk>".to_owned()));
         assert_eq!(encode(&missing, "ba"), [1, 0]);

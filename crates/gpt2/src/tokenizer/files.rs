@@ -63,8 +63,7 @@ pub(super) fn is_there(folder: &Path, file: &str) -> bool {
 }
 
 fn half_a_pair(folder: &Path, missing: &str, found: &str) -> Error {
-    let reason =
-        format!("no such file, and {found} without it does not say how a text is cut into tokens");
+    let reason = format!("no such file, and {found} without it does not say how a text is cut into tokens");
     Error::tokenizer(&folder.join(missing), reason)
 }
 
@@ -76,10 +75,7 @@ fn from_json(path: &Path, settings: &Settings) -> Result<Tables, Error> {
     let mut ids = Ids::new(Vocabulary::File(json.vocabulary));
     ids.add(&json.added).map_err(fail)?;
     ids.add_settings(settings).map_err(fail)?;
-    let engine = Engine::Files {
-        words: Box::new(json.words),
-        bpe: Box::new(json.bpe),
-    };
+    let engine = Engine::Files { words: Box::new(json.words), bpe: Box::new(json.bpe) };
     let tables = tables(path, &ids, engine, json.nfc)?;
     let bos = || settings.role("bos_token").and_then(|token| ids.id(token));
     Ok(Tables {
@@ -107,10 +103,7 @@ fn from_pair(folder: &Path, settings: &Settings) -> Result<Tables, Error> {
         Class::Gpt2 | Class::GptNeoX => Words::gpt2(prefix_space),
         Class::Qwen2 => Words::qwen2(prefix_space),
     };
-    let engine = Engine::Files {
-        words: Box::new(words),
-        bpe: Box::new(bpe),
-    };
+    let engine = Engine::Files { words: Box::new(words), bpe: Box::new(bpe) };
     let mut ids = Ids::new(Vocabulary::File(vocabulary));
     ids.add_settings(settings).map_err(fail)?;
     add_defaults(&mut ids, class).map_err(fail)?;
@@ -123,8 +116,8 @@ fn read_merges(path: &Path) -> Result<Vec<(String, String)>, Error> {
     let text = files::read_text_up_to(path, MAX_BYTES)?;
     let mut merges = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.is_empty()) {
-        let merge = merge_line(line)
-            .map_err(|reason| Error::tokenizer(path, format!("line {number}: {reason}")))?;
+        let merge =
+            merge_line(line).map_err(|reason| Error::tokenizer(path, format!("line {number}: {reason}")))?;
         merges.extend(merge);
     }
     Ok(merges)
@@ -146,8 +139,7 @@ fn add_defaults(ids: &mut Ids, class: Class) -> Result<(), String> {
 fn r50k_with(folder: &Path, path: &Path, settings: &Settings) -> Result<Tables, Error> {
     let class = settings.class(folder)?;
     if class != Class::Gpt2 {
-        let reason =
-            "there is no tokenizer.json beside it, and no vocab.json: the tokens are not known";
+        let reason = "there is no tokenizer.json beside it, and no vocab.json: the tokens are not known";
         return Err(Error::tokenizer(path, reason));
     }
     let fail = |reason: String| Error::tokenizer(path, reason);
@@ -155,10 +147,7 @@ fn r50k_with(folder: &Path, path: &Path, settings: &Settings) -> Result<Tables, 
     let mut ids = Ids::new(Vocabulary::R50k(bpe));
     add_defaults(&mut ids, class).map_err(fail)?;
     ids.add_settings(settings).map_err(fail)?;
-    let engine = Engine::R50k {
-        bpe,
-        prefix_space: settings.flag("add_prefix_space").unwrap_or(false),
-    };
+    let engine = Engine::R50k { bpe, prefix_space: settings.flag("add_prefix_space").unwrap_or(false) };
     let tables = tables(path, &ids, engine, false)?;
     with_roles(tables, folder, &ids, (settings, class))
 }
@@ -192,20 +181,12 @@ fn with_roles(
 ) -> Result<Tables, Error> {
     if settings.flag("add_eos_token") == Some(true) {
         let reason = "add_eos_token puts a token behind every text, which is not read";
-        return Err(Error::tokenizer(
-            &folder.join("tokenizer_config.json"),
-            reason,
-        ));
+        return Err(Error::tokenizer(&folder.join("tokenizer_config.json"), reason));
     }
     let role = |key: &str| settings.role(key).and_then(|token| ids.id(token));
     let wants_bos = settings.flag("add_bos_token") == Some(true);
     let has_default = wants_bos && class != Class::Qwen2 && !settings.names("bos_token");
     let default = ids.id(END_OF_TEXT_NAME).filter(|_| has_default);
     let bos = role("bos_token").or(default);
-    Ok(Tables {
-        bos,
-        eos: role("eos_token"),
-        opens_texts: wants_bos && bos.is_some(),
-        ..tables
-    })
+    Ok(Tables { bos, eos: role("eos_token"), opens_texts: wants_bos && bos.is_some(), ..tables })
 }

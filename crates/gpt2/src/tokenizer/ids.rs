@@ -67,11 +67,7 @@ pub(super) struct Ids {
 impl Ids {
     /// A vocabulary to which nothing is added yet.
     pub(super) fn new(vocabulary: Vocabulary) -> Self {
-        Self {
-            vocabulary,
-            added: Vec::new(),
-            places: HashMap::new(),
-        }
+        Self { vocabulary, added: Vec::new(), places: HashMap::new() }
     }
 
     /// Adds tokens. One that was added before is given its new flags.
@@ -79,10 +75,7 @@ impl Ids {
     /// # Errors
     /// If one would have another id than the file gives it.
     pub(super) fn add(&mut self, tokens: &[(Option<u32>, AddedToken)]) -> Result<(), String> {
-        let beyond = |id: u32| {
-            id.checked_add(1)
-                .ok_or("there are too many tokens".to_owned())
-        };
+        let beyond = |id: u32| id.checked_add(1).ok_or("there are too many tokens".to_owned());
         let n_vocabulary = self.vocabulary.len() as u32;
         let highest = self.added.iter().map(|(id, _)| *id).max();
         let mut next = match highest.filter(|&id| id >= n_vocabulary) {

@@ -38,10 +38,7 @@ impl TokenizerJson {
         let unknown = match model.unk_token {
             None => Unknown::Dropped,
             Some(token) => match model.vocab.get(&token) {
-                Some(&id) => Unknown::Token {
-                    id,
-                    fused: model.fuse_unk.unwrap_or(false),
-                },
+                Some(&id) => Unknown::Token { id, fused: model.fuse_unk.unwrap_or(false) },
                 None => Unknown::Missing(token),
             },
         };
@@ -109,10 +106,7 @@ impl Model {
             (kind != "BPE", "a model other than BPE"),
             (self.byte_fallback == Some(true), "byte_fallback"),
             (self.dropout.is_some_and(|share| share != 0.0), "dropout"),
-            (
-                is_set(&self.continuing_subword_prefix),
-                "continuing_subword_prefix",
-            ),
+            (is_set(&self.continuing_subword_prefix), "continuing_subword_prefix"),
             (is_set(&self.end_of_word_suffix), "end_of_word_suffix"),
         ];
         match other.into_iter().find(|(found, _)| *found) {
@@ -161,12 +155,8 @@ pub(super) fn merge_line(line: &str) -> Result<Option<(String, String)>, String>
         return Ok(None);
     }
     match line.split_once(' ') {
-        Some((left, right)) if !right.contains(' ') => {
-            Ok(Some((left.to_owned(), right.to_owned())))
-        }
-        _ => Err(format!(
-            "{line:?} is not a merge: two tokens with a space between them"
-        )),
+        Some((left, right)) if !right.contains(' ') => Ok(Some((left.to_owned(), right.to_owned()))),
+        _ => Err(format!("{line:?} is not a merge: two tokens with a space between them")),
     }
 }
 
@@ -182,9 +172,7 @@ fn other_model(text: &str, error: serde_json::Error) -> String {
         kind: String,
     }
     match serde_json::from_str(text) {
-        Ok(Kind {
-            model: Type { kind },
-        }) if kind != "BPE" => {
+        Ok(Kind { model: Type { kind } }) if kind != "BPE" => {
             format!("a tokenizer of the kind {kind} is not read, only byte-level BPE is")
         }
         _ => format!("not a whole tokenizer: {error}"),
@@ -194,18 +182,13 @@ fn other_model(text: &str, error: serde_json::Error) -> String {
 /// Whether texts are normalized to NFC.
 fn is_nfc(normalizer: &Value) -> Result<bool, String> {
     let steps = match kind(normalizer) {
-        "Sequence" => normalizer["normalizers"]
-            .as_array()
-            .map_or(&[][..], |s| &s[..]),
+        "Sequence" => normalizer["normalizers"].as_array().map_or(&[][..], |s| &s[..]),
         _ => std::slice::from_ref(normalizer),
     };
     let mut nfc = false;
     for step in steps.iter().filter(|step| !step.is_null()) {
         if kind(step) != "NFC" {
-            return Err(format!(
-                "the normalizer {} is not read, only NFC is",
-                name(step)
-            ));
+            return Err(format!("the normalizer {} is not read, only NFC is", name(step)));
         }
         nfc = true;
     }
@@ -218,14 +201,9 @@ fn check_decoder(decoder: &Value) -> Result<(), String> {
         "Sequence" => decoder["decoders"].as_array().map_or(&[][..], |s| &s[..]),
         _ => std::slice::from_ref(decoder),
     };
-    let other = steps
-        .iter()
-        .find(|step| !step.is_null() && kind(step) != "ByteLevel");
+    let other = steps.iter().find(|step| !step.is_null() && kind(step) != "ByteLevel");
     match other {
-        Some(step) => Err(format!(
-            "the decoder {} is not read, only ByteLevel is",
-            name(step)
-        )),
+        Some(step) => Err(format!("the decoder {} is not read, only ByteLevel is", name(step))),
         None => Ok(()),
     }
 }
@@ -233,9 +211,7 @@ fn check_decoder(decoder: &Value) -> Result<(), String> {
 /// The token that a post-processor puts in front of a text.
 fn opening_token(processor: &Value) -> Result<Option<u32>, String> {
     let steps = match kind(processor) {
-        "Sequence" => processor["processors"]
-            .as_array()
-            .map_or(&[][..], |s| &s[..]),
+        "Sequence" => processor["processors"].as_array().map_or(&[][..], |s| &s[..]),
         _ => std::slice::from_ref(processor),
     };
     let mut opening = None;

@@ -19,9 +19,7 @@ struct Expected {
 }
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/tokenizers")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/tokenizers").join(name)
 }
 
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> T {

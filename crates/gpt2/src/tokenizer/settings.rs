@@ -16,15 +16,8 @@ const ROLES_MAP: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
 
 /// The roles that a token can have.
-const ROLES: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
+const ROLES: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// The lists of further special tokens, in older and in newer files.
 const FURTHER: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
@@ -66,21 +59,14 @@ impl Settings {
         let added = match listed {
             // Files that list the added tokens are newer than the other two, which then only repeat
             // it; transformers does not read them.
-            Some(listed) => {
-                listed_tokens(&listed).map_err(|reason| fail(folder, CONFIG, reason))?
-            }
+            Some(listed) => listed_tokens(&listed).map_err(|reason| fail(folder, CONFIG, reason))?,
             None => {
                 values.extend(object(folder, ROLES_MAP)?);
                 let ids = object(folder, ADDED)?;
                 legacy_tokens(&ids, &values).map_err(|reason| fail(folder, ADDED, reason))?
             }
         };
-        Ok(Self {
-            path: path.map(|name| folder.join(name)),
-            values,
-            added,
-            overrules,
-        })
+        Ok(Self { path: path.map(|name| folder.join(name)), values, added, overrules })
     }
 
     /// A setting that is true or false.
@@ -155,9 +141,7 @@ fn text(value: &Value) -> Option<&str> {
 fn special_token(value: &Value) -> Option<AddedToken> {
     match value {
         Value::String(text) => Some(AddedToken::new(text, true)),
-        _ => AddedToken::deserialize(value)
-            .ok()
-            .map(|token| token.as_special()),
+        _ => AddedToken::deserialize(value).ok().map(|token| token.as_special()),
     }
 }
 
@@ -176,21 +160,14 @@ fn legacy_tokens(
     let roles = ROLES.iter().chain(&FURTHER);
     let with_a_role: Vec<&str> = roles
         .filter_map(|role| values.get(*role))
-        .flat_map(|value| {
-            value
-                .as_array()
-                .map_or(std::slice::from_ref(value), |list| list)
-        })
+        .flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), |list| list))
         .filter_map(text)
         .collect();
     let mut tokens = Vec::new();
     for (text, id) in ids {
         let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
         let id = number.ok_or_else(|| format!("{id} is not the id of a token"))?;
-        tokens.push((
-            id,
-            AddedToken::new(text, with_a_role.contains(&text.as_str())),
-        ));
+        tokens.push((id, AddedToken::new(text, with_a_role.contains(&text.as_str()))));
     }
     tokens.sort_by_key(|(id, _)| *id);
     Ok(tokens)

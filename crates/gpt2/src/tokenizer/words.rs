@@ -10,8 +10,7 @@ use serde_json::Value;
 
 /// GPT-2's words: contractions, then letters, digits or signs with the space before them, then
 /// blanks, of which the last is left to the word after them (OpenAI's `encoder.py`).
-const GPT2_WORDS: &str =
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// Qwen2's words (its tokenizer in transformers): contractions in either case, words with any sign
 /// before them, digits one by one, line breaks with the blanks before them.
@@ -42,20 +41,12 @@ pub(super) struct Words {
 impl Words {
     /// GPT-2's words.
     pub(super) fn gpt2(prefix_space: bool) -> Self {
-        Self {
-            cuts: Vec::new(),
-            prefix_space,
-            last: Some(Cut::around(GPT2_WORDS)),
-        }
+        Self { cuts: Vec::new(), prefix_space, last: Some(Cut::around(GPT2_WORDS)) }
     }
 
     /// Qwen2's words.
     pub(super) fn qwen2(prefix_space: bool) -> Self {
-        Self {
-            cuts: vec![Cut::around(QWEN2_WORDS)],
-            prefix_space,
-            last: None,
-        }
+        Self { cuts: vec![Cut::around(QWEN2_WORDS)], prefix_space, last: None }
     }
 
     /// What the `pre_tokenizer` of a `tokenizer.json` says; `prefix_space` is `add_prefix_space` of
@@ -80,22 +71,15 @@ impl Words {
         }
         let flag = |key: &str, default| byte_level[key].as_bool().unwrap_or(default);
         let words = Self {
-            cuts: before
-                .iter()
-                .map(Cut::from_json)
-                .collect::<Result<_, _>>()?,
+            cuts: before.iter().map(Cut::from_json).collect::<Result<_, _>>()?,
             prefix_space: flag("add_prefix_space", true),
             last: flag("use_regex", true).then(|| Cut::around(GPT2_WORDS)),
         };
         match prefix_space.filter(|&wanted| wanted != words.prefix_space) {
-            Some(_) if !before.is_empty() => Err(
-                "add_prefix_space of ByteLevel contradicts that of tokenizer_config.json"
-                    .to_owned(),
-            ),
-            Some(prefix_space) => Ok(Self {
-                prefix_space,
-                ..words
-            }),
+            Some(_) if !before.is_empty() => {
+                Err("add_prefix_space of ByteLevel contradicts that of tokenizer_config.json".to_owned())
+            }
+            Some(prefix_space) => Ok(Self { prefix_space, ..words }),
             None => Ok(words),
         }
     }
@@ -145,13 +129,8 @@ impl Cut {
     fn from_json(json: &Value) -> Result<Self, String> {
         match kind(json) {
             "Split" => Self::split_from_json(json),
-            "Digits" => Ok(Self::Digits {
-                single: json["individual_digits"].as_bool().unwrap_or(false),
-            }),
-            _ => Err(format!(
-                "the pre-tokenizer {} is not read before ByteLevel",
-                name(json)
-            )),
+            "Digits" => Ok(Self::Digits { single: json["individual_digits"].as_bool().unwrap_or(false) }),
+            _ => Err(format!("the pre-tokenizer {} is not read before ByteLevel", name(json))),
         }
     }
 
@@ -175,9 +154,7 @@ impl Cut {
         match (behavior, invert) {
             ("Isolated", _) => Ok(Self::Around(regex)),
             ("Removed", true) => Ok(Self::Matches(regex)),
-            _ => Err(format!(
-                "Split with behavior {behavior:?} and invert {invert} is not read"
-            )),
+            _ => Err(format!("Split with behavior {behavior:?} and invert {invert} is not read")),
         }
     }
 
@@ -233,8 +210,8 @@ pub(super) fn name(json: &Value) -> String {
 
 /// A pattern that matches nothing but texts of at least one character.
 fn compile(pattern: &str) -> Result<Regex, String> {
-    let regex = Regex::new(pattern)
-        .map_err(|error| format!("the pattern {pattern:?} cannot be read: {error}"))?;
+    let regex =
+        Regex::new(pattern).map_err(|error| format!("the pattern {pattern:?} cannot be read: {error}"))?;
     // Without look-behinds, anchors and look-aheads other than negative ones (`check_portable`), a
     // pattern that matches an empty text anywhere matches the empty text.
     match regex.is_match("") {
@@ -280,9 +257,8 @@ fn check_portable(pattern: &str) -> Result<(), String> {
 
 /// The length of an escape at the front of a pattern, if it is known.
 fn escape_length(rest: &str) -> Option<usize> {
-    const CLASSES: [&str; 14] = [
-        "L", "Lu", "Ll", "Lt", "Lm", "Lo", "M", "N", "Nd", "Nl", "No", "P", "S", "Z",
-    ];
+    const CLASSES: [&str; 14] =
+        ["L", "Lu", "Ll", "Lt", "Lm", "Lo", "M", "N", "Nd", "Nl", "No", "P", "S", "Z"];
     let escaped = rest[1..].chars().next()?;
     match escaped {
         'r' | 'n' | 't' | 's' | 'S' | 'd' | 'D' => Some(2),
@@ -298,11 +274,8 @@ fn escape_length(rest: &str) -> Option<usize> {
 /// The length of what opens a group at the front of a pattern, if it is known; all of a group of
 /// contractions.
 fn group_length(rest: &str) -> Option<usize> {
-    const CONTRACTIONS: [&str; 3] = [
-        "(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-        "(?i:[sdmt]|ll|ve|re)",
-        "(?i:'(?:[sdmt]|ll|ve|re))",
-    ];
+    const CONTRACTIONS: [&str; 3] =
+        ["(?i:'s|'t|'re|'ve|'m|'ll|'d)", "(?i:[sdmt]|ll|ve|re)", "(?i:'(?:[sdmt]|ll|ve|re))"];
     let known = CONTRACTIONS.into_iter().chain(["(?:", "(?!"]);
     let mut known = known.filter(|known| rest.starts_with(known));
     match known.next() {

@@ -44,9 +44,7 @@ pub struct Checksums(LazyLock<ByName, Box<dyn FnOnce() -> ByName + Send>>);
 impl Checksums {
     /// The checksums that are on record.
     pub fn on_record(model: &Pretrained) -> Self {
-        let checksums = of_model(model.path.as_deref(), &|file, name| {
-            Ok(on_record(file, name))
-        });
+        let checksums = of_model(model.path.as_deref(), &|file, name| Ok(on_record(file, name)));
         Self(LazyLock::new(Box::new(move || checksums)))
     }
 
@@ -62,9 +60,7 @@ impl Checksums {
                 None => of_file(file).map(Some),
             })
         };
-        let thread = thread::Builder::new()
-            .name("checksums".to_owned())
-            .spawn(hash);
+        let thread = thread::Builder::new().name("checksums".to_owned()).spawn(hash);
         let thread = thread.map_err(|e| Failure::Other(format!("cannot start a thread: {e}")))?;
         let join = || {
             let stopped = |_| Err("the thread that computes checksums has stopped".to_owned());
@@ -84,22 +80,17 @@ impl Checksums {
 
 /// The checksum of each file of the model at `path`, of the built-in one without a path, as far as
 /// `checksum` gives them.
-fn of_model(
-    path: Option<&Path>,
-    checksum: &dyn Fn(&Path, &str) -> io::Result<Option<String>>,
-) -> ByName {
+fn of_model(path: Option<&Path>, checksum: &dyn Fn(&Path, &str) -> io::Result<Option<String>>) -> ByName {
     let Some(path) = path else {
         let built_in = [("model.safetensors", gpt2_tiny::SHA256)];
-        return Ok(BTreeMap::from(
-            built_in.map(|(name, checksum)| (name.to_owned(), checksum.to_owned())),
-        ));
+        return Ok(BTreeMap::from(built_in.map(|(name, checksum)| (name.to_owned(), checksum.to_owned()))));
     };
     let mut checksums = BTreeMap::new();
     for file in files_of(path) {
         let name = file.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
-        let found = checksum(&file, &name)
-            .map_err(|e| format!("cannot read {} again: {e}", file.display()))?;
+        let found =
+            checksum(&file, &name).map_err(|e| format!("cannot read {} again: {e}", file.display()))?;
         checksums.extend(found.map(|checksum| (name, checksum)));
     }
     Ok(checksums)
@@ -108,9 +99,7 @@ fn of_model(
 /// The files of weights: the one that was given, or those that an index names. The model was loaded
 /// from them, so the index can be read.
 fn files_of(path: &Path) -> Vec<PathBuf> {
-    let is_index = path
-        .extension()
-        .is_some_and(|extension| extension == "json");
+    let is_index = path.extension().is_some_and(|extension| extension == "json");
     let index = is_index.then(|| fs::read(path).ok()).flatten();
     let index = index.and_then(|text| serde_json::from_slice::<Index>(&text).ok());
     match index {

@@ -64,8 +64,7 @@ impl Draw for Study {
         let Some(first) = self.grids.first() else {
             return Err(Failure::Input("there is no grid to draw".to_owned()));
         };
-        let alike =
-            |grid: &Grid| (grid.value_label == first.value_label) && (grid.center == first.center);
+        let alike = |grid: &Grid| (grid.value_label == first.value_label) && (grid.center == first.center);
         let mut legend: Vec<String> = Vec::new();
         for line in self.grids.iter().flat_map(|grid| &grid.legend) {
             if !legend.contains(line) {
@@ -101,10 +100,7 @@ impl Draw for Grid {
         self.check()?;
         let shape = self.shape();
         let cannot = |why: String| {
-            Failure::Input(format!(
-                "the grid {:?} of the shape {shape:?} cannot be drawn: {why}",
-                self.name
-            ))
+            Failure::Input(format!("the grid {:?} of the shape {shape:?} cannot be drawn: {why}", self.name))
         };
         if self.values.len() > MOST_CELLS {
             return Err(cannot(format!(
@@ -121,11 +117,7 @@ impl Draw for Grid {
         }
         match self.axes.as_slice() {
             [] => Err(cannot("it is a single number".to_owned())),
-            [_] => Ok(lines(
-                self,
-                &AxisLabels::new("", [String::new()]),
-                &self.axes[0],
-            )),
+            [_] => Ok(lines(self, &AxisLabels::new("", [String::new()]), &self.axes[0])),
             [series, columns] if self.form == Form::Lines => Ok(lines(self, series, columns)),
             [rows, columns] => Ok(Heatmap {
                 cell_texts: self.texts.clone(),
@@ -176,17 +168,12 @@ impl Draw for Grid {
 }
 
 fn heatmap(grid: &Grid, rows: &AxisLabels, columns: &AxisLabels, values: Vec<f32>) -> Heatmap {
-    let marked = grid
-        .highlight
-        .as_ref()
-        .filter(|marked| marked.axis == columns.name);
+    let marked = grid.highlight.as_ref().filter(|marked| marked.axis == columns.name);
     Heatmap {
         title: grid.title.clone(),
         values,
         rows: (0..rows.labels.len()).map(|i| rows.full_label(i)).collect(),
-        columns: (0..columns.labels.len())
-            .map(|i| columns.full_label(i))
-            .collect(),
+        columns: (0..columns.labels.len()).map(|i| columns.full_label(i)).collect(),
         row_axis: description(rows),
         column_axis: description(columns),
         value_label: grid.value_label.clone(),
@@ -195,12 +182,8 @@ fn heatmap(grid: &Grid, rows: &AxisLabels, columns: &AxisLabels, values: Vec<f32
             None => ColorMap::Viridis,
         },
         center: grid.center,
-        highlight_columns: marked
-            .map(|marked| marked.indices.clone())
-            .unwrap_or_default(),
-        highlight_label: marked
-            .map(|marked| marked.label.clone())
-            .unwrap_or_default(),
+        highlight_columns: marked.map(|marked| marked.indices.clone()).unwrap_or_default(),
+        highlight_label: marked.map(|marked| marked.label.clone()).unwrap_or_default(),
         legend: grid.legend.clone(),
         column_numbers: !columns.is_numbered() && columns.places.is_empty(),
         rows_are_tokens: rows.has_tokens(),

@@ -67,22 +67,14 @@ impl fmt::Display for ColorMap {
 pub fn ink_on(background: Rgb) -> Rgb {
     // The contrast with white and with black is equal at 0.18; a little above that, white still
     // looks better on saturated colours.
-    if luminance(background) > 0.24 {
-        DARK_INK
-    } else {
-        LIGHT_INK
-    }
+    if luminance(background) > 0.24 { DARK_INK } else { LIGHT_INK }
 }
 
 /// The channels in proportion to light, from 0 to 1.
 fn linear(color: Rgb) -> [f32; 3] {
     color.map(|channel| {
         let channel = f32::from(channel) / 255.0;
-        if channel <= 0.04045 {
-            channel / 12.92
-        } else {
-            ((channel + 0.055) / 1.055).powf(2.4)
-        }
+        if channel <= 0.04045 { channel / 12.92 } else { ((channel + 0.055) / 1.055).powf(2.4) }
     })
 }
 
@@ -156,12 +148,7 @@ mod tests {
     #[test]
     fn rdbu_runs_from_red_over_near_white_to_blue() {
         assert!(is_red(ColorMap::RdBu.color(0.0)));
-        assert!(
-            ColorMap::RdBu
-                .color(0.5)
-                .iter()
-                .all(|&channel| channel > 235)
-        );
+        assert!(ColorMap::RdBu.color(0.5).iter().all(|&channel| channel > 235));
         assert!(is_blue(ColorMap::RdBu.color(1.0)));
     }
 

@@ -128,16 +128,8 @@ impl LineChart {
         Heatmap {
             title: self.title.clone(),
             subtitle: self.subtitle.clone(),
-            values: self
-                .series
-                .iter()
-                .flat_map(|series| series.values.iter().copied())
-                .collect(),
-            rows: self
-                .series
-                .iter()
-                .map(|series| series.name.clone())
-                .collect(),
+            values: self.series.iter().flat_map(|series| series.values.iter().copied()).collect(),
+            rows: self.series.iter().map(|series| series.name.clone()).collect(),
             columns: self.columns.clone(),
             row_axis: self.series_axis.clone(),
             column_axis: self.column_axis.clone(),
@@ -197,11 +189,7 @@ impl Sheet {
         if !self.shared_range && !self.compact {
             return None;
         }
-        let values: Vec<f32> = self
-            .panels
-            .iter()
-            .flat_map(|panel| panel.values.iter().copied())
-            .collect();
+        let values: Vec<f32> = self.panels.iter().flat_map(|panel| panel.values.iter().copied()).collect();
         Some(Heatmap {
             columns: vec![String::new(); values.len()],
             rows: vec![String::new()],
@@ -352,11 +340,9 @@ impl Heatmap {
     pub fn strongest(&self, values: impl IntoIterator<Item = f32>) -> f32 {
         let distance = |value: f32| (value - self.center.unwrap_or(0.0)).abs();
         let finite = values.into_iter().filter(|value| value.is_finite());
-        finite.fold(f32::NAN, |best, value| {
-            match best.is_nan() || distance(value) > distance(best) {
-                true => value,
-                false => best,
-            }
+        finite.fold(f32::NAN, |best, value| match best.is_nan() || distance(value) > distance(best) {
+            true => value,
+            false => best,
         })
     }
 
@@ -378,13 +364,7 @@ impl Heatmap {
     /// get the middle colour.
     pub fn range(&self) -> ValueRange {
         self.check_shape();
-        let finite = || {
-            self.values
-                .iter()
-                .copied()
-                .filter(|value| value.is_finite())
-                .map(f64::from)
-        };
+        let finite = || self.values.iter().copied().filter(|value| value.is_finite()).map(f64::from);
         let given = |end: Option<f32>| end.filter(|end| end.is_finite()).map(f64::from);
         let (vmin, vmax) = (given(self.vmin), given(self.vmax));
         let center = given(self.center);
@@ -413,11 +393,7 @@ impl Heatmap {
             (_, Some(_)) => (high - (high.abs() * 0.5).max(0.5), high),
             _ => around(low, 0.0),
         };
-        ValueRange {
-            low: saturate(low),
-            high: saturate(high),
-            center: center.map(saturate),
-        }
+        ValueRange { low: saturate(low), high: saturate(high), center: center.map(saturate) }
     }
 
     /// Whether a value lies beyond the range that was given for the colours.
@@ -478,11 +454,7 @@ fn fraction(low: f64, high: f64, value: f32) -> f32 {
 
 /// The range that reaches equally far to both sides; some visible distance if `reach` is zero.
 fn around(center: f64, reach: f64) -> (f64, f64) {
-    let reach = if reach > 0.0 {
-        reach
-    } else {
-        (center.abs() * 0.5).max(0.5)
-    };
+    let reach = if reach > 0.0 { reach } else { (center.abs() * 0.5).max(0.5) };
     (center - reach, center + reach)
 }
 
@@ -530,11 +502,7 @@ mod tests {
     #[test]
     fn the_ends_of_the_scale_can_be_given() {
         let range = |vmin, vmax, center| {
-            let figure = Heatmap {
-                vmin,
-                vmax,
-                ..row_of(&[-1.0, 3.0], center)
-            };
+            let figure = Heatmap { vmin, vmax, ..row_of(&[-1.0, 3.0], center) };
             let range = figure.range();
             (range.low, range.high)
         };
@@ -552,11 +520,7 @@ mod tests {
 
     #[test]
     fn both_sides_of_the_centre_change_colour_equally_fast() {
-        let range = ValueRange {
-            low: -1.0,
-            high: 3.0,
-            center: Some(0.0),
-        };
+        let range = ValueRange { low: -1.0, high: 3.0, center: Some(0.0) };
         assert_eq!(range.color_fraction(0.0), 0.5);
         assert_eq!(range.color_fraction(3.0), 1.0);
         assert!((range.color_fraction(-1.0) - 1.0 / 3.0).abs() < 1e-6);
@@ -575,10 +539,8 @@ mod tests {
 
     #[test]
     fn panels_share_their_scale_if_they_are_to() {
-        let mut sheet = Sheet {
-            panels: vec![row_of(&[-1.0], Some(0.0)), row_of(&[4.0], Some(0.0))],
-            ..Sheet::default()
-        };
+        let mut sheet =
+            Sheet { panels: vec![row_of(&[-1.0], Some(0.0)), row_of(&[4.0], Some(0.0))], ..Sheet::default() };
         assert_eq!(sheet.drawn_panels(), sheet.panels);
         sheet.shared_range = true;
         for panel in sheet.drawn_panels() {
@@ -598,10 +560,7 @@ mod tests {
     #[should_panic(expected = "series \"a\" needs 2 values but was given 1")]
     fn a_series_of_another_length_is_a_programming_error() {
         let chart = LineChart {
-            series: vec![Series {
-                name: "a".into(),
-                values: vec![1.0],
-            }],
+            series: vec![Series { name: "a".into(), values: vec![1.0] }],
             columns: vec!["0".into(), "1".into()],
             ..LineChart::default()
         };
@@ -613,10 +572,7 @@ mod tests {
         for value in [0.0, 0.25, -7.0, 1e30, 1e-30] {
             let range = row_of(&[value, value], None).range();
             assert!(range.low < range.high);
-            assert!(
-                (range.fraction(value) - 0.5).abs() < 1e-3,
-                "{value}: {range:?}"
-            );
+            assert!((range.fraction(value) - 0.5).abs() < 1e-3, "{value}: {range:?}");
         }
         assert_eq!(row_of(&[0.0, 0.0], Some(0.0)).range().fraction(0.0), 0.5);
     }
@@ -638,11 +594,7 @@ mod tests {
 
     #[test]
     fn the_fraction_of_a_value_that_is_not_finite_is_nan() {
-        let range = ValueRange {
-            low: 0.0,
-            high: 1.0,
-            center: None,
-        };
+        let range = ValueRange { low: 0.0, high: 1.0, center: None };
         assert!(range.fraction(f32::NAN).is_nan());
         assert!(range.fraction(f32::INFINITY).is_nan());
         assert_eq!(range.fraction(7.0), 1.0);

@@ -1,9 +1,7 @@
 //! Painting a scene as pixels, and packing the pixels into a PNG.
 
 use ::image::RgbImage;
-use png::{
-    BitDepth, ColorType, DeflateCompression, Encoder, EncodingError, Filter, PixelDimensions, Unit,
-};
+use png::{BitDepth, ColorType, DeflateCompression, Encoder, EncodingError, Filter, PixelDimensions, Unit};
 
 use super::color::Rgb;
 use super::scene::{Anchor, Cells, Item, Line, Polygon, Rect, Scene, Text};
@@ -67,11 +65,7 @@ pub fn encode_png(
     encoder.set_filter(Filter::Up);
     encoder.set_deflate_compression(DeflateCompression::Level(1));
     let per_metre = (sensible(scale) * UNITS_PER_INCH * INCHES_PER_METRE).round() as u32;
-    let resolution = PixelDimensions {
-        xppu: per_metre,
-        yppu: per_metre,
-        unit: Unit::Meter,
-    };
+    let resolution = PixelDimensions { xppu: per_metre, yppu: per_metre, unit: Unit::Meter };
     encoder.set_pixel_dims(Some(resolution));
     for (keyword, text) in metadata {
         if is_plain(text) {
@@ -89,16 +83,11 @@ pub fn encode_png(
 
 /// Whether a tEXt chunk may hold `text`: printable Latin-1 and newlines.
 fn is_plain(text: &str) -> bool {
-    text.chars()
-        .all(|character| matches!(character, '\n' | ' '..='~' | '\u{a0}'..='\u{ff}'))
+    text.chars().all(|character| matches!(character, '\n' | ' '..='~' | '\u{a0}'..='\u{ff}'))
 }
 
 fn sensible(scale: f32) -> f32 {
-    if scale.is_nan() {
-        DEFAULT_SCALE
-    } else {
-        scale.clamp(*SCALES.start(), *SCALES.end())
-    }
+    if scale.is_nan() { DEFAULT_SCALE } else { scale.clamp(*SCALES.start(), *SCALES.end()) }
 }
 
 /// A picture being painted. Its methods take units; `scale` pixels make a unit.
@@ -128,9 +117,7 @@ impl Canvas {
         let (top, bottom) = (cells.y * self.scale, (cells.y + cells.h) * self.scale);
         let index = |at: u32, low: f32, high: f32, count: usize| {
             let place = (at as f32 + 0.5 - low) / (high - low);
-            (0.0..1.0)
-                .contains(&place)
-                .then(|| ((place * count as f32) as usize).min(count - 1))
+            (0.0..1.0).contains(&place).then(|| ((place * count as f32) as usize).min(count - 1))
         };
         for y in pixels_between(top, bottom, self.image.height()) {
             let Some(row) = index(y, top, bottom, rows) else {
@@ -166,10 +153,7 @@ impl Canvas {
     /// coverage is exact.
     fn polygon(&mut self, points: &[[f32; 2]], fill: Rgb) {
         const SCANLINES: usize = 8;
-        let points: Vec<_> = points
-            .iter()
-            .map(|point| point.map(|at| at * self.scale))
-            .collect();
+        let points: Vec<_> = points.iter().map(|point| point.map(|at| at * self.scale)).collect();
         let (left, right) = extent(points.iter().map(|point| point[0]));
         let (top, bottom) = extent(points.iter().map(|point| point[1]));
         let columns = pixels_between(left, right, self.image.width());
@@ -216,12 +200,7 @@ impl Canvas {
             let corners = corners.map(|[x, y]| place(x, y));
             for (index, &from) in corners.iter().enumerate() {
                 let to = corners[(index + 1) % corners.len()];
-                self.line(&Line {
-                    from,
-                    to,
-                    width: text.size * 0.05,
-                    color: text.color,
-                });
+                self.line(&Line { from, to, width: text.size * 0.05, color: text.color });
             }
         }
     }
@@ -269,9 +248,7 @@ fn overlap(index: u32, low: f32, high: f32) -> f32 {
 }
 
 fn extent(values: impl Iterator<Item = f32>) -> (f32, f32) {
-    values.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| {
-        (low.min(value), high.max(value))
-    })
+    values.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
 }
 
 /// Where the outline of a polygon crosses a horizontal line, from left to right.
@@ -309,22 +286,12 @@ mod tests {
     }
 
     fn scene(items: Vec<Item>) -> Scene {
-        Scene {
-            width: 40.0,
-            height: 20.0,
-            items,
-        }
+        Scene { width: 40.0, height: 20.0, items }
     }
 
     #[test]
     fn a_rectangle_covers_its_pixels_and_shares_the_ones_at_its_edge() {
-        let rect = Rect {
-            x: 1.0,
-            y: 2.0,
-            w: 2.5,
-            h: 3.0,
-            fill: [0, 0, 0],
-        };
+        let rect = Rect { x: 1.0, y: 2.0, w: 2.5, h: 3.0, fill: [0, 0, 0] };
         let picture = paint(&scene(vec![Item::Rect(rect)]), 1.0);
         assert_eq!(picture.dimensions(), (40, 20));
         assert_eq!(picture.get_pixel(0, 2).0, [255; 3]);
@@ -338,16 +305,8 @@ mod tests {
     #[test]
     fn polygons_and_lines_are_filled() {
         let points = vec![[2.0, 2.0], [18.0, 2.0], [10.0, 18.0]];
-        let triangle = Polygon {
-            points,
-            fill: [200, 0, 0],
-        };
-        let line = Line {
-            from: [20.0, 10.0],
-            to: [40.0, 10.0],
-            width: 2.0,
-            color: [0, 0, 200],
-        };
+        let triangle = Polygon { points, fill: [200, 0, 0] };
+        let line = Line { from: [20.0, 10.0], to: [40.0, 10.0], width: 2.0, color: [0, 0, 200] };
         let picture = paint(&scene(vec![Item::Polygon(triangle), Item::Line(line)]), 1.0);
         assert_eq!(picture.get_pixel(10, 8).0, [200, 0, 0]);
         assert_eq!(picture.get_pixel(3, 15).0, [255; 3]);
@@ -357,19 +316,8 @@ mod tests {
 
     #[test]
     fn what_lies_outside_the_canvas_is_left_out() {
-        let rect = Rect {
-            x: -50.0,
-            y: -50.0,
-            w: 500.0,
-            h: 500.0,
-            fill: [1, 2, 3],
-        };
-        let line = Line {
-            from: [-10.0, -10.0],
-            to: [90.0, 90.0],
-            width: 3.0,
-            color: [9, 9, 9],
-        };
+        let rect = Rect { x: -50.0, y: -50.0, w: 500.0, h: 500.0, fill: [1, 2, 3] };
+        let line = Line { from: [-10.0, -10.0], to: [90.0, 90.0], width: 3.0, color: [9, 9, 9] };
         let picture = paint(&scene(vec![Item::Rect(rect), Item::Line(line)]), 1.0);
         assert_eq!(picture.get_pixel(39, 0).0, [1, 2, 3]);
         assert_eq!(picture.get_pixel(5, 5).0, [9, 9, 9]);
@@ -390,9 +338,7 @@ mod tests {
             };
             let picture = paint(&scene(vec![Item::Text(text)]), 2.0);
             let dark = |low: u32, high: u32| {
-                picture
-                    .enumerate_pixels()
-                    .any(|(x, _, pixel)| (low..high).contains(&x) && pixel.0[0] < 99)
+                picture.enumerate_pixels().any(|(x, _, pixel)| (low..high).contains(&x) && pixel.0[0] < 99)
             };
             (dark(0, 40), dark(40, 80))
         };
@@ -435,23 +381,15 @@ mod tests {
         ];
         let picture = paint(&layout(&small_figure().into(), &Fonts::default()), 2.0);
         let bytes = encode_png(&picture, 2.0, &metadata).unwrap();
-        let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes))
-            .read_info()
-            .unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();
         assert_eq!(pixels, picture.into_raw());
         let info = reader.info();
         assert_eq!(info.pixel_dims.unwrap().xppu, 7559);
         let latin = &info.uncompressed_latin1_text;
-        assert_eq!(
-            (&latin[0].keyword, &latin[0].text),
-            (&metadata[0].0, &metadata[0].1)
-        );
-        assert_eq!(
-            (&latin[1].keyword, &latin[1].text),
-            (&metadata[1].0, &metadata[1].1)
-        );
+        assert_eq!((&latin[0].keyword, &latin[0].text), (&metadata[0].0, &metadata[0].1));
+        assert_eq!((&latin[1].keyword, &latin[1].text), (&metadata[1].0, &metadata[1].1));
         assert_eq!(info.utf8_text[0].keyword, "Prompt");
         assert_eq!(info.utf8_text[0].get_text().unwrap(), metadata[2].1);
     }

@@ -108,29 +108,15 @@ impl Setting<'_> {
 fn layout_heatmap(figure: &Heatmap, mut setter: Typesetter, setting: &Setting<'_>) -> Drawing {
     figure.check_shape();
     let plan = Plan::new(figure, &mut setter, setting);
-    let mut drawing = Drawing {
-        setter,
-        margin: setting.margin,
-        scene: Scene {
-            width: plan.width,
-            ..Scene::default()
-        },
-    };
+    let mut drawing =
+        Drawing { setter, margin: setting.margin, scene: Scene { width: plan.width, ..Scene::default() } };
 
     let y = drawing.heading(&figure.title, &figure.subtitle, plan.width);
-    let marker_band = if figure.has_highlights() {
-        MARKER_HEIGHT + 3.0
-    } else {
-        0.0
-    };
-    let grid = Grid {
-        y: y + marker_band,
-        ..plan.grid
-    };
+    let marker_band = if figure.has_highlights() { MARKER_HEIGHT + 3.0 } else { 0.0 };
+    let grid = Grid { y: y + marker_band, ..plan.grid };
     drawing.cells(figure, &grid, setting.numbers_like.unwrap_or(figure));
-    let mut bottom = drawing
-        .row_labels(figure, &plan, &grid)
-        .max(drawing.columns(figure, &plan.tokens, &grid));
+    let mut bottom =
+        drawing.row_labels(figure, &plan, &grid).max(drawing.columns(figure, &plan.tokens, &grid));
     if let Some(bar) = &plan.bar {
         let x = grid.x + grid.width() + BAR_GAP;
         bottom = bottom.max(drawing.color_bar(bar, x, grid.y, grid.gap));
@@ -175,13 +161,7 @@ impl Grid {
         let right = snap(self.x + (column + 1) as f32 * self.cell_width);
         let top = snap(self.y + row as f32 * self.cell_height);
         let bottom = snap(self.y + (row + 1) as f32 * self.cell_height);
-        Rect {
-            x: left,
-            y: top,
-            w: right - left - self.gap,
-            h: bottom - top - self.gap,
-            fill,
-        }
+        Rect { x: left, y: top, w: right - left - self.gap, h: bottom - top - self.gap, fill }
     }
 }
 
@@ -204,29 +184,13 @@ impl Plan {
         let labels = token_labels(figure, setter);
         let widest_label = widest(labels.iter().map(|label| label.width));
         let (cell_width, cell_height) = cell_size(figure, widest_label, setter, setting);
-        let gap = if cell_width >= 10.0 && cell_height >= 9.0 {
-            1.0
-        } else {
-            0.0
-        };
-        let mut grid = Grid {
-            x: 0.0,
-            y: 0.0,
-            cell_width,
-            cell_height,
-            rows,
-            columns,
-            gap,
-        };
+        let gap = if cell_width >= 10.0 && cell_height >= 9.0 { 1.0 } else { 0.0 };
+        let mut grid = Grid { x: 0.0, y: 0.0, cell_width, cell_height, rows, columns, gap };
 
         let row_size = (cell_height / CLOSEST_LINES).clamp(LEAST_TICK_SIZE, TICK_SIZE);
         let row_step = (row_size * CLOSEST_LINES / cell_height).ceil().max(1.0) as usize;
-        let row_labels: Vec<String> = (0..rows)
-            .map(|row| row_label(figure, row, row_size, setter))
-            .collect();
-        let row_labels = row_labels
-            .iter()
-            .map(|label| setter.width(label, row_size, Weight::Regular));
+        let row_labels: Vec<String> = (0..rows).map(|row| row_label(figure, row, row_size, setter)).collect();
+        let row_labels = row_labels.iter().map(|label| setter.width(label, row_size, Weight::Regular));
         let mut left = setting.margin + widest(row_labels) + SMALL_GAP;
         if !figure.row_axis.is_empty() {
             left += AXIS_SIZE + SMALL_GAP;
@@ -236,32 +200,18 @@ impl Plan {
         let body_left = (setting.margin + tokens.left_reach(&grid) - left).max(0.0);
         grid.x = (left + body_left).ceil();
         let bar_height = grid.height().max(setting.least_bar_height);
-        let bar = setting
-            .bar
-            .then(|| BarPlan::new(figure, bar_height, setter));
+        let bar = setting.bar.then(|| BarPlan::new(figure, bar_height, setter));
         let bar_width = bar.as_ref().map_or(0.0, |bar| BAR_GAP + bar.width());
         let bar_right = grid.x + grid.width() + bar_width;
         let tokens_right = grid.x + grid.width() + tokens.right_reach(&grid);
-        let axis_width = setter.width(
-            &visible_line(&figure.column_axis),
-            AXIS_SIZE,
-            Weight::Regular,
-        );
+        let axis_width = setter.width(&visible_line(&figure.column_axis), AXIS_SIZE, Weight::Regular);
         let axis_right = grid.x + (grid.width() + axis_width) / 2.0;
         let content = bar_right.max(tokens_right).max(axis_right) + setting.margin;
         let width = content.max(setting.least_width).ceil();
         // A small grid stands in the middle of the sheet.
         let shift = ((width - content) / 2.0).floor();
         grid.x += shift;
-        Self {
-            width,
-            grid,
-            body_x: body_left + shift + setting.margin,
-            row_size,
-            row_step,
-            tokens,
-            bar,
-        }
+        Self { width, grid, body_x: body_left + shift + setting.margin, row_size, row_step, tokens, bar }
     }
 }
 
@@ -313,18 +263,9 @@ fn cell_strings(figure: &Heatmap) -> impl Iterator<Item = String> {
 fn cell_width(columns: usize, widest_label: f32, size: f32) -> f32 {
     let count = columns.max(1) as f32;
     let target = size * (540.0 + 8.0 * count).min(2200.0) / count;
-    let width = if columns <= 12 {
-        target
-            .max(widest_label + 7.0)
-            .clamp(44.0 * size, 62.0 * size)
-    } else {
-        target
-    };
-    if width >= 8.0 {
-        width.floor()
-    } else {
-        width.max(1.0)
-    }
+    let width =
+        if columns <= 12 { target.max(widest_label + 7.0).clamp(44.0 * size, 62.0 * size) } else { target };
+    if width >= 8.0 { width.floor() } else { width.max(1.0) }
 }
 
 /// The height of a cell: the more rows, the lower; but never so low that rows cannot be told apart.
@@ -362,23 +303,11 @@ struct TokenLabel {
 
 fn token_labels(figure: &Heatmap, setter: &mut Typesetter) -> Vec<TokenLabel> {
     let label = |(column, token): (usize, &String)| {
-        let weight = if figure.is_highlighted(column) {
-            Weight::Bold
-        } else {
-            Weight::Regular
-        };
+        let weight = if figure.is_highlighted(column) { Weight::Bold } else { Weight::Regular };
         let string = setter.shorten(&visible(token), TOKEN_SIZE, weight, LONGEST_LABEL);
-        let gap = if string.starts_with(SPACE) {
-            SPACE_GAP * TOKEN_SIZE
-        } else {
-            0.0
-        };
+        let gap = if string.starts_with(SPACE) { SPACE_GAP * TOKEN_SIZE } else { 0.0 };
         let width = setter.width(&string, TOKEN_SIZE, weight) + gap;
-        TokenLabel {
-            string,
-            weight,
-            width,
-        }
+        TokenLabel { string, weight, width }
     };
     figure.columns.iter().enumerate().map(label).collect()
 }
@@ -398,21 +327,10 @@ struct TokenPlan {
 }
 
 impl TokenPlan {
-    fn new(
-        figure: &Heatmap,
-        labels: Vec<TokenLabel>,
-        grid: &Grid,
-        setter: &mut Typesetter,
-    ) -> Self {
+    fn new(figure: &Heatmap, labels: Vec<TokenLabel>, grid: &Grid, setter: &mut Typesetter) -> Self {
         let cell = grid.cell_width;
         let widest_label = widest(labels.iter().map(|label| label.width));
-        let attempts = [
-            (45.0, 1.0),
-            (60.0, 1.0),
-            (90.0, 1.0),
-            (90.0, 0.9),
-            (90.0, 0.8),
-        ];
+        let attempts = [(45.0, 1.0), (60.0, 1.0), (90.0, 1.0), (90.0, 0.9), (90.0, 0.8)];
         let (rise, scale) = if widest_label + 5.0 <= cell {
             (0.0, 1.0)
         } else if widest_label * 0.88 + 4.0 <= cell {
@@ -424,11 +342,7 @@ impl TokenPlan {
             attempts.into_iter().find(fits).unwrap_or((90.0, 0.8))
         };
         let size = TOKEN_SIZE * scale;
-        let needed = if rise == 0.0 {
-            0.0
-        } else {
-            size * CLOSEST_LINES / rise.to_radians().sin()
-        };
+        let needed = if rise == 0.0 { 0.0 } else { size * CLOSEST_LINES / rise.to_radians().sin() };
         let shown = columns_apart(figure, needed, cell);
 
         let last = figure.columns.len().saturating_sub(1).to_string();
@@ -439,14 +353,7 @@ impl TokenPlan {
         } else {
             Vec::new()
         };
-        Self {
-            labels,
-            shown,
-            size,
-            rise,
-            number_size,
-            numbered,
-        }
+        Self { labels, shown, size, rise, number_size, numbered }
     }
 
     fn length(&self, column: usize) -> f32 {
@@ -477,11 +384,7 @@ impl TokenPlan {
     /// How far the labels reach to the right of the grid.
     fn right_reach(&self, grid: &Grid) -> f32 {
         let reach = |&column: &usize| {
-            let after = if self.rise == 0.0 {
-                self.length(column) / 2.0
-            } else {
-                self.size
-            };
+            let after = if self.rise == 0.0 { self.length(column) / 2.0 } else { self.size };
             after - ((grid.columns - column) as f32 - 0.5) * grid.cell_width
         };
         widest(self.shown.iter().map(reach))
@@ -495,10 +398,7 @@ fn columns_apart(figure: &Heatmap, needed: f32, cell: f32) -> Vec<usize> {
     // A grain of tolerance, since both lengths are rounded.
     let least = ((needed / cell - 1e-3).ceil() as usize).max(1);
     let round = [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500].into_iter();
-    let step = round
-        .into_iter()
-        .find(|&step| step >= least)
-        .unwrap_or(least);
+    let step = round.into_iter().find(|&step| step >= least).unwrap_or(least);
     let mut shown: Vec<usize> = Vec::new();
     for column in (0..count).filter(|&column| figure.is_highlighted(column)) {
         if shown.last().is_none_or(|&last| column >= last + least) {
@@ -528,24 +428,13 @@ impl BarPlan {
         let most = (height / 44.0) as usize;
         let (ticks, step) = round_ticks(range.low.into(), range.high.into(), most.clamp(3, 9));
         let style = NumberStyle::for_step(step);
-        let ticks: Vec<_> = ticks
-            .into_iter()
-            .map(|tick| (range.fraction(tick as f32), style.typeset(tick)))
-            .collect();
-        let widths = ticks
-            .iter()
-            .map(|(_, text)| setter.width(text, TICK_SIZE, Weight::Regular));
+        let ticks: Vec<_> =
+            ticks.into_iter().map(|tick| (range.fraction(tick as f32), style.typeset(tick))).collect();
+        let widths = ticks.iter().map(|(_, text)| setter.width(text, TICK_SIZE, Weight::Regular));
         let ticks_width = widest(widths);
         let label = visible_line(&figure.value_label);
         let label = setter.wrap(&label, AXIS_SIZE, Weight::Regular, height);
-        Self {
-            height,
-            range,
-            color_map: figure.color_map,
-            ticks,
-            ticks_width,
-            label,
-        }
+        Self { height, range, color_map: figure.color_map, ticks, ticks_width, label }
     }
 
     fn width(&self) -> f32 {
@@ -606,32 +495,14 @@ impl Drawing {
         color: Rgb,
         weight: Weight,
     ) {
-        let text = Text {
-            x,
-            y,
-            size,
-            anchor,
-            rotation: 0.0,
-            color,
-            weight,
-            string,
-        };
+        let text = Text { x, y, size, anchor, rotation: 0.0, color, weight, string };
         self.scene.items.push(Item::Text(text));
     }
 
     /// A text that is read from below.
     fn upright_text(&mut self, string: String, [x, y]: [f32; 2], color: Rgb) {
         let (anchor, weight) = (Anchor::Middle, Weight::Regular);
-        let text = Text {
-            x,
-            y,
-            size: AXIS_SIZE,
-            anchor,
-            rotation: -90.0,
-            color,
-            weight,
-            string,
-        };
+        let text = Text { x, y, size: AXIS_SIZE, anchor, rotation: -90.0, color, weight, string };
         self.scene.items.push(Item::Text(text));
     }
 
@@ -658,14 +529,7 @@ impl Drawing {
                         }
                         None => number_style.typeset(value.into()),
                     };
-                    self.text(
-                        string,
-                        place,
-                        size,
-                        Anchor::Middle,
-                        ink_on(fill),
-                        Weight::Regular,
-                    );
+                    self.text(string, place, size, Anchor::Middle, ink_on(fill), Weight::Regular);
                 }
             }
         }
@@ -680,22 +544,13 @@ impl Drawing {
             self.frame(&frame);
         }
         for column in (0..grid.columns).filter(|&column| figure.is_highlighted(column)) {
-            self.marker(
-                grid.column_center(column) - grid.gap / 2.0,
-                grid.y - 3.0,
-                grid.cell_width,
-            );
+            self.marker(grid.column_center(column) - grid.gap / 2.0, grid.y - 3.0, grid.cell_width);
         }
     }
 
     /// The largest font size at which all that is written in cells fits into them, if there is one. Tokens
     /// that are too long for the smallest size are cut, so they need the height only.
-    fn cell_string_size(
-        &mut self,
-        wanted: CellValues,
-        numbers: &Heatmap,
-        grid: &Grid,
-    ) -> Option<f32> {
+    fn cell_string_size(&mut self, wanted: CellValues, numbers: &Heatmap, grid: &Grid) -> Option<f32> {
         match wanted {
             CellValues::Never => return None,
             CellValues::Auto if grid.cell_width < 14.0 => return None,
@@ -719,12 +574,7 @@ impl Drawing {
         while reach < w + h {
             let from = [x + reach.min(w), y + (reach - w).max(0.0)];
             let to = [x + (reach - h).max(0.0), y + reach.min(h)];
-            self.scene.items.push(Item::Line(Line {
-                from,
-                to,
-                width: 0.8,
-                color: HATCH,
-            }));
+            self.scene.items.push(Item::Line(Line { from, to, width: 0.8, color: HATCH }));
             reach += SPACING;
         }
     }
@@ -734,34 +584,10 @@ impl Drawing {
         const WIDTH: f32 = 0.5;
         let Rect { x, y, w, h, fill } = *rect;
         let sides = [
-            Rect {
-                x,
-                y,
-                w,
-                h: WIDTH,
-                fill,
-            },
-            Rect {
-                x,
-                y: y + h - WIDTH,
-                w,
-                h: WIDTH,
-                fill,
-            },
-            Rect {
-                x,
-                y,
-                w: WIDTH,
-                h,
-                fill,
-            },
-            Rect {
-                x: x + w - WIDTH,
-                y,
-                w: WIDTH,
-                h,
-                fill,
-            },
+            Rect { x, y, w, h: WIDTH, fill },
+            Rect { x, y: y + h - WIDTH, w, h: WIDTH, fill },
+            Rect { x, y, w: WIDTH, h, fill },
+            Rect { x: x + w - WIDTH, y, w: WIDTH, h, fill },
         ];
         self.scene.items.extend(sides.map(Item::Rect));
     }
@@ -769,15 +595,8 @@ impl Drawing {
     /// A triangle that points down to (x, y), no wider than `room` allows.
     fn marker(&mut self, x: f32, y: f32, room: f32) {
         let half = (MARKER_WIDTH / 2.0).min(room * 0.4).max(2.0);
-        let points = vec![
-            [x - half, y - MARKER_HEIGHT],
-            [x + half, y - MARKER_HEIGHT],
-            [x, y],
-        ];
-        self.scene.items.push(Item::Polygon(Polygon {
-            points,
-            fill: ACCENT,
-        }));
+        let points = vec![[x - half, y - MARKER_HEIGHT], [x + half, y - MARKER_HEIGHT], [x, y]];
+        self.scene.items.push(Item::Polygon(Polygon { points, fill: ACCENT }));
     }
 
     fn row_labels(&mut self, figure: &Heatmap, plan: &Plan, grid: &Grid) -> f32 {
@@ -786,14 +605,7 @@ impl Drawing {
             let y = grid.row_center(row) - grid.gap / 2.0 + plan.row_size * CAP_HEIGHT / 2.0;
             let place = [x, y];
             let label = row_label(figure, row, plan.row_size, &mut self.setter);
-            self.text(
-                label,
-                place,
-                plan.row_size,
-                Anchor::End,
-                INK,
-                Weight::Regular,
-            );
+            self.text(label, place, plan.row_size, Anchor::End, INK, Weight::Regular);
         }
         let axis = visible_line(&figure.row_axis);
         // Beside a low grid the text reaches below it, but never up into the heading.
@@ -815,42 +627,18 @@ impl Drawing {
             let from_top = slice as f32;
             let t = 1.0 - (from_top + 0.5) / slices as f32;
             let fill = cell_color(bar.color_map, bar.range, bar.range.value_at(t));
-            let rect = Rect {
-                x,
-                y: top + from_top,
-                w: BAR_WIDTH,
-                h: height - from_top,
-                fill,
-            };
+            let rect = Rect { x, y: top + from_top, w: BAR_WIDTH, h: height - from_top, fill };
             self.scene.items.push(Item::Rect(rect));
         }
-        let frame = Rect {
-            x: x - 1.0,
-            y: top - 1.0,
-            w: BAR_WIDTH + 2.0,
-            h: height + 2.0,
-            fill: FRAME,
-        };
+        let frame = Rect { x: x - 1.0, y: top - 1.0, w: BAR_WIDTH + 2.0, h: height + 2.0, fill: FRAME };
         self.frame(&frame);
         for (fraction, text) in &bar.ticks {
             let y = top + (1.0 - fraction) * height;
             let right = x + BAR_WIDTH + 1.0;
             let (from, to) = ([right, y], [right + BAR_TICK - 1.0, y]);
-            self.scene.items.push(Item::Line(Line {
-                from,
-                to,
-                width: 1.0,
-                color: FRAME,
-            }));
+            self.scene.items.push(Item::Line(Line { from, to, width: 1.0, color: FRAME }));
             let place = [right + BAR_TICK + 2.0, y + TICK_SIZE * CAP_HEIGHT / 2.0];
-            self.text(
-                text.clone(),
-                place,
-                TICK_SIZE,
-                Anchor::Start,
-                INK,
-                Weight::Regular,
-            );
+            self.text(text.clone(), place, TICK_SIZE, Anchor::Start, INK, Weight::Regular);
         }
         let mut label_x = x + BAR_WIDTH + BAR_TICK + 3.0 + bar.ticks_width + SMALL_GAP;
         for line in &bar.label {
@@ -874,23 +662,12 @@ impl Drawing {
                     (Weight::Regular, SOFT_INK)
                 };
                 let place = [center(column), baseline];
-                self.text(
-                    column.to_string(),
-                    place,
-                    size,
-                    Anchor::Middle,
-                    color,
-                    weight,
-                );
+                self.text(column.to_string(), place, size, Anchor::Middle, color, weight);
             }
             y += size * LINE_HEIGHT + 2.0;
         }
         for &column in &tokens.shown {
-            let color = if figure.is_highlighted(column) {
-                ACCENT
-            } else {
-                INK
-            };
+            let color = if figure.is_highlighted(column) { ACCENT } else { INK };
             self.token(tokens, column, [center(column), y], color);
         }
         y += tokens.height();
@@ -921,23 +698,13 @@ impl Drawing {
         let letters_length = self.setter.width(letters, size, weight) + SPACE_GAP * size;
         // Backwards along the baseline, from the end of the label.
         let place = |back: f32| [end_x - back * cos, end_y + back * sin];
-        for (part, [x, y], color, weight) in [
-            (letters, place(0.0), color, weight),
-            (spaces, place(letters_length), PALE_INK, Weight::Regular),
-        ] {
+        for (part, [x, y], color, weight) in
+            [(letters, place(0.0), color, weight), (spaces, place(letters_length), PALE_INK, Weight::Regular)]
+        {
             if !part.is_empty() {
                 let (rotation, string) = (-tokens.rise, part.to_owned());
                 let anchor = Anchor::End;
-                let text = Text {
-                    x,
-                    y,
-                    size,
-                    anchor,
-                    rotation,
-                    color,
-                    weight,
-                    string,
-                };
+                let text = Text { x, y, size, anchor, rotation, color, weight, string };
                 self.scene.items.push(Item::Text(text));
             }
         }
@@ -956,23 +723,13 @@ impl Drawing {
         }
         if marked {
             let middle = y + LEGEND_SIZE * (ASCENT - CAP_HEIGHT / 2.0);
-            self.marker(
-                margin + SAMPLE / 2.0,
-                middle + MARKER_HEIGHT / 2.0,
-                SAMPLE * 2.0,
-            );
+            self.marker(margin + SAMPLE / 2.0, middle + MARKER_HEIGHT / 2.0, SAMPLE * 2.0);
             let indent = limit - SAMPLE - SMALL_GAP;
             y = self.paragraph(&figure.highlight_label, text_x, y, indent, style);
         }
         if hatched {
             let top = y + LEGEND_SIZE * (ASCENT - CAP_HEIGHT / 2.0) - SAMPLE / 2.0;
-            let rect = Rect {
-                x: margin,
-                y: top,
-                w: SAMPLE,
-                h: SAMPLE,
-                fill: NO_VALUE,
-            };
+            let rect = Rect { x: margin, y: top, w: SAMPLE, h: SAMPLE, fill: NO_VALUE };
             self.scene.items.push(Item::Rect(rect));
             self.hatch(&rect);
             y = self.paragraph("not a finite number", text_x, y, limit, style);
@@ -994,13 +751,7 @@ pub fn cell_color(color_map: ColorMap, range: ValueRange, value: f32) -> Rgb {
 
 /// The largest finite magnitude among the values.
 pub fn largest_magnitude(figure: &Heatmap) -> f32 {
-    widest(
-        figure
-            .values
-            .iter()
-            .map(|value| value.abs())
-            .filter(|value| value.is_finite()),
-    )
+    widest(figure.values.iter().map(|value| value.abs()).filter(|value| value.is_finite()))
 }
 
 #[cfg(test)]
@@ -1015,25 +766,14 @@ mod tests {
     type Corners = [[f32; 2]; 4];
 
     fn figure(rows: usize, columns: usize) -> Heatmap {
-        let tokens = [
-            "When",
-            " Mary",
-            ",",
-            " extraordinarily",
-            "\n",
-            " 日本",
-            " antidisestablishmentarianism",
-        ];
+        let tokens =
+            ["When", " Mary", ",", " extraordinarily", "\n", " 日本", " antidisestablishmentarianism"];
         Heatmap {
             title: "Activation patching of the residual stream".into(),
             subtitle: vec!["clean: Michelle Jones was a top-notch student. Michelle".into()],
-            values: (0..rows * columns)
-                .map(|index| (index % 9) as f32 - 4.0)
-                .collect(),
+            values: (0..rows * columns).map(|index| (index % 9) as f32 - 4.0).collect(),
             rows: (0..rows).map(|row| row.to_string()).collect(),
-            columns: (0..columns)
-                .map(|column| tokens[column % tokens.len()].into())
-                .collect(),
+            columns: (0..columns).map(|column| tokens[column % tokens.len()].into()).collect(),
             row_axis: "layer".into(),
             column_axis: "position, token".into(),
             value_label: "logit( Smith) − logit( Jones)".into(),
@@ -1065,13 +805,8 @@ mod tests {
         };
         let (sin, cos) = text.rotation.to_radians().sin_cos();
         let top = -CAP_HEIGHT * text.size;
-        [
-            [start, 0.0],
-            [start + width, 0.0],
-            [start + width, top],
-            [start, top],
-        ]
-        .map(|[x, y]| [text.x + x * cos - y * sin, text.y + x * sin + y * cos])
+        [[start, 0.0], [start + width, 0.0], [start + width, top], [start, top]]
+            .map(|[x, y]| [text.x + x * cos - y * sin, text.y + x * sin + y * cos])
     }
 
     /// Whether two boxes overlap by more than a touch: no edge of either separates them.
@@ -1082,13 +817,9 @@ mod tests {
                 let along = [to[0] - from[0], to[1] - from[1]];
                 let length = along[0].hypot(along[1]).max(1e-6);
                 let shadow = |corners: &Corners| {
-                    let place =
-                        |point: &[f32; 2]| (point[0] * along[0] + point[1] * along[1]) / length;
+                    let place = |point: &[f32; 2]| (point[0] * along[0] + point[1] * along[1]) / length;
                     let places = corners.each_ref().map(place);
-                    (
-                        places.into_iter().fold(f32::MAX, f32::min),
-                        widest_of(&places),
-                    )
+                    (places.into_iter().fold(f32::MAX, f32::min), widest_of(&places))
                 };
                 let ((low, high), (other_low, other_high)) = (shadow(a), shadow(b));
                 low + 0.1 < other_high && other_low + 0.1 < high
@@ -1124,10 +855,7 @@ mod tests {
             subtitle: figure.subtitle.clone(),
             series: rows
                 .enumerate()
-                .map(|(row, values)| Series {
-                    name: format!("series {row}"),
-                    values: values.to_vec(),
-                })
+                .map(|(row, values)| Series { name: format!("series {row}"), values: values.to_vec() })
                 .collect(),
             columns: figure.columns,
             column_axis: figure.column_axis,
@@ -1165,12 +893,8 @@ mod tests {
 
     /// Figures of every kind and many shapes, with what they are.
     fn all_figures() -> Vec<(String, Figure)> {
-        let heatmaps = SHAPES.map(|(rows, columns)| {
-            (
-                format!("heatmap {rows}×{columns}"),
-                figure(rows, columns).into(),
-            )
-        });
+        let heatmaps =
+            SHAPES.map(|(rows, columns)| (format!("heatmap {rows}×{columns}"), figure(rows, columns).into()));
         let charts = [(1, 3), (3, 13), (12, 24), (40, 60), (2, 300)]
             .map(|(series, columns)| (format!("chart {series}×{columns}"), chart(series, columns)));
         let sheets = [
@@ -1185,10 +909,7 @@ mod tests {
             let name = format!("sheet of {panels} {compact} {shared} {tokens}");
             (name, sheet(panels, compact, shared, tokens))
         });
-        let always = Heatmap {
-            cell_values: CellValues::Always,
-            ..figure(12, 60)
-        };
+        let always = Heatmap { cell_values: CellValues::Always, ..figure(12, 60) };
         let mut all = Vec::from(heatmaps);
         all.extend(charts);
         all.extend(sheets);
@@ -1202,10 +923,7 @@ mod tests {
         for (name, figure) in all_figures() {
             let scene = super::layout(&figure, &Fonts::default());
             let texts = texts(&scene);
-            let boxes: Vec<_> = texts
-                .iter()
-                .map(|text| corners(text, &mut setter))
-                .collect();
+            let boxes: Vec<_> = texts.iter().map(|text| corners(text, &mut setter)).collect();
             for (index, one) in boxes.iter().enumerate() {
                 for (other, two) in boxes.iter().enumerate().skip(index + 1) {
                     let strings = (&texts[index].string, &texts[other].string);
@@ -1243,10 +961,7 @@ mod tests {
     #[test]
     fn numbers_stand_in_narrow_cells_if_they_must() {
         let has_number = |cell_values| {
-            let figure = Heatmap {
-                cell_values,
-                ..figure(12, 60)
-            };
+            let figure = Heatmap { cell_values, ..figure(12, 60) };
             let scene = layout(&figure);
             texts(&scene).iter().any(|text| text.string == "−4.00")
         };
@@ -1256,9 +971,7 @@ mod tests {
 
     #[test]
     fn panels_with_one_scale_have_numbers_of_one_size_and_one_bar() {
-        let Figure::Sheet(mut sheet) = sheet(2, false, true, false) else {
-            unreachable!()
-        };
+        let Figure::Sheet(mut sheet) = sheet(2, false, true, false) else { unreachable!() };
         sheet.panels[1].values.fill(0.25);
         let sizes = |sheet: &Sheet| {
             let scene = super::layout(&sheet.clone().into(), &Fonts::default());
@@ -1267,9 +980,7 @@ mod tests {
                 let found = texts.iter().find(|text| text.string == string);
                 found.map(|text| text.size)
             };
-            let bars = texts
-                .iter()
-                .filter(|text| text.string.starts_with("logit("));
+            let bars = texts.iter().filter(|text| text.string.starts_with("logit("));
             (of("−4.00"), of("0.25"), bars.count())
         };
         let (first, second, bars) = sizes(&sheet);
@@ -1284,10 +995,7 @@ mod tests {
         let values = vec![1.0, f32::NAN, 2.0, f32::NAN, 3.0, 4.0];
         let chart = LineChart {
             columns: (0..6).map(|column| column.to_string()).collect(),
-            series: vec![Series {
-                name: String::new(),
-                values,
-            }],
+            series: vec![Series { name: String::new(), values }],
             ..LineChart::default()
         };
         let scene = super::layout(&chart.into(), &Fonts::default());
@@ -1306,12 +1014,8 @@ mod tests {
         let scene = layout(&figure);
         for (index, &value) in figure.values.iter().enumerate() {
             let color = figure.color_map.color((value + 4.0) / 8.0);
-            let Item::Rect(rect) = scene
-                .items
-                .iter()
-                .filter(|item| matches!(item, Item::Rect(_)))
-                .nth(index)
-                .unwrap()
+            let Item::Rect(rect) =
+                scene.items.iter().filter(|item| matches!(item, Item::Rect(_))).nth(index).unwrap()
             else {
                 unreachable!()
             };
@@ -1321,26 +1025,16 @@ mod tests {
 
     #[test]
     fn wide_cells_have_numbers_and_narrow_ones_none() {
-        let has_number = |figure: &Heatmap| {
-            texts(&layout(figure))
-                .iter()
-                .any(|text| text.string == "−4.00")
-        };
+        let has_number = |figure: &Heatmap| texts(&layout(figure)).iter().any(|text| text.string == "−4.00");
         assert!(has_number(&figure(12, 11)));
         assert!(!has_number(&figure(12, 60)));
-        assert!(!has_number(&Heatmap {
-            cell_values: CellValues::Never,
-            ..figure(12, 11)
-        }));
+        assert!(!has_number(&Heatmap { cell_values: CellValues::Never, ..figure(12, 11) }));
     }
 
     #[test]
     fn short_tokens_stand_horizontally_and_long_ones_slanted() {
         let rotation = |figure: &Heatmap, string: &str| {
-            texts(&layout(figure))
-                .iter()
-                .find(|text| text.string == string)
-                .map(|text| text.rotation)
+            texts(&layout(figure)).iter().find(|text| text.string == string).map(|text| text.rotation)
         };
         let mut short = figure(12, 8);
         short.columns = (0..8).map(|column| format!(" t{column}")).collect();
@@ -1355,11 +1049,7 @@ mod tests {
         figure.highlight_columns = vec![777];
         let scene = layout(&figure);
         let bold = |text: &&&Text| text.weight == Weight::Bold && text.color == ACCENT;
-        let strings: Vec<_> = texts(&scene)
-            .iter()
-            .filter(bold)
-            .map(|text| text.string.clone())
-            .collect();
+        let strings: Vec<_> = texts(&scene).iter().filter(bold).map(|text| text.string.clone()).collect();
         assert_eq!(strings, ["777", "When"]);
     }
 
@@ -1367,20 +1057,12 @@ mod tests {
     fn cells_without_a_number_are_hatched_and_explained() {
         let mut figure = figure(2, 2);
         let lines = |figure: &Heatmap| {
-            layout(figure)
-                .items
-                .iter()
-                .filter(|item| matches!(item, Item::Line(_)))
-                .count()
+            layout(figure).items.iter().filter(|item| matches!(item, Item::Line(_))).count()
         };
         let before = lines(&figure);
         figure.values[0] = f32::NAN;
         assert!(lines(&figure) > before + 4);
-        assert!(
-            texts(&layout(&figure))
-                .iter()
-                .any(|text| text.string == "not a finite number")
-        );
+        assert!(texts(&layout(&figure)).iter().any(|text| text.string == "not a finite number"));
     }
 
     #[test]
@@ -1390,19 +1072,10 @@ mod tests {
         figure.row_axis = "attention head of the residual stream".into();
         let scene = layout(&figure);
         let texts = texts(&scene);
-        let axis = texts
-            .iter()
-            .find(|text| text.string == figure.row_axis)
-            .unwrap();
-        let subtitle = texts
-            .iter()
-            .find(|text| text.string == figure.subtitle[0])
-            .unwrap();
+        let axis = texts.iter().find(|text| text.string == figure.row_axis).unwrap();
+        let subtitle = texts.iter().find(|text| text.string == figure.subtitle[0]).unwrap();
         let top = |text: &Text, setter: &mut Typesetter| {
-            corners(text, setter)
-                .into_iter()
-                .map(|[_, y]| y)
-                .fold(f32::MAX, f32::min)
+            corners(text, setter).into_iter().map(|[_, y]| y).fold(f32::MAX, f32::min)
         };
         assert!(top(axis, &mut setter) > subtitle.y);
     }
@@ -1417,34 +1090,20 @@ mod tests {
             };
             let scene = layout(&figure);
             let is_cell = |text: &&Text| text.anchor == Anchor::Middle && text.size <= 11.0;
-            let written: Vec<String> = texts(&scene)
-                .into_iter()
-                .filter(is_cell)
-                .map(|text| text.string.clone())
-                .collect();
+            let written: Vec<String> =
+                texts(&scene).into_iter().filter(is_cell).map(|text| text.string.clone()).collect();
             (scene.width, written)
         };
         let short = [" the", "a", " of", "\n"];
         let (_, written) = cells(short, CellValues::Auto);
         for shown in ["␣the", "a", "␣of", "⏎"] {
-            assert!(
-                written.iter().any(|text| text == shown),
-                "{shown}: {written:?}"
-            );
+            assert!(written.iter().any(|text| text == shown), "{shown}: {written:?}");
         }
         let long = [" incomprehensibilities", "a", " of", "b"];
         let (width, written) = cells(long, CellValues::Auto);
-        assert!(
-            written
-                .iter()
-                .any(|text| text.starts_with("␣inc") && text.ends_with('…')),
-            "{written:?}"
-        );
+        assert!(written.iter().any(|text| text.starts_with("␣inc") && text.ends_with('…')), "{written:?}");
         let (whole, written) = cells(long, CellValues::Always);
-        assert!(
-            written.iter().any(|text| text == "␣incomprehensibilities"),
-            "{written:?}"
-        );
+        assert!(written.iter().any(|text| text == "␣incomprehensibilities"), "{written:?}");
         assert!(whole >= width);
         let (_, written) = cells(short, CellValues::Never);
         assert!(!written.iter().any(|text| text == "␣of"), "{written:?}");

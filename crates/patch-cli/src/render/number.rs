@@ -24,26 +24,14 @@ impl NumberStyle {
             _ if largest > 0.0 => 4,
             _ => 2,
         };
-        Self {
-            decimals,
-            scientific,
-            plus: false,
-        }
+        Self { decimals, scientific, plus: false }
     }
 
     /// Writes the multiples of `step`, with no more digits than they need.
     pub fn for_step(step: f64) -> Self {
         let scientific = !(1e-4..1e5).contains(&step);
-        let decimals = if scientific {
-            1
-        } else {
-            (-step.log10().floor()).max(0.0) as usize
-        };
-        Self {
-            decimals,
-            scientific,
-            plus: false,
-        }
+        let decimals = if scientific { 1 } else { (-step.log10().floor()).max(0.0) as usize };
+        Self { decimals, scientific, plus: false }
     }
 
     /// The number as text. Nothing is ever written as a negative zero.
@@ -71,9 +59,7 @@ impl NumberStyle {
 
     /// The number as it is printed on paper, with a true minus sign.
     pub fn typeset(self, value: f64) -> String {
-        self.format(value)
-            .replace('-', "\u{2212}")
-            .replace("inf", "∞")
+        self.format(value).replace('-', "\u{2212}").replace("inf", "∞")
     }
 }
 
@@ -90,9 +76,7 @@ pub fn round_ticks(low: f64, high: f64, most: usize) -> (Vec<f64>, f64) {
     let slack = step * 1e-6;
     let first = ((low - slack) / step).ceil();
     let last = ((high + slack) / step).floor();
-    let ticks = (0..=(last - first).max(0.0) as usize)
-        .map(|index| (first + index as f64) * step)
-        .collect();
+    let ticks = (0..=(last - first).max(0.0) as usize).map(|index| (first + index as f64) * step).collect();
     (ticks, step)
 }
 
@@ -106,11 +90,7 @@ mod tests {
 
     #[test]
     fn a_negative_zero_is_written_as_zero() {
-        let style = NumberStyle {
-            decimals: 2,
-            scientific: false,
-            plus: true,
-        };
+        let style = NumberStyle { decimals: 2, scientific: false, plus: true };
         assert_eq!(style.format(-0.001), "0.00");
         assert_eq!(style.format(-0.0), "0.00");
         assert_eq!(style.format(0.001), "0.00");
@@ -141,18 +121,11 @@ mod tests {
     #[test]
     fn ticks_are_round_and_inside_the_range() {
         assert_eq!(round_ticks(-1.0, 1.0, 5).0, [-1.0, -0.5, 0.0, 0.5, 1.0]);
-        assert_eq!(
-            round_ticks(-3.7, 3.7, 8).0,
-            [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
-        );
+        assert_eq!(round_ticks(-3.7, 3.7, 8).0, [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]);
         for (low, high) in [(0.0, 1e-12), (-7e30, 7e30), (0.1, 0.11), (-3.4e38, 3.4e38)] {
             let (ticks, step) = round_ticks(low, high, 7);
             assert!((2..=7).contains(&ticks.len()), "{low} {high}: {ticks:?}");
-            assert!(
-                ticks
-                    .iter()
-                    .all(|&tick| tick >= low - step * 1e-3 && tick <= high + step * 1e-3)
-            );
+            assert!(ticks.iter().all(|&tick| tick >= low - step * 1e-3 && tick <= high + step * 1e-3));
         }
     }
 

@@ -61,10 +61,7 @@ impl FigureOptions {
                 &mut chart.title
             }
             Figure::Sheet(sheet) => {
-                sheet
-                    .panels
-                    .iter_mut()
-                    .for_each(|panel| self.apply_to(panel));
+                sheet.panels.iter_mut().for_each(|panel| self.apply_to(panel));
                 &mut sheet.title
             }
         };

@@ -27,9 +27,7 @@ fn heatmap() -> Heatmap {
             })
             .collect(),
         rows: (0..3).map(|row| row.to_string()).collect(),
-        columns: ["Michelle", " Jones", " 日本", "\n", " مرحبا"]
-            .map(str::to_owned)
-            .to_vec(),
+        columns: ["Michelle", " Jones", " 日本", "\n", " مرحبا"].map(str::to_owned).to_vec(),
         row_axis: "layer".into(),
         column_axis: "position and token".into(),
         value_label: "logit(\" Smith\") − logit(\" Jones\")".into(),
@@ -42,10 +40,7 @@ fn heatmap() -> Heatmap {
 }
 
 fn chart() -> LineChart {
-    let series = |name: &str, values: [f32; 5]| Series {
-        name: name.into(),
-        values: values.to_vec(),
-    };
+    let series = |name: &str, values: [f32; 5]| Series { name: name.into(), values: values.to_vec() };
     LineChart {
         title: "Logit of the answer after each layer".into(),
         series: vec![
@@ -67,11 +62,7 @@ fn attention(title: &str, slope: f32) -> Heatmap {
     let tokens = ["Michelle", " Jones", " was", " a"].map(str::to_owned);
     let weight = |place: usize| {
         let (dest, src) = (place / 4, place % 4);
-        if src > dest {
-            0.0
-        } else {
-            (slope * src as f32 + 1.0) / 4.0
-        }
+        if src > dest { 0.0 } else { (slope * src as f32 + 1.0) / 4.0 }
     };
     Heatmap {
         title: title.into(),
@@ -95,9 +86,7 @@ fn sheet(compact: bool) -> Sheet {
     let panels = titles.iter().enumerate();
     Sheet {
         title: "Attention of layer 5".into(),
-        panels: panels
-            .map(|(index, title)| attention(title, index as f32 * 0.1))
-            .collect(),
+        panels: panels.map(|(index, title)| attention(title, index as f32 * 0.1)).collect(),
         columns: if compact { 3 } else { 2 },
         shared_range: true,
         compact,
@@ -109,9 +98,7 @@ fn sheet(compact: bool) -> Sheet {
 /// More rows than a screen has.
 fn tall() -> Heatmap {
     Heatmap {
-        rows: (0..51)
-            .map(|row| format!("L{}H{}", row / 12, row % 12))
-            .collect(),
+        rows: (0..51).map(|row| format!("L{}H{}", row / 12, row % 12)).collect(),
         values: (0..51 * 3).map(|place| (place % 7) as f32 - 3.0).collect(),
         columns: ["a", " b", " c"].map(str::to_owned).to_vec(),
         row_axis: "layer and head".into(),
@@ -137,9 +124,7 @@ fn check_text(name: &str, figure: impl Into<Figure>, color: TerminalColor, width
     if updating() {
         fs::write(&path, &text).unwrap();
     }
-    let reviewed = fs::read_to_string(&path)
-        .unwrap_or_default()
-        .replace('\r', "");
+    let reviewed = fs::read_to_string(&path).unwrap_or_default().replace('\r', "");
     assert!(
         text == reviewed,
         "{} is not what is printed now (UPDATE_SNAPSHOTS=1 writes it):\n{text}",
@@ -149,15 +134,8 @@ fn check_text(name: &str, figure: impl Into<Figure>, color: TerminalColor, width
 
 #[track_caller]
 fn check_picture(name: &str, figure: impl Into<Figure>) {
-    let options = FigureOptions {
-        scale: 1.0,
-        ..FigureOptions::default()
-    };
-    let picture = paint(
-        &scene(&figure.into(), &options),
-        &options.fonts,
-        options.scale,
-    );
+    let options = FigureOptions { scale: 1.0, ..FigureOptions::default() };
+    let picture = paint(&scene(&figure.into(), &options), &options.fonts, options.scale);
     let path = file(&format!("{name}.png"));
     let bytes = encode_png(&picture, options.scale, &[]).unwrap();
     if updating() {
@@ -182,10 +160,7 @@ fn check_picture(name: &str, figure: impl Into<Figure>) {
     if (frame.width, frame.height) != picture.dimensions() {
         return fail(format!("{:?} pixels", picture.dimensions()));
     }
-    let differences = pixels
-        .iter()
-        .zip(picture.as_raw())
-        .map(|(a, b)| a.abs_diff(*b));
+    let differences = pixels.iter().zip(picture.as_raw()).map(|(a, b)| a.abs_diff(*b));
     let largest = differences.clone().max().unwrap_or(0);
     let mean = differences.map(f64::from).sum::<f64>() / pixels.len() as f64;
     if mean > MEAN_TOLERANCE || largest > LARGEST_TOLERANCE {
@@ -242,10 +217,7 @@ fn the_text_snapshots_are_what_is_printed_in_true_colours() {
 
 #[test]
 fn no_printed_line_of_any_figure_is_longer_than_the_terminal_is_wide() {
-    let long_title = Sheet {
-        title: "A very long title that has to be wrapped ".repeat(4),
-        ..sheet(true)
-    };
+    let long_title = Sheet { title: "A very long title that has to be wrapped ".repeat(4), ..sheet(true) };
     let figures: [Figure; 6] = [
         heatmap().into(),
         chart().into(),
@@ -256,11 +228,7 @@ fn no_printed_line_of_any_figure_is_longer_than_the_terminal_is_wide() {
     ];
     for figure in figures {
         for width in [32, 47, 80, 200] {
-            for color in [
-                TerminalColor::None,
-                TerminalColor::Ansi256,
-                TerminalColor::Truecolor,
-            ] {
+            for color in [TerminalColor::None, TerminalColor::Ansi256, TerminalColor::Truecolor] {
                 let mut out = Vec::new();
                 write_figure(&mut out, &figure, TerminalStyle { color, width }).unwrap();
                 let text = String::from_utf8(out).unwrap();

@@ -49,10 +49,7 @@ pub fn render_svg(
         let (keyword, text) = (escaped(keyword), escaped(text));
         let _ = writeln!(svg, "<metadata id=\"{keyword}\">{text}</metadata>");
     }
-    let _ = writeln!(
-        svg,
-        "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>"
-    );
+    let _ = writeln!(svg, "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>");
     for item in &scene.items {
         push_item(&mut svg, item, &mut setter)?;
     }
@@ -94,15 +91,8 @@ fn push_item(svg: &mut String, item: &Item, setter: &mut Typesetter) -> Result<(
         ),
         Item::Polygon(polygon) => {
             let points = polygon.points.iter();
-            let points: Vec<String> = points
-                .map(|[x, y]| format!("{},{}", number(*x), number(*y)))
-                .collect();
-            writeln!(
-                svg,
-                "<polygon points=\"{}\" fill=\"{}\"/>",
-                points.join(" "),
-                color(polygon.fill)
-            )
+            let points: Vec<String> = points.map(|[x, y]| format!("{},{}", number(*x), number(*y))).collect();
+            writeln!(svg, "<polygon points=\"{}\" fill=\"{}\"/>", points.join(" "), color(polygon.fill))
         }
         Item::Text(text) => {
             push_text(svg, text, setter);
@@ -128,11 +118,7 @@ fn push_text(svg: &mut String, text: &Text, setter: &mut Typesetter) {
         more += " font-weight=\"bold\"";
     }
     if text.rotation != 0.0 {
-        let _ = write!(
-            more,
-            " transform=\"rotate({} {x} {y})\"",
-            number(text.rotation)
-        );
+        let _ = write!(more, " transform=\"rotate({} {x} {y})\"", number(text.rotation));
     }
     let _ = writeln!(
         svg,
@@ -211,10 +197,8 @@ mod tests {
     #[test]
     fn markup_in_a_prompt_stays_text() {
         let evil = "</text><script>alert(\"1\")</script>&amp;";
-        let metadata = [
-            ("Software".to_owned(), "patch-cli --> <b>".to_owned()),
-            ("Title".to_owned(), evil.to_owned()),
-        ];
+        let metadata =
+            [("Software".to_owned(), "patch-cli --> <b>".to_owned()), ("Title".to_owned(), evil.to_owned())];
         let svg = svg(&heatmap(evil, evil).into(), &metadata);
         assert!(!svg.contains("<script") && !svg.contains("<b>"));
         assert!(svg.contains("<title>&lt;/text&gt;&lt;script&gt;alert(&quot;1&quot;)"));
@@ -228,18 +212,9 @@ mod tests {
         let svg = svg(&figure, &[]);
         let count = |of: fn(&Item) -> bool| scene.items.iter().filter(|item| of(item)).count();
         // One more rectangle is the background.
-        assert_eq!(
-            svg.matches("<rect").count(),
-            count(|item| matches!(item, Item::Rect(_))) + 1
-        );
-        assert_eq!(
-            svg.matches("<line").count(),
-            count(|item| matches!(item, Item::Line(_)))
-        );
-        assert_eq!(
-            svg.matches("<text").count(),
-            count(|item| matches!(item, Item::Text(_)))
-        );
+        assert_eq!(svg.matches("<rect").count(), count(|item| matches!(item, Item::Rect(_))) + 1);
+        assert_eq!(svg.matches("<line").count(), count(|item| matches!(item, Item::Line(_))));
+        assert_eq!(svg.matches("<text").count(), count(|item| matches!(item, Item::Text(_))));
         assert_eq!(svg.matches("<polygon").count(), 1);
         assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
         assert!(svg.contains("日本") && svg.contains("font-weight=\"bold\""));
@@ -260,9 +235,6 @@ mod tests {
 
     #[test]
     fn lengths_have_no_more_digits_than_can_be_seen() {
-        assert_eq!(
-            [1.0, 0.5, -0.001, 12.345, 100.0].map(number),
-            ["1", "0.5", "0", "12.35", "100"]
-        );
+        assert_eq!([1.0, 0.5, -0.001, 12.345, 100.0].map(number), ["1", "0.5", "0", "12.35", "100"]);
     }
 }

@@ -187,19 +187,11 @@ struct Cells {
 
 impl Cells {
     fn numbered(width: usize, after: usize) -> Self {
-        Self {
-            width,
-            numbers: true,
-            after,
-        }
+        Self { width, numbers: true, after }
     }
 
     fn without_numbers(width: usize) -> Self {
-        Self {
-            width,
-            numbers: false,
-            after: 0,
-        }
+        Self { width, numbers: false, after: 0 }
     }
 
     /// Puts text into a cell: to the right as numbers stand, to the left in a cell without them.
@@ -271,12 +263,8 @@ impl<'a> Page<'a> {
             let cells = Cells::numbered(number + 1, 0);
             return self.blocks((room / cells.width).max(1), cells);
         }
-        let numbered = [
-            Cells::numbered(number + 2, 1),
-            Cells::numbered(number + 1, 0),
-        ];
-        let paired = self.figure.rows.len() > MOST_FULL_ROWS
-            && self.figure.cell_values != CellValues::Always;
+        let numbered = [Cells::numbered(number + 2, 1), Cells::numbered(number + 1, 0)];
+        let paired = self.figure.rows.len() > MOST_FULL_ROWS && self.figure.cell_values != CellValues::Always;
         let has_numbers = self.figure.cell_values != CellValues::Never && !paired;
         let numbered = numbered.into_iter().filter(|_| has_numbers);
         let narrow = [3, 2, 1].map(Cells::without_numbers);
@@ -288,8 +276,7 @@ impl<'a> Page<'a> {
             false => self.block(0..shown, cells),
         };
         if shown < columns {
-            let note =
-                format!("(the first {shown} of {columns} columns; a wider terminal shows more)");
+            let note = format!("(the first {shown} of {columns} columns; a wider terminal shows more)");
             lines.extend(wrap(&note, self.width));
         }
         lines
@@ -320,9 +307,7 @@ impl<'a> Page<'a> {
 
     /// Small panels side by side, `per_row` of them or as many as fit.
     fn tiles(&self, panels: &[Heatmap], per_row: usize) -> Vec<String> {
-        let longest = panels
-            .iter()
-            .map(|panel| panel.columns.len().max(panel.rows.len()));
+        let longest = panels.iter().map(|panel| panel.columns.len().max(panel.rows.len()));
         let longest = longest.max().unwrap_or(0);
         let room = ((self.width + 1) / per_row.max(1)).saturating_sub(1);
         // Each character stands for `step` columns and, as two half blocks, for twice as many rows.
@@ -338,16 +323,11 @@ impl<'a> Page<'a> {
                 format!("{title}{}", " ".repeat(padding))
             });
             lines.push(titles.collect::<Vec<String>>().join(" "));
-            let tiles: Vec<Vec<String>> = row
-                .iter()
-                .map(|panel| self.tile(panel, step, width))
-                .collect();
+            let tiles: Vec<Vec<String>> = row.iter().map(|panel| self.tile(panel, step, width)).collect();
             let height = tiles.iter().map(Vec::len).max().unwrap_or(0);
             for at in 0..height {
                 let blank = " ".repeat(width);
-                let parts = tiles
-                    .iter()
-                    .map(|tile| tile.get(at).unwrap_or(&blank).clone());
+                let parts = tiles.iter().map(|tile| tile.get(at).unwrap_or(&blank).clone());
                 lines.push(parts.collect::<Vec<String>>().join(" "));
             }
         }
@@ -401,10 +381,7 @@ impl<'a> Page<'a> {
             }
             TerminalColor::Ansi256 => format!("{layer};5;{}", nearest_in_palette(color).0),
         };
-        let codes = [
-            upper.map(|color| code(38, color)),
-            lower.map(|color| code(48, color)),
-        ];
+        let codes = [upper.map(|color| code(38, color)), lower.map(|color| code(48, color))];
         let codes: Vec<String> = codes.into_iter().flatten().collect();
         // Where there is no lower half, the terminal's own background shows.
         let before = if lower.is_none() { "\x1b[0m" } else { "" };
@@ -471,10 +448,7 @@ impl<'a> Page<'a> {
         let length = columns.len() * cells.width;
         let digits = columns.end.saturating_sub(1).to_string().len();
         let steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
-        let step = steps
-            .into_iter()
-            .find(|step| step * cells.width > digits)
-            .unwrap_or(1000);
+        let step = steps.into_iter().find(|step| step * cells.width > digits).unwrap_or(1000);
         let mut line = String::new();
         for column in columns.step_by(step) {
             let number = cells.fill(&column.to_string());
@@ -487,28 +461,14 @@ impl<'a> Page<'a> {
     }
 
     fn cell(&self, value: f32, cells: Cells) -> String {
-        let text = if cells.numbers {
-            self.number.format(value.into())
-        } else {
-            String::new()
-        };
+        let text = if cells.numbers { self.number.format(value.into()) } else { String::new() };
         let fill = cell_color(self.figure.color_map, self.range, value);
         format!("{}{}", self.paint(fill), cells.fill(&text))
     }
 
     fn number_width(&self) -> usize {
-        let numbers = self
-            .figure
-            .values
-            .iter()
-            .map(|&value| self.number.format(value.into()).len());
-        let position = self
-            .figure
-            .columns
-            .len()
-            .saturating_sub(1)
-            .to_string()
-            .len();
+        let numbers = self.figure.values.iter().map(|&value| self.number.format(value.into()).len());
+        let position = self.figure.columns.len().saturating_sub(1).to_string().len();
         numbers.max().unwrap_or(0).max(position)
     }
 
@@ -573,21 +533,14 @@ impl<'a> Page<'a> {
             let colors: String = (0..strip)
                 .map(|step| {
                     let t = step as f32 / (strip - 1) as f32;
-                    format!(
-                        "{} ",
-                        self.paint(cell_color(self.figure.color_map, range, range.value_at(t)))
-                    )
+                    format!("{} ", self.paint(cell_color(self.figure.color_map, range, range.value_at(t))))
                 })
                 .collect();
             lines.push(format!("{low} {colors}{} {high}", self.reset()));
         }
-        let finite =
-            || (0..self.figure.values.len()).filter(|&at| self.figure.values[at].is_finite());
-        let by_value =
-            |a: &usize, b: &usize| self.figure.values[*a].total_cmp(&self.figure.values[*b]);
-        if let (Some(least), Some(most)) =
-            (finite().min_by(by_value), finite().rev().max_by(by_value))
-        {
+        let finite = || (0..self.figure.values.len()).filter(|&at| self.figure.values[at].is_finite());
+        let by_value = |a: &usize, b: &usize| self.figure.values[*a].total_cmp(&self.figure.values[*b]);
+        if let (Some(least), Some(most)) = (finite().min_by(by_value), finite().rev().max_by(by_value)) {
             let text = format!("min {}, max {}", place(least), place(most));
             lines.extend(wrap(&text, self.width));
         }
@@ -627,9 +580,7 @@ impl<'a> Page<'a> {
     fn legend(&self) -> Vec<String> {
         let clipped = self.figure.is_clipped().then(|| CLIPPED.to_owned());
         let legend = clipped.iter().chain(&self.figure.legend);
-        legend
-            .flat_map(|line| wrap(&visible_line(line), self.width))
-            .collect()
+        legend.flat_map(|line| wrap(&visible_line(line), self.width)).collect()
     }
 
     /// The escape sequence for a background and for ink that can be read on it.
@@ -650,11 +601,7 @@ impl<'a> Page<'a> {
     }
 
     fn reset(&self) -> &'static str {
-        if self.color == TerminalColor::None {
-            ""
-        } else {
-            "\x1b[0m"
-        }
+        if self.color == TerminalColor::None { "" } else { "\x1b[0m" }
     }
 
     fn bold(&self, text: &str) -> String {
@@ -693,15 +640,10 @@ fn nearest_in_palette(color: Rgb) -> (u8, Rgb) {
     };
     let cube = (0..216u8).map(|index| {
         let [red, green, blue] = [index / 36, index / 6 % 6, index % 6];
-        (
-            16 + index,
-            [red, green, blue].map(|level| LEVELS[usize::from(level)]),
-        )
+        (16 + index, [red, green, blue].map(|level| LEVELS[usize::from(level)]))
     });
     let greys = (0..24u8).map(|index| (232 + index, [8 + 10 * index; 3]));
-    cube.chain(greys)
-        .min_by(|a, b| distance(a.1).total_cmp(&distance(b.1)))
-        .unwrap_or((16, [0; 3]))
+    cube.chain(greys).min_by(|a, b| distance(a.1).total_cmp(&distance(b.1))).unwrap_or((16, [0; 3]))
 }
 
 /// How many columns a text takes: two for wide characters (Chinese, Japanese, Korean, emoji), none
@@ -767,10 +709,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     }
     lines.push(line);
     lines.retain(|line| !line.trim().is_empty());
-    lines
-        .into_iter()
-        .map(|line| line.trim_end().to_owned())
-        .collect()
+    lines.into_iter().map(|line| line.trim_end().to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -785,9 +724,7 @@ mod tests {
             subtitle: vec!["clean: Michelle Jones was a top-notch student.".into()],
             values: (0..rows * columns).map(value).collect(),
             rows: (0..rows).map(|row| row.to_string()).collect(),
-            columns: (0..columns)
-                .map(|column| format!(" tok{}", column % 4))
-                .collect(),
+            columns: (0..columns).map(|column| format!(" tok{}", column % 4)).collect(),
             row_axis: "layer".into(),
             column_axis: "position, token".into(),
             value_label: "logit difference".into(),
@@ -856,18 +793,11 @@ min -1.50 (layer 0, position 0 ␣tok0), max +1.50 (layer 1, position 2 ␣tok2)
 
     #[test]
     fn no_line_is_longer_than_the_terminal_is_wide() {
-        for color in [
-            TerminalColor::Truecolor,
-            TerminalColor::Ansi256,
-            TerminalColor::None,
-        ] {
+        for color in [TerminalColor::Truecolor, TerminalColor::Ansi256, TerminalColor::None] {
             for (columns, width) in [(11, 32), (11, 80), (30, 60), (60, 80), (60, 200), (300, 80)] {
                 let text = stripped(&printed(&figure(3, columns), color, width));
                 for line in text.lines() {
-                    assert!(
-                        text_width(line) <= width,
-                        "{columns} {width} {color:?}: {line:?}"
-                    );
+                    assert!(text_width(line) <= width, "{columns} {width} {color:?}: {line:?}");
                 }
             }
         }
@@ -903,10 +833,7 @@ min -1.50 (layer 0, position 0 ␣tok0), max +1.50 (layer 1, position 2 ␣tok2)
 
     #[test]
     fn a_figure_without_anything_is_printed() {
-        let style = TerminalStyle {
-            color: TerminalColor::Truecolor,
-            width: 0,
-        };
+        let style = TerminalStyle { color: TerminalColor::Truecolor, width: 0 };
         assert!(write_figure(&mut Vec::new(), &Heatmap::default().into(), style).is_ok());
     }
 

@@ -64,15 +64,11 @@ impl Fonts {
     pub fn with(files: Vec<Vec<u8>>) -> Result<Self, usize> {
         let mut added = Vec::new();
         for (index, data) in files.into_iter().enumerate() {
-            let font = FontRef::from_index(&data, 0)
-                .filter(|font| is_sound(*font))
-                .ok_or(index)?;
+            let font = FontRef::from_index(&data, 0).filter(|font| is_sound(*font)).ok_or(index)?;
             let (offset, key) = (font.offset, font.key);
             added.push(AddedFont { data, offset, key });
         }
-        Ok(Self {
-            added: Arc::new(added),
-        })
+        Ok(Self { added: Arc::new(added) })
     }
 
     fn font(&self, face: Face) -> FontRef<'_> {
@@ -81,11 +77,7 @@ impl Fonts {
             Face::DejaVu(Weight::Bold) => *BOLD,
             Face::Added(index) => {
                 let AddedFont { data, offset, key } = &self.added[index];
-                FontRef {
-                    data,
-                    offset: *offset,
-                    key: *key,
-                }
+                FontRef { data, offset: *offset, key: *key }
             }
         }
     }
@@ -199,10 +191,7 @@ struct GlyphKey {
 impl Typesetter {
     /// A typesetter that has not set anything yet.
     pub fn new(fonts: &Fonts) -> Self {
-        Self {
-            fonts: fonts.clone(),
-            ..Self::default()
-        }
+        Self { fonts: fonts.clone(), ..Self::default() }
     }
 
     /// How far `text` advances, in the unit of `size`, the font size.
@@ -263,9 +252,7 @@ impl Typesetter {
     /// The characters of `text` that all fonts lack, in whose place boxes stand.
     pub fn missing(&mut self, text: &str, weight: Weight) -> Vec<char> {
         let characters = text.chars();
-        characters
-            .filter(|&character| self.face_with(character, weight).is_none())
-            .collect()
+        characters.filter(|&character| self.face_with(character, weight).is_none()).collect()
     }
 
     /// The glyphs of `text` and where they stand.
@@ -339,9 +326,7 @@ impl Typesetter {
                 self.append_run(line, space, face, Script::Latin);
             }
             Some(face) => self.append_run(line, run, face, script),
-            None => run
-                .chars()
-                .for_each(|character| append_substitute(line, character, weight)),
+            None => run.chars().for_each(|character| append_substitute(line, character, weight)),
         }
     }
 
@@ -350,11 +335,7 @@ impl Typesetter {
         let leftwards = is_leftwards(script);
         let font = self.fonts.font(face);
         let shaper = self.shaping.builder(font).script(script).size(EM);
-        let direction = if leftwards {
-            Direction::RightToLeft
-        } else {
-            Direction::LeftToRight
-        };
+        let direction = if leftwards { Direction::RightToLeft } else { Direction::LeftToRight };
         let mut shaper = shaper.direction(direction).build();
         shaper.add_str(run);
         let mut clusters = Vec::new();
@@ -364,13 +345,7 @@ impl Typesetter {
         }
         for glyph in clusters.into_iter().flatten() {
             let (x, y) = (line.width + glyph.x / EM, glyph.y / EM);
-            line.glyphs.push(ShapedGlyph {
-                id: glyph.id,
-                face,
-                x,
-                y,
-                scale: 1.0,
-            });
+            line.glyphs.push(ShapedGlyph { id: glyph.id, face, x, y, scale: 1.0 });
             line.width += glyph.advance / EM;
         }
     }
@@ -389,13 +364,7 @@ impl Typesetter {
         let steps = origin.map(|place| (place * SUBPIXEL_STEPS).round());
         let pixel = steps.map(|step| (step / SUBPIXEL_STEPS).floor());
         let subpixel = [0, 1].map(|axis| (steps[axis] - pixel[axis] * SUBPIXEL_STEPS) as u8);
-        let key = GlyphKey {
-            face,
-            id,
-            size: size.to_bits(),
-            rotation: rotation.to_bits(),
-            subpixel,
-        };
+        let key = GlyphKey { face, id, size: size.to_bits(), rotation: rotation.to_bits(), subpixel };
         let mask = match self.glyphs.get(&key) {
             Some(mask) => Rc::clone(mask),
             None => {
@@ -411,11 +380,7 @@ impl Typesetter {
         let [right, down] = key.subpixel.map(|step| f32::from(step) / SUBPIXEL_STEPS);
         let rotation = f32::from_bits(key.rotation);
         let size = f32::from_bits(key.size);
-        let mut scaler = self
-            .scaling
-            .builder(self.fonts.font(key.face))
-            .size(size)
-            .build();
+        let mut scaler = self.scaling.builder(self.fonts.font(key.face)).size(size).build();
         // Outlines have y upwards, where a clockwise turn is a negative one.
         let turn = Transform::rotation(Angle::from_degrees(-rotation));
         let image = Render::new(&[Source::Outline])
@@ -424,10 +389,7 @@ impl Typesetter {
             .render(&mut scaler, key.id);
         // A glyph without an outline (a space) has nothing to draw.
         let image = image.unwrap_or_default();
-        GlyphMask {
-            placement: image.placement,
-            coverage: image.data,
-        }
+        GlyphMask { placement: image.placement, coverage: image.data }
     }
 }
 
@@ -435,10 +397,7 @@ impl Typesetter {
 const EM: f32 = 2048.0;
 
 fn is_leftwards(script: Script) -> bool {
-    matches!(
-        script,
-        Script::Arabic | Script::Hebrew | Script::Nko | Script::Syriac | Script::Thaana
-    )
+    matches!(script, Script::Arabic | Script::Hebrew | Script::Nko | Script::Syriac | Script::Thaana)
 }
 
 /// Appends a box with the hex code of a character that the font lacks, in two rows of digits.
@@ -453,11 +412,7 @@ fn append_substitute(line: &mut ShapedLine, character: char, weight: Weight) {
     let font = Fonts::default();
     let font = font.font(face);
     let code = u32::from(character);
-    let code = if code > 0xffff {
-        format!("{code:06X}")
-    } else {
-        format!("{code:04X}")
-    };
+    let code = if code > 0xffff { format!("{code:06X}") } else { format!("{code:04X}") };
     let per_row = code.len() / 2;
     let advance = DIGIT_SCALE * digit_advance(font);
     let left = line.width + SIDE_GAP;
@@ -514,10 +469,7 @@ mod tests {
     #[test]
     fn what_is_no_font_is_refused_with_its_place_among_the_files() {
         let sans = dejavu::sans::regular();
-        assert_eq!(
-            Fonts::with(vec![sans.to_vec(), b"no font".to_vec()]).err(),
-            Some(1)
-        );
+        assert_eq!(Fonts::with(vec![sans.to_vec(), b"no font".to_vec()]).err(), Some(1));
         assert_eq!(Fonts::with(vec![sans[..100].to_vec()]).err(), Some(0));
         // Without widths: swash would count from minus one.
         let font = FontRef::from_index(sans, 0).unwrap();
@@ -531,10 +483,8 @@ mod tests {
     #[test]
     fn arabic_is_joined_and_reads_from_the_right_and_latin_beside_it_from_the_left() {
         let mut setter = setter();
-        let alone: f32 = ["م", "ر", "ح", "ب", "ا"]
-            .map(|letter| setter.width(letter, 1.0, Weight::Regular))
-            .iter()
-            .sum();
+        let alone: f32 =
+            ["م", "ر", "ح", "ب", "ا"].map(|letter| setter.width(letter, 1.0, Weight::Regular)).iter().sum();
         let word = setter.shape("مرحبا", Weight::Regular);
         assert!(word.width < 0.95 * alone, "joined letters are narrower");
         let mixed = setter.shape("a مرحبا b", Weight::Regular);
@@ -563,10 +513,7 @@ mod tests {
         assert_eq!(line.boxes.len(), 2);
         // The letter, four digits of U+65E5, six digits of U+01F980.
         assert_eq!(line.glyphs.len(), 1 + 4 + 6);
-        assert!(
-            line.boxes[0][2] < line.boxes[1][0],
-            "the boxes stand side by side"
-        );
+        assert!(line.boxes[0][2] < line.boxes[1][0], "the boxes stand side by side");
         assert!(line.width > line.boxes[1][2]);
         assert!(line.glyphs.iter().all(|glyph| glyph.id != 0));
     }
@@ -574,9 +521,8 @@ mod tests {
     #[test]
     fn a_character_that_only_the_regular_face_has_is_taken_from_there() {
         let has = |weight, character| glyph(weight, character) != 0;
-        let only_regular = ('\0'..'\u{1ffff}')
-            .find(|&sign| has(Weight::Regular, sign) && !has(Weight::Bold, sign))
-            .unwrap();
+        let only_regular =
+            ('\0'..'\u{1ffff}').find(|&sign| has(Weight::Regular, sign) && !has(Weight::Bold, sign)).unwrap();
         let line = setter().shape(&format!("a{only_regular}"), Weight::Bold);
         let weights: Vec<_> = line.glyphs.iter().map(|glyph| glyph.face).collect();
         assert_eq!(weights, [Weight::Bold, Weight::Regular].map(Face::DejaVu));
@@ -620,10 +566,8 @@ mod tests {
     fn a_rasterised_glyph_has_ink_and_turns() {
         let mut setter = setter();
         let id = glyph(Weight::Regular, 'I');
-        let (_, upright) =
-            setter.rasterise(id, Face::DejaVu(Weight::Regular), 40.0, 0.0, [10.0, 10.0]);
-        let (_, lying) =
-            setter.rasterise(id, Face::DejaVu(Weight::Regular), 40.0, -90.0, [10.0, 10.0]);
+        let (_, upright) = setter.rasterise(id, Face::DejaVu(Weight::Regular), 40.0, 0.0, [10.0, 10.0]);
+        let (_, lying) = setter.rasterise(id, Face::DejaVu(Weight::Regular), 40.0, -90.0, [10.0, 10.0]);
         assert!(upright.coverage.iter().any(|&coverage| coverage > 200));
         assert!(upright.placement.height > 2 * upright.placement.width);
         assert!(lying.placement.width > 2 * lying.placement.height);

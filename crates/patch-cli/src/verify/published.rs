@@ -88,11 +88,7 @@ pub const NEXT_TOKEN: [NextToken; 4] = [
             MostLikely(" was"),
         ],
     },
-    NextToken {
-        prompt: "Famous computer scientist Alan",
-        bos: true,
-        figures: &[MostLikely(" Turing")],
-    },
+    NextToken { prompt: "Famous computer scientist Alan", bos: true, figures: &[MostLikely(" Turing")] },
 ];
 
 /// The clean prompt of the main job.
@@ -138,26 +134,16 @@ pub const INDIRECT_OBJECTS: [NextToken; 8] = [
 pub const INDIRECT_OBJECTS_MEAN: &str = "3.5519";
 
 const fn indirect_object(prompt: &'static str, figures: &'static [Figure]) -> NextToken {
-    NextToken {
-        prompt,
-        bos: true,
-        figures,
-    }
+    NextToken { prompt, bos: true, figures }
 }
 
 /// What greedy sampling writes after a text, without `<|endoftext|>`.
-pub const GREEDY_TEXT: [&str; 2] = [
-    "Today, I",
-    "'m going to be doing a lot of research on this. I",
-];
+pub const GREEDY_TEXT: [&str; 2] = ["Today, I", "'m going to be doing a lot of research on this. I"];
 
 /// What greedy sampling writes after the tokens of "The dog", as token ids.
 pub const GREEDY_IDS: (&[u32], &[u32]) = (
     &[464, 3290],
-    &[
-        373, 1043, 287, 257, 2214, 1474, 262, 16246, 286, 2688, 290, 2688, 27262, 13, 198, 198,
-        464, 3290,
-    ],
+    &[373, 1043, 287, 257, 2214, 1474, 262, 16246, 286, 2688, 290, 2688, 27262, 13, 198, 198, 464, 3290],
 );
 
 /// Random tokens twice over, all drawn from the whole vocabulary, and what is published of a model's
@@ -174,12 +160,7 @@ pub struct Repeated {
 /// which tokens those were is not published.
 pub enum RepeatFigure {
     /// A head's score of a name that [`lens::heads::HeadScores::all`] has.
-    Score {
-        name: &'static str,
-        head: (usize, usize),
-        figure: &'static str,
-        spread: f64,
-    },
+    Score { name: &'static str, head: (usize, usize), figure: &'static str, spread: f64 },
     /// The mean log probability of the first (0) or the second copy (1).
     LogProb(usize, &'static str, f64),
     /// The accuracy on the first (0) or the second copy (1).
@@ -220,18 +201,8 @@ pub const REPEATED: [Repeated; 2] = [
     },
 ];
 
-const fn score(
-    name: &'static str,
-    head: (usize, usize),
-    figure: &'static str,
-    spread: f64,
-) -> RepeatFigure {
-    RepeatFigure::Score {
-        name,
-        head,
-        figure,
-        spread,
-    }
+const fn score(name: &'static str, head: (usize, usize), figure: &'static str, spread: f64) -> RepeatFigure {
+    RepeatFigure::Score { name, head, figure, spread }
 }
 
 /// The K-composition circuit of a previous-token head and an induction head, over all tokens, with

@@ -28,21 +28,12 @@ impl Attention<'_> {
         let mut at = 0;
         let widened = |run: &Run| {
             let rows = run.rows.start.max(from)..t;
-            let widened = Run {
-                cell: run.cell,
-                left: run.left,
-                rows,
-                at,
-            };
+            let widened = Run { cell: run.cell, left: run.left, rows, at };
             at += widened.rows.len();
             widened
         };
         let runs: Vec<Run> = self.runs.iter().map(widened).collect();
-        let mut z = Rows {
-            runs,
-            data: vec![0.0; at * c],
-            c,
-        };
+        let mut z = Rows { runs, data: vec![0.0; at * c], c };
         let index = z.index();
         let rows = z.data.par_chunks_exact_mut(c).zip(index);
         rows.for_each(|(row, (run, dest))| {
@@ -55,21 +46,13 @@ impl Attention<'_> {
 
     /// The row of z at a position of the base run in which one piece is the source's, or is taken from
     /// `given`, an activation of the patched kind.
-    pub fn patched_row(
-        &self,
-        patch: &Patch,
-        dest: usize,
-        z: &Rows,
-        given: Option<&Tensor>,
-        row: &mut [f32],
-    ) {
+    pub fn patched_row(&self, patch: &Patch, dest: usize, z: &Rows, given: Option<&Tensor>, row: &mut [f32]) {
         let (c, head_size) = (row.len(), row.len() / self.attn.n_head);
         row.copy_from_slice(z.row(BASE, dest));
         let given_row = |pos: usize| given.map(|given| &given.data()[pos * c..][..c]);
         // Where this kind is patched at this position the source's, else the base's.
-        let is_patched = |kind: SiteKind, pos: usize| {
-            patch.site == kind && patch.pos.is_none_or(|patched| patched == pos)
-        };
+        let is_patched =
+            |kind: SiteKind, pos: usize| patch.site == kind && patch.pos.is_none_or(|patched| patched == pos);
         let q = match is_patched(SiteKind::Q, dest) {
             true => given_row(dest).unwrap_or_else(|| self.q(SOURCE, dest)),
             false => self.q(BASE, dest),
@@ -98,11 +81,7 @@ impl Attention<'_> {
                     Some(given) => given.row(head * given.shape()[1] + dest).to_vec(),
                     None => {
                         let keys = (0..=dest).map(|src| self.kv(SOURCE, src).0);
-                        self.attn.pattern(
-                            piece.clone(),
-                            self.q(SOURCE, dest),
-                            &keys.collect::<Vec<_>>(),
-                        )
+                        self.attn.pattern(piece.clone(), self.q(SOURCE, dest), &keys.collect::<Vec<_>>())
                     }
                 };
                 let is_patched = |src: &usize| patch.src.is_none_or(|patched| patched == *src);

@@ -23,10 +23,7 @@ pub struct Ends {
 impl Ends {
     /// The rows of one run, `(n, C)`.
     pub fn of_run(&self, run: usize) -> Tensor {
-        let rows: Vec<f32> = (self.read.clone())
-            .flat_map(|pos| self.rows.row(run, pos))
-            .copied()
-            .collect();
+        let rows: Vec<f32> = (self.read.clone()).flat_map(|pos| self.rows.row(run, pos)).copied().collect();
         Tensor::new(&[self.read.len(), self.rows.c], rows)
     }
 

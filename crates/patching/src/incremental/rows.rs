@@ -21,9 +21,7 @@ pub struct Run {
 impl Run {
     /// Where a position's row stands in the tall matrix, if it stands there.
     pub fn find(&self, pos: usize) -> Option<usize> {
-        self.rows
-            .contains(&pos)
-            .then(|| self.at + pos - self.rows.start)
+        self.rows.contains(&pos).then(|| self.at + pos - self.rows.start)
     }
 }
 
@@ -62,9 +60,7 @@ impl Rows {
     pub fn rows_from(&self, from: usize) -> impl Iterator<Item = usize> {
         let of_run = move |run: &Run| {
             let start = run.rows.start.max(from);
-            (start..run.rows.end.max(start))
-                .map(|pos| run.at + pos - run.rows.start)
-                .collect::<Vec<_>>()
+            (start..run.rows.end.max(start)).map(|pos| run.at + pos - run.rows.start).collect::<Vec<_>>()
         };
         self.runs.iter().flat_map(of_run)
     }
@@ -74,12 +70,7 @@ impl Rows {
         let mut at = 0;
         let cut = |run: &Run| {
             let start = run.rows.start.max(from);
-            let cut = Run {
-                cell: run.cell,
-                left: run.left,
-                rows: start..run.rows.end.max(start),
-                at,
-            };
+            let cut = Run { cell: run.cell, left: run.left, rows: start..run.rows.end.max(start), at };
             at += cut.rows.len();
             cut
         };
@@ -88,30 +79,14 @@ impl Rows {
 
     /// Run and position of every row, in their order.
     pub fn index(&self) -> Vec<(usize, usize)> {
-        let of_run = |(i, run): (usize, &Run)| {
-            run.rows
-                .clone()
-                .map(move |pos| (i, pos))
-                .collect::<Vec<_>>()
-        };
+        let of_run = |(i, run): (usize, &Run)| run.rows.clone().map(move |pos| (i, pos)).collect::<Vec<_>>();
         self.runs.iter().enumerate().flat_map(of_run).collect()
     }
 
     /// Takes in runs that have branched off.
     pub fn adopt(&mut self, born: Vec<Born>) {
-        for Born {
-            cell,
-            left,
-            rows,
-            data,
-        } in born
-        {
-            self.runs.push(Run {
-                cell: Some(cell),
-                left,
-                rows,
-                at: self.data.len() / self.c,
-            });
+        for Born { cell, left, rows, data } in born {
+            self.runs.push(Run { cell: Some(cell), left, rows, at: self.data.len() / self.c });
             self.data.extend(data);
         }
     }

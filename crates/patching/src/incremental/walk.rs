@@ -43,18 +43,8 @@ impl<'a> Walk<'a> {
         let (t, c) = (experiment.n_tokens(), model.config.n_embd);
         let first_difference = experiment.differing_positions().first().copied();
         let runs = vec![
-            Run {
-                cell: None,
-                left: BASE,
-                rows: 0..t,
-                at: 0,
-            },
-            Run {
-                cell: None,
-                left: BASE,
-                rows: first_difference.unwrap_or(t)..t,
-                at: t,
-            },
+            Run { cell: None, left: BASE, rows: 0..t, at: 0 },
+            Run { cell: None, left: BASE, rows: first_difference.unwrap_or(t)..t, at: t },
         ];
         let mut data = Vec::new();
         for (run, ids) in runs.iter().zip([experiment.base(), experiment.source()]) {
@@ -82,11 +72,7 @@ impl<'a> Walk<'a> {
         let block = &model.h[layer];
         let c = model.config.n_embd;
         // Of the last block only the positions are needed whose end is read.
-        let from = if layer + 1 == model.config.n_layer {
-            self.first_read
-        } else {
-            0
-        };
+        let from = if layer + 1 == model.config.n_layer { self.first_read } else { 0 };
 
         // Patches of the residual stream before the block.
         let born = {
@@ -104,35 +90,18 @@ impl<'a> Walk<'a> {
         let normalized = block.ln_1.forward_rows(&x); // (R, C)
         self.x.data = x.into_data();
         let asking = self.x.runs_from(from);
-        let (weight, bias) = (
-            block.attn.c_attn.weight.view(),
-            block.attn.c_attn.bias.data(),
-        );
+        let (weight, bias) = (block.attn.c_attn.weight.view(), block.attn.c_attn.bias.data());
         let (q, kv);
         let attention = if from == 0 {
             kv = self.linear(normalized.view(), weight, bias); // (R, 3C): queries, keys, values
-            Attention {
-                attn: &block.attn,
-                runs: &self.x.runs,
-                asking: &asking,
-                q: &kv,
-                kv: &kv,
-                keys: c,
-            }
+            Attention { attn: &block.attn, runs: &self.x.runs, asking: &asking, q: &kv, kv: &kv, keys: c }
         } else {
             let asked = self.x.rows_from(from).flat_map(|row| normalized.row(row));
             let asked: Vec<f32> = asked.copied().collect();
             let asked = Tensor::new(&[asked.len() / c, c], asked);
             q = self.linear(asked.view(), weight.columns(0..c), &bias[..c]); // (asking rows, C)
             kv = self.linear(normalized.view(), weight.columns(c..3 * c), &bias[c..]); // (R, 2C)
-            Attention {
-                attn: &block.attn,
-                runs: &self.x.runs,
-                asking: &asking,
-                q: &q,
-                kv: &kv,
-                keys: 0,
-            }
+            Attention { attn: &block.attn, runs: &self.x.runs, asking: &asking, q: &q, kv: &kv, keys: 0 }
         };
         drop(normalized);
 
@@ -144,13 +113,7 @@ impl<'a> Walk<'a> {
             let given = self.given.map(|given| &given[&patch.site()]);
             attention.patched_row(patch, dest, &z, given, row);
         };
-        let of_heads = [
-            SiteKind::Q,
-            SiteKind::K,
-            SiteKind::V,
-            SiteKind::Pattern,
-            SiteKind::Z,
-        ];
+        let of_heads = [SiteKind::Q, SiteKind::K, SiteKind::V, SiteKind::Pattern, SiteKind::Z];
         let born = self.branch(layer, &of_heads, from, &z, patched);
         z.adopt(born);
 
@@ -159,11 +122,7 @@ impl<'a> Walk<'a> {
             let z = z.take();
             self.forward_linear(z.view(), &block.attn.c_proj) // (R', C)
         };
-        let attn_out = Rows {
-            runs: z.runs,
-            data: attn_out.into_data(),
-            c,
-        };
+        let attn_out = Rows { runs: z.runs, data: attn_out.into_data(), c };
         let kinds = [SiteKind::AttnOut, SiteKind::ResidMid];
         let mut mid = self.add_to(&self.x, attn_out, layer, kinds, from);
 
@@ -254,16 +213,9 @@ impl<'a> Walk<'a> {
             let first = dests.clone().find(differs)?;
             let last = dests.clone().rfind(differs)?;
             let data = data[(first - dests.start) * c..(last + 1 - dests.start) * c].to_vec();
-            Some(Born {
-                cell: *cell,
-                left: BASE,
-                rows: first..last + 1,
-                data,
-            })
+            Some(Born { cell: *cell, left: BASE, rows: first..last + 1, data })
         };
-        let of_these_sites = self.pending[here]
-            .par_iter()
-            .filter(|p| sites.contains(&p.patch.site));
+        let of_these_sites = self.pending[here].par_iter().filter(|p| sites.contains(&p.patch.site));
         of_these_sites.filter_map(born).collect()
     }
 
@@ -302,18 +254,11 @@ impl<'a> Walk<'a> {
     pub fn ends(self) -> Ends {
         let c = self.x.c;
         let rows = self.x.rows_from(self.first_read);
-        let rows: Vec<f32> = rows
-            .flat_map(|row| &self.x.data[row * c..][..c])
-            .copied()
-            .collect();
+        let rows: Vec<f32> = rows.flat_map(|row| &self.x.data[row * c..][..c]).copied().collect();
         let rows = Tensor::new(&[rows.len() / c, c], rows);
         let normalized = self.model.ln_f.forward_rows(&rows);
         Ends {
-            rows: Rows {
-                runs: self.x.runs_from(self.first_read),
-                data: normalized.into_data(),
-                c,
-            },
+            rows: Rows { runs: self.x.runs_from(self.first_read), data: normalized.into_data(), c },
             read: self.first_read..self.t,
             flops: self.flops,
         }

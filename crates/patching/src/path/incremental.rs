@@ -17,15 +17,7 @@ const HELD: usize = 4;
 /// The end for every sender. The senders are worked off in chunks, so that about `memory` bytes are held
 /// beyond the weights and the activations of the two runs (but never less than one sender takes).
 pub fn run(task: &Task<'_>, memory: usize) -> Ends {
-    let Task {
-        paths,
-        model,
-        experiment,
-        heads,
-        first_read,
-        watch,
-        ..
-    } = *task;
+    let Task { paths, model, experiment, heads, first_read, watch, .. } = *task;
     let input = match paths.receivers {
         Receivers::Logits => None,
         Receivers::Heads(input, _) => Some(input),
@@ -63,17 +55,10 @@ pub fn run(task: &Task<'_>, memory: usize) -> Ends {
         .collect();
     let is_heard = |sender: &Head| !positions.is_empty() && paths.is_heard(sender.layer);
     let heard: Vec<Head> = task.senders.iter().copied().filter(is_heard).collect();
-    let walk = Walk {
-        task,
-        base: &cache,
-        base_end: &base,
-        source_z: &source_z,
-        positions: &positions,
-    };
+    let walk = Walk { task, base: &cache, base_end: &base, source_z: &source_z, positions: &positions };
     let inner = model.config.inner_size();
     let floats_a_sender = positions.len() * (HELD * c + heads.len() * model.config.head_size());
-    let floats =
-        (memory / size_of::<f32>()).saturating_sub(Mlp::ROWS_TOGETHER * (2 * inner + 2 * c));
+    let floats = (memory / size_of::<f32>()).saturating_sub(Mlp::ROWS_TOGETHER * (2 * inner + 2 * c));
     let chunk_size = (floats / floats_a_sender.max(1)).max(1);
 
     // What no receiver hears leaves the base as it is.
@@ -87,11 +72,7 @@ pub fn run(task: &Task<'_>, memory: usize) -> Ends {
     if heard.is_empty() {
         (watch.progress)(1.0);
     }
-    Ends {
-        base,
-        source: rows_from(&source, first_read),
-        patched,
-    }
+    Ends { base, source: rows_from(&source, first_read), patched }
 }
 
 /// The way of senders' changes along the frozen residual stream.
@@ -111,14 +92,7 @@ impl Walk<'_> {
     /// The end for each of these senders, which are sorted by layer and heard by some receiver; none if
     /// the engine is stopped before. `one_done` is told of each of them.
     fn ends(&self, senders: &[Head], one_done: &(dyn Fn() + Sync)) -> Vec<Option<Tensor>> {
-        let Task {
-            paths,
-            model,
-            heads,
-            first_read,
-            watch,
-            ..
-        } = *self.task;
+        let Task { paths, model, heads, first_read, watch, .. } = *self.task;
         let c = model.config.n_embd;
         // The residual stream: of each sender that has joined, a row for each position.
         let mut x: Vec<f32> = Vec::new();
@@ -245,11 +219,7 @@ impl Walk<'_> {
     /// read in the place of their own.
     fn run_again(&self, index: usize, sender: Head, input: HeadInput, reads: &[Read]) -> Tensor {
         let model = self.task.model;
-        let heard = || {
-            reads
-                .iter()
-                .filter(|read| read.receiver.layer > sender.layer)
-        };
+        let heard = || reads.iter().filter(|read| read.receiver.layer > sender.layer);
         let first = heard().map(|read| read.receiver.layer).min();
         let first = first.unwrap_or_else(|| unreachable!("only senders that are heard have rows"));
         let mut x = self.base[&Site::ResidPre(first)].clone();
@@ -271,9 +241,7 @@ impl Walk<'_> {
         for layer in first..model.config.n_layer {
             x = model.h[layer].forward(layer, x, &mut hook);
         }
-        let x = model
-            .ln_f
-            .forward(&x, [Site::LnFinalScale, Site::LnFinalNormalized], &mut hook);
+        let x = model.ln_f.forward(&x, [Site::LnFinalScale, Site::LnFinalNormalized], &mut hook);
         rows_from(&x, self.task.first_read)
     }
 }

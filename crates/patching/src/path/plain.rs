@@ -11,13 +11,7 @@ use crate::{Patch, SiteKind};
 
 /// The end for every sender, of two whole forward passes each.
 pub fn run(task: &Task<'_>) -> Ends {
-    let Task {
-        paths,
-        model,
-        experiment,
-        first_read,
-        ..
-    } = *task;
+    let Task { paths, model, experiment, first_read, .. } = *task;
     // 1. What all heads and MLPs do in either run.
     let cached = |ids: &[u32]| {
         let mut cache: HashMap<Site, Tensor> = HashMap::new();
@@ -36,11 +30,7 @@ pub fn run(task: &Task<'_>) -> Ends {
             return None;
         }
         // 2. and 3. All heads are frozen but the sender; what do the receivers read?
-        let z = Patch {
-            pos: paths.pos,
-            head: Some(sender.head),
-            ..Patch::whole(SiteKind::Z, sender.layer)
-        };
+        let z = Patch { pos: paths.pos, head: Some(sender.head), ..Patch::whole(SiteKind::Z, sender.layer) };
         let mut read: HashMap<Site, Tensor> = HashMap::new();
         let mut x = model.transformer(experiment.base(), &mut |site, x| match site {
             Site::Z(layer) => {
@@ -69,9 +59,5 @@ pub fn run(task: &Task<'_>) -> Ends {
         (task.watch.progress)(1.0 / task.senders.len() as f64);
         Some(rows_from(&x, first_read))
     };
-    Ends {
-        base,
-        source,
-        patched: task.senders.par_iter().map(of_sender).collect(),
-    }
+    Ends { base, source, patched: task.senders.par_iter().map(of_sender).collect() }
 }

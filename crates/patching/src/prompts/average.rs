@@ -54,11 +54,7 @@ pub struct Bootstrap {
 impl Default for Bootstrap {
     /// 1000 draws, 95 %, seed 0.
     fn default() -> Self {
-        Self {
-            resamples: 1000,
-            level: 0.95,
-            seed: 0,
-        }
+        Self { resamples: 1000, level: 0.95, seed: 0 }
     }
 }
 
@@ -149,10 +145,7 @@ impl Average {
             (Some(_), _) => format!("{origin}−{}", position.unsigned_abs()),
         };
         match self.positions[axis].as_slice() {
-            [] => self.mean.places[axis]
-                .iter()
-                .map(usize::to_string)
-                .collect(),
+            [] => self.mean.places[axis].iter().map(usize::to_string).collect(),
             positions => positions.iter().map(label).collect(),
         }
     }
@@ -169,11 +162,7 @@ impl Average {
 ///
 /// # Panics
 /// If the grids are not over the same axes, or not of one model's layers and heads.
-pub fn average(
-    parts: &[Part<'_>],
-    align: Option<Align>,
-    bootstrap: Bootstrap,
-) -> Result<Average, Error> {
+pub fn average(parts: &[Part<'_>], align: Option<Align>, bootstrap: Bootstrap) -> Result<Average, Error> {
     average_on(Scale::Value, parts, align, bootstrap)
 }
 
@@ -193,9 +182,7 @@ pub fn average_on(
     bootstrap: Bootstrap,
 ) -> Result<Average, Error> {
     let request = |reason: String| Error::Request { reason };
-    let Bootstrap {
-        resamples, level, ..
-    } = bootstrap;
+    let Bootstrap { resamples, level, .. } = bootstrap;
     if !(1..=Bootstrap::MAX_RESAMPLES).contains(&resamples) {
         return Err(request(format!(
             "{resamples} draws were asked for; give a number from 1 to {}",
@@ -208,9 +195,7 @@ pub fn average_on(
         )));
     }
     let Some(first) = parts.first() else {
-        return Err(request(
-            "there is nothing to average: give at least one pair of prompts".to_owned(),
-        ));
+        return Err(request("there is nothing to average: give at least one pair of prompts".to_owned()));
     };
 
     if resamples.saturating_mul(parts.len()) > Bootstrap::MAX_DRAWS {
@@ -262,26 +247,17 @@ pub fn average_on(
         );
         let mut cells = vec![0];
         for (along, length) in kept.iter().zip(grid.shape()) {
-            cells = cells
-                .iter()
-                .flat_map(|cell| along.iter().map(move |i| cell * length + i))
-                .collect();
+            cells = cells.iter().flat_map(|cell| along.iter().map(move |i| cell * length + i)).collect();
         }
         let values = cells.iter().map(|&cell| grid.values[cell]);
         // The unpatched runs are drawn with their pair.
-        let Endpoints {
-            clean,
-            corrupted,
-            base,
-        } = part.ends;
+        let Endpoints { clean, corrupted, base } = part.ends;
         rows.push(values.chain([clean, corrupted, base]).collect::<Vec<f32>>());
     }
     // The order of the pairs must change nothing, and sums and draws have one: that of the numbers.
     rows.sort_by(|x, y| {
         let mut orders = x.iter().zip(y).map(|(x, y)| x.total_cmp(y));
-        orders
-            .find(|order| order.is_ne())
-            .unwrap_or(Ordering::Equal)
+        orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
     });
 
     let n = parts.len();
@@ -289,9 +265,7 @@ pub fn average_on(
     let n_cells = places.iter().map(Vec::len).product();
     let mean_of = |counts: &[u32], column: usize| {
         let drawn = counts.iter().zip(&rows);
-        let sum: f64 = drawn
-            .map(|(&count, row)| f64::from(count) * f64::from(row[column]))
-            .sum();
+        let sum: f64 = drawn.map(|(&count, row)| f64::from(count) * f64::from(row[column])).sum();
         sum / n as f64
     };
     let ends_of = |counts: &[u32]| {
@@ -318,23 +292,13 @@ pub fn average_on(
         let tail = (1.0 - level) / 2.0;
         [mean, quantile(means, tail), quantile(means, 1.0 - tail)].map(|x| finite_or_nan(x as f32))
     };
-    let cells: Vec<[f32; 3]> = (0..n_cells)
-        .into_par_iter()
-        .map_init(Vec::new, of_cell)
-        .collect();
+    let cells: Vec<[f32; 3]> = (0..n_cells).into_par_iter().map_init(Vec::new, of_cell).collect();
     let [mean, low, high] = [0, 1, 2].map(|i| Grid {
         places: places.clone(),
         values: cells.iter().map(|cell| cell[i]).collect(),
         ..first.grid.clone()
     });
-    Ok(Average {
-        mean,
-        low,
-        high,
-        n,
-        align,
-        positions,
-    })
+    Ok(Average { mean, low, high, n, align, positions })
 }
 
 /// Where a scale of means has its 0, and how long its unit is.
@@ -354,9 +318,7 @@ impl Zero {
     }
 
     fn scaled(&self, x: f64) -> f64 {
-        let unit = self
-            .ends
-            .map_or(1.0, |[corrupted, clean]| clean - corrupted);
+        let unit = self.ends.map_or(1.0, |[corrupted, clean]| clean - corrupted);
         (x - self.origin) / unit
     }
 
@@ -365,8 +327,7 @@ impl Zero {
             return Ok(());
         };
         let unit = normalized_unit(clean as f32, corrupted as f32);
-        unit.map(|_| ())
-            .map_err(|error| format!("in the mean over the pairs {error}"))
+        unit.map(|_| ()).map_err(|error| format!("in the mean over the pairs {error}"))
     }
 }
 
@@ -397,10 +358,7 @@ fn common_positions(parts: &[Part<'_>], axis: Axis, align: Option<Align>) -> Res
     };
     match align {
         None => {
-            if let Some(other) = parts
-                .iter()
-                .find(|part| n_tokens(part.pair) != n_tokens(first))
-            {
+            if let Some(other) = parts.iter().find(|part| n_tokens(part.pair) != n_tokens(first)) {
                 return Err(format!(
                     "the prompts of line {} have {} tokens and those of line {} have {}: their positions \
                      do not belong together one by one; say from where to count them, from the first \
@@ -438,10 +396,7 @@ fn common_positions(parts: &[Part<'_>], axis: Axis, align: Option<Align>) -> Res
         .iter()
         .map(|part| {
             let origin = origin(part.pair) as isize;
-            part.positions(axis)
-                .iter()
-                .map(|&pos| pos as isize - origin)
-                .collect()
+            part.positions(axis).iter().map(|&pos| pos as isize - origin).collect()
         })
         .collect();
     let mut common = roles[0].clone();
@@ -461,10 +416,7 @@ fn common_positions(parts: &[Part<'_>], axis: Axis, align: Option<Align>) -> Res
         }
     }
     let place = |roles: &Vec<isize>| -> Vec<usize> {
-        common
-            .iter()
-            .filter_map(|role| roles.iter().position(|known| known == role))
-            .collect()
+        common.iter().filter_map(|role| roles.iter().position(|known| known == role)).collect()
     };
     Ok((roles.iter().map(place).collect(), common))
 }
@@ -472,11 +424,7 @@ fn common_positions(parts: &[Part<'_>], axis: Axis, align: Option<Align>) -> Res
 /// The first numbers of a list, each with a plus.
 fn list(numbers: &[usize]) -> String {
     const SHOWN: usize = 6;
-    let mut shown: Vec<String> = numbers
-        .iter()
-        .take(SHOWN)
-        .map(|n| format!("+{n}"))
-        .collect();
+    let mut shown: Vec<String> = numbers.iter().take(SHOWN).map(|n| format!("+{n}")).collect();
     if numbers.len() > SHOWN {
         shown.push(format!("and {} more", numbers.len() - SHOWN));
     }
@@ -514,25 +462,13 @@ mod tests {
 
     /// A pair of `t` tokens that differ at these positions.
     fn pair(line: usize, t: usize, differing: &[usize]) -> Pair {
-        let config = Config {
-            vocab_size: 3,
-            block_size: 32,
-            n_layer: 1,
-            n_head: 1,
-            n_embd: 1,
-            ..Config::default()
-        };
+        let config =
+            Config { vocab_size: 3, block_size: 32, n_layer: 1, n_head: 1, n_embd: 1, ..Config::default() };
         let model = Gpt2::random(config, 1);
         let mut corrupted = vec![0; t];
         differing.iter().for_each(|&pos| corrupted[pos] = 1);
-        let experiment =
-            Experiment::new(&model, vec![0; t], corrupted, Direction::Denoising).unwrap();
-        Pair {
-            line,
-            experiment,
-            a: vec![0],
-            b: vec![1],
-        }
+        let experiment = Experiment::new(&model, vec![0; t], corrupted, Direction::Denoising).unwrap();
+        Pair { line, experiment, a: vec![0], b: vec![1] }
     }
 
     fn grid(axes: &[Axis], shape: &[usize], value: impl Fn(&[usize]) -> f32) -> Grid {
@@ -551,11 +487,8 @@ mod tests {
     /// One pair a number, in a grid of one layer and two heads: the number and its opposite.
     fn average_of(numbers: &[f32], bootstrap: Bootstrap) -> Average {
         let pair = pair(1, 3, &[1]);
-        let of_number = |&x: &f32| {
-            grid(&[Axis::Layer, Axis::Head], &[1, 2], |index| {
-                if index[1] == 0 { x } else { -x }
-            })
-        };
+        let of_number =
+            |&x: &f32| grid(&[Axis::Layer, Axis::Head], &[1, 2], |index| if index[1] == 0 { x } else { -x });
         let grids: Vec<Grid> = numbers.iter().map(of_number).collect();
         let parts: Vec<Part<'_>> = grids.iter().map(|grid| Part::new(&pair, grid)).collect();
         average(&parts, None, bootstrap).unwrap()
@@ -581,33 +514,20 @@ mod tests {
         // The ends are drawn with their pairs: a draw of one pair alone has its own scale.
         let normalized = on(Scale::Normalized).unwrap();
         assert!(normalized.low.values[0] >= 0.499 && normalized.high.values[0] <= 0.668);
-        let same = parts
-            .iter()
-            .map(|part| part.with_ends(Endpoints::default()));
+        let same = parts.iter().map(|part| part.with_ends(Endpoints::default()));
         let same: Vec<Part<'_>> = same.collect();
         let error = average_on(Scale::Normalized, &same, None, Bootstrap::default());
         let error = error.unwrap_err().to_string();
-        assert!(
-            error.contains("in the mean over the pairs the clean"),
-            "{error}"
-        );
+        assert!(error.contains("in the mean over the pairs the clean"), "{error}");
     }
 
     #[test]
     fn the_interval_is_about_that_of_the_normal_distribution() {
         // 400 numbers with the mean 5 and the standard deviation 2.
-        let numbers: Vec<f32> = (0..400)
-            .map(|i| if i % 2 == 0 { 3.0 } else { 7.0 })
-            .collect();
+        let numbers: Vec<f32> = (0..400).map(|i| if i % 2 == 0 { 3.0 } else { 7.0 }).collect();
         for (level, deviations) in [(0.95, 1.96), (0.68, 0.994)] {
-            let bootstrap = Bootstrap {
-                resamples: 4000,
-                level,
-                seed: 7,
-            };
-            let Average {
-                mean, low, high, n, ..
-            } = average_of(&numbers, bootstrap);
+            let bootstrap = Bootstrap { resamples: 4000, level, seed: 7 };
+            let Average { mean, low, high, n, .. } = average_of(&numbers, bootstrap);
             assert_eq!((mean.values[0], n), (5.0, 400));
             let expected = deviations * 2.0 / 400.0_f32.sqrt();
             for half in [high.values[0] - 5.0, 5.0 - low.values[0]] {
@@ -620,14 +540,8 @@ mod tests {
     fn whole_pairs_are_drawn_so_opposite_cells_have_opposite_intervals() {
         let numbers: Vec<f32> = (0..20).map(|i| (i * i) as f32).collect();
         let Average { low, high, .. } = average_of(&numbers, Bootstrap::default());
-        assert!(
-            (low.values[0] + high.values[1]).abs() < 1e-4,
-            "{low:?} {high:?}"
-        );
-        assert!(
-            (high.values[0] + low.values[1]).abs() < 1e-4,
-            "{low:?} {high:?}"
-        );
+        assert!((low.values[0] + high.values[1]).abs() < 1e-4, "{low:?} {high:?}");
+        assert!((high.values[0] + low.values[1]).abs() < 1e-4, "{low:?} {high:?}");
         assert!(low.values[0] < high.values[0]);
     }
 
@@ -639,9 +553,8 @@ mod tests {
                 .map(|row| grid(&[Axis::Layer, Axis::Head], &[1, 2], |index| row[index[1]]));
             let parts = grids.each_ref().map(|grid| Part::new(&pair, grid));
             let average = average(&parts, None, Bootstrap::default()).unwrap();
-            let [whole, lacking] = [0, 1].map(|cell| {
-                [&average.mean, &average.low, &average.high].map(|grid| grid.values[cell])
-            });
+            let [whole, lacking] =
+                [0, 1].map(|cell| [&average.mean, &average.low, &average.high].map(|grid| grid.values[cell]));
             assert!(whole.iter().all(|x| x.is_finite()), "{whole:?}");
             assert!(lacking.iter().all(|x| x.is_nan()), "{bad}: {lacking:?}");
         }
@@ -664,9 +577,7 @@ mod tests {
     #[test]
     fn equal_pairs_and_a_single_pair_have_an_interval_of_no_width() {
         for numbers in [&[0.1_f32; 7][..], &[0.1]] {
-            let Average {
-                mean, low, high, ..
-            } = average_of(numbers, Bootstrap::default());
+            let Average { mean, low, high, .. } = average_of(numbers, Bootstrap::default());
             assert_eq!(mean.values, [0.1, -0.1]);
             assert_eq!((&low.values, &high.values), (&mean.values, &mean.values));
         }
@@ -675,21 +586,10 @@ mod tests {
     #[test]
     fn the_seed_decides_and_the_number_of_threads_does_not() {
         let numbers: Vec<f32> = (0..20).map(|i| (i * 7 % 11) as f32 + 0.1).collect();
-        let with_seed = |seed| {
-            average_of(
-                &numbers,
-                Bootstrap {
-                    seed,
-                    ..Bootstrap::default()
-                },
-            )
-        };
+        let with_seed = |seed| average_of(&numbers, Bootstrap { seed, ..Bootstrap::default() });
         assert_eq!(with_seed(1), with_seed(1));
         assert_ne!(with_seed(1).low, with_seed(2).low);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(3)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         assert_eq!(pool.install(|| with_seed(1)), with_seed(1));
     }
 
@@ -697,17 +597,8 @@ mod tests {
     fn quantiles_are_those_of_numpy() {
         // numpy.quantile([1, 2, 4, 8], [0, 0.025, 0.5, 0.9, 1])
         let sorted = [1.0, 2.0, 4.0, 8.0];
-        for (share, expected) in [
-            (0.0, 1.0),
-            (0.025, 1.075),
-            (0.5, 3.0),
-            (0.9, 6.8),
-            (1.0, 8.0),
-        ] {
-            assert!(
-                (quantile(&sorted, share) - expected).abs() < 1e-12,
-                "{share}"
-            );
+        for (share, expected) in [(0.0, 1.0), (0.025, 1.075), (0.5, 3.0), (0.9, 6.8), (1.0, 8.0)] {
+            assert!((quantile(&sorted, share) - expected).abs() < 1e-12, "{share}");
         }
     }
 
@@ -716,18 +607,8 @@ mod tests {
         let pairs = [pair(2, 6, &[2]), pair(3, 5, &[3])];
         let layer_pos = [Axis::Layer, Axis::Pos];
         for (align, origins, positions, labels) in [
-            (
-                Align::End,
-                [5, 4],
-                -4..=0,
-                ["end−4", "end−3", "end−2", "end−1", "end"].as_slice(),
-            ),
-            (
-                Align::FirstDifference,
-                [2, 3],
-                -2..=1,
-                &["diff−2", "diff−1", "diff", "diff+1"],
-            ),
+            (Align::End, [5, 4], -4..=0, ["end−4", "end−3", "end−2", "end−1", "end"].as_slice()),
+            (Align::FirstDifference, [2, 3], -2..=1, &["diff−2", "diff−1", "diff", "diff+1"]),
         ] {
             // Every cell says what it is: 100 times the layer, and the role.
             let of_pair = |(pair, origin): (&Pair, usize)| {
@@ -736,11 +617,8 @@ mod tests {
                 })
             };
             let grids: Vec<Grid> = pairs.iter().zip(origins).map(of_pair).collect();
-            let parts: Vec<Part<'_>> = pairs
-                .iter()
-                .zip(&grids)
-                .map(|(pair, grid)| Part::new(pair, grid))
-                .collect();
+            let parts: Vec<Part<'_>> =
+                pairs.iter().zip(&grids).map(|(pair, grid)| Part::new(pair, grid)).collect();
             let average = average(&parts, Some(align), Bootstrap::default()).unwrap();
             let roles: Vec<isize> = positions.collect();
             let expected: Vec<f32> = [0.0, 100.0]
@@ -782,11 +660,7 @@ mod tests {
     #[test]
     fn equally_long_pairs_need_no_roles() {
         let pairs = [pair(1, 3, &[1]), pair(2, 3, &[0, 2])];
-        let grids = [1.0, 2.0].map(|x| {
-            grid(&[Axis::Layer, Axis::Pos], &[1, 3], |index| {
-                x * index[1] as f32
-            })
-        });
+        let grids = [1.0, 2.0].map(|x| grid(&[Axis::Layer, Axis::Pos], &[1, 3], |index| x * index[1] as f32));
         let parts = [0, 1].map(|i| Part::new(&pairs[i], &grids[i]));
         let average = average(&parts, None, Bootstrap::default()).unwrap();
         assert_eq!(average.mean.values, [0.0, 1.5, 3.0]);
@@ -795,30 +669,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_averaged_is_refused_with_the_reason() {
-        let refusal = |parts: &[Part<'_>], align, bootstrap| {
-            average(parts, align, bootstrap).unwrap_err().to_string()
-        };
+        let refusal =
+            |parts: &[Part<'_>], align, bootstrap| average(parts, align, bootstrap).unwrap_err().to_string();
         let default = Bootstrap::default();
-        let grid_of = |pair: &Pair| {
-            grid(
-                &[Axis::Layer, Axis::Pos],
-                &[1, pair.experiment.n_tokens()],
-                |_| 0.0,
-            )
-        };
+        let grid_of =
+            |pair: &Pair| grid(&[Axis::Layer, Axis::Pos], &[1, pair.experiment.n_tokens()], |_| 0.0);
         let pairs = [pair(1, 5, &[1]), pair(4, 6, &[1]), pair(7, 5, &[1, 3])];
         let grids = pairs.each_ref().map(grid_of);
         let part = |i: usize| Part::new(&pairs[i], &grids[i]);
         let message = refusal(&[part(0), part(1)], None, default);
-        assert!(
-            message.contains("line 1 have 5 tokens and those of line 4 have 6"),
-            "{message}"
-        );
+        assert!(message.contains("line 1 have 5 tokens and those of line 4 have 6"), "{message}");
         let message = refusal(&[part(0), part(2)], Some(Align::FirstDifference), default);
-        assert!(
-            message.contains("line 1 differ at +0 and those of line 7 at +0, +2"),
-            "{message}"
-        );
+        assert!(message.contains("line 1 differ at +0 and those of line 7 at +0, +2"), "{message}");
         assert!(average(&[part(0), part(2)], Some(Align::End), default).is_ok());
 
         let chosen = [vec![0], vec![1]].map(|chosen| Grid {
@@ -835,14 +697,7 @@ mod tests {
             assert!(message.contains("between 0 and 1"), "{message}");
         }
         for resamples in [0, usize::MAX] {
-            let message = refusal(
-                &[part(0)],
-                None,
-                Bootstrap {
-                    resamples,
-                    ..default
-                },
-            );
+            let message = refusal(&[part(0)], None, Bootstrap { resamples, ..default });
             assert!(message.contains("from 1 to 1000000"), "{message}");
         }
     }

@@ -30,27 +30,10 @@ const TEMPLATES: [&str; 15] = [
     "Friends [B] and [A] found a [OBJECT] at the [PLACE]. [B] gave it to",
 ];
 
-const PLACES: [&str; 8] = [
-    "store",
-    "garden",
-    "restaurant",
-    "school",
-    "hospital",
-    "office",
-    "house",
-    "station",
-];
+const PLACES: [&str; 8] =
+    ["store", "garden", "restaurant", "school", "hospital", "office", "house", "station"];
 
-const OBJECTS: [&str; 8] = [
-    "ring",
-    "kiss",
-    "bone",
-    "basketball",
-    "computer",
-    "necklace",
-    "drink",
-    "snack",
-];
+const OBJECTS: [&str; 8] = ["ring", "kiss", "bone", "basketball", "computer", "necklace", "drink", "snack"];
 
 /// First names that are hardly ever anything else.
 #[rustfmt::skip]
@@ -98,11 +81,7 @@ pub struct Ioi {
 impl Default for Ioi {
     /// 50 pairs with the seed 0 and a swapped subject.
     fn default() -> Self {
-        Self {
-            count: 50,
-            seed: 0,
-            corruption: Corruption::default(),
-        }
+        Self { count: 50, seed: 0, corruption: Corruption::default() }
     }
 }
 
@@ -117,11 +96,8 @@ impl Ioi {
     /// If no pairs or more than [`Ioi::MAX_COUNT`] are asked for, or the model knows too few words.
     pub fn prompts(&self, pretrained: &Pretrained) -> Result<PromptSet, Error> {
         if !(1..=Self::MAX_COUNT).contains(&self.count) {
-            let reason = format!(
-                "{} pairs were asked for; give a number from 1 to {}",
-                self.count,
-                Self::MAX_COUNT
-            );
+            let reason =
+                format!("{} pairs were asked for; give a number from 1 to {}", self.count, Self::MAX_COUNT);
             return Err(Error::Request { reason });
         }
         let knows = |text: &str| {
@@ -211,29 +187,16 @@ impl PromptSet {
     /// other one of the same names as its corrupted prompt. The answer `a` is the right one.
     pub fn ioi_tutorial() -> Self {
         const FORMATS: [(&str, [&str; 2]); 4] = [
-            (
-                "When John and Mary went to the shops,{} gave the bag to",
-                [" Mary", " John"],
-            ),
-            (
-                "When Tom and James went to the park,{} gave the ball to",
-                [" Tom", " James"],
-            ),
-            (
-                "When Dan and Sid went to the shops,{} gave an apple to",
-                [" Dan", " Sid"],
-            ),
-            (
-                "After Martin and Amy went to the park,{} gave a drink to",
-                [" Martin", " Amy"],
-            ),
+            ("When John and Mary went to the shops,{} gave the bag to", [" Mary", " John"]),
+            ("When Tom and James went to the park,{} gave the ball to", [" Tom", " James"]),
+            ("When Dan and Sid went to the shops,{} gave an apple to", [" Dan", " Sid"]),
+            ("After Martin and Amy went to the park,{} gave a drink to", [" Martin", " Amy"]),
         ];
         let mut pairs = Vec::new();
         for (format, [one, other]) in FORMATS {
             for (correct, incorrect) in [(one, other), (other, one)] {
                 // Who gives is not who is given to.
-                let [clean, corrupted] =
-                    [incorrect, correct].map(|name| format.replace("{}", name));
+                let [clean, corrupted] = [incorrect, correct].map(|name| format.replace("{}", name));
                 let texts = [clean, corrupted, correct.to_owned(), incorrect.to_owned()];
                 pairs.push(PromptPair::of_texts(pairs.len() + 1, texts));
             }
@@ -249,9 +212,7 @@ impl PromptSet {
 
 /// A template with its three mentions of names, in order, its place and its object.
 fn fill(template: &str, names: [&str; 3], place: &str, object: &str) -> String {
-    let mut text = template
-        .replace("[PLACE]", place)
-        .replace("[OBJECT]", object);
+    let mut text = template.replace("[PLACE]", place).replace("[OBJECT]", object);
     for (i, name) in names.into_iter().enumerate() {
         let mention = if i == 1 { "[A]" } else { "[B]" };
         text = text.replacen(mention, name, 1);
@@ -276,12 +237,7 @@ mod tests {
             answers[0].words()
         };
         let PromptPair { a, b, .. } = pair;
-        [
-            pair.clean.words(),
-            pair.corrupted.words(),
-            answer(a),
-            answer(b),
-        ]
+        [pair.clean.words(), pair.corrupted.words(), answer(a), answer(b)]
     }
 
     /// A model of no use but for what it says it knows.
@@ -339,17 +295,9 @@ mod tests {
     fn pairs_name_the_subject_twice_and_differ_where_the_corruption_says() {
         let toy = model_that_knows(None);
         for corruption in [Corruption::SwappedSubject, Corruption::Abc] {
-            let ioi = Ioi {
-                count: 200,
-                seed: 3,
-                corruption,
-            };
+            let ioi = Ioi { count: 200, seed: 3, corruption };
             let set = ioi.prompts(&toy).unwrap();
-            assert_eq!(
-                ioi.prompts(&toy).unwrap(),
-                set,
-                "the seed decides everything"
-            );
+            assert_eq!(ioi.prompts(&toy).unwrap(), set, "the seed decides everything");
             assert_ne!(Ioi { seed: 4, ..ioi }.prompts(&toy).unwrap(), set);
             assert_eq!(set.pairs.len(), 200);
             let mut subject_first = 0;
@@ -362,11 +310,7 @@ mod tests {
                     Corruption::SwappedSubject => (2, 1),
                     Corruption::Abc => (0, 0),
                 };
-                assert_eq!(
-                    (count(corrupted, a), count(corrupted, b)),
-                    in_corrupted,
-                    "{pair:?}"
-                );
+                assert_eq!((count(corrupted, a), count(corrupted, b)), in_corrupted, "{pair:?}");
                 subject_first += usize::from(clean.find(b.as_str()) < clean.find(a.as_str()));
                 templates.insert(clean.split(' ').next().unwrap().to_owned());
             }
@@ -376,10 +320,7 @@ mod tests {
                 Corruption::SwappedSubject => 1,
                 Corruption::Abc => 3,
             };
-            for pair in set
-                .tokenize(&toy, Some(50256), Direction::Denoising)
-                .unwrap()
-            {
+            for pair in set.tokenize(&toy, Some(50256), Direction::Denoising).unwrap() {
                 assert_eq!(pair.experiment.differing_positions().len(), n_different);
             }
         }
@@ -389,13 +330,7 @@ mod tests {
     fn a_model_of_few_words_gets_only_words_that_it_knows() {
         let tiny = Pretrained::tiny().unwrap();
         for corruption in [Corruption::SwappedSubject, Corruption::Abc] {
-            let set = Ioi {
-                count: 100,
-                seed: 0,
-                corruption,
-            }
-            .prompts(&tiny)
-            .unwrap();
+            let set = Ioi { count: 100, seed: 0, corruption }.prompts(&tiny).unwrap();
             for pair in set.pairs {
                 for text in texts(&pair) {
                     let ids = tiny.tokenizer.encode(&text).unwrap();
@@ -403,39 +338,20 @@ mod tests {
                 }
             }
         }
-        let words =
-            "Friends John and Mary found a ring at the house. John gave it to Then, afterwards";
-        let some = Tokenizer::gpt2()
-            .encode(words)
-            .unwrap()
-            .into_iter()
-            .collect();
-        let set = Ioi::default()
-            .prompts(&model_that_knows(Some(some)))
-            .unwrap();
-        assert!(
-            set.pairs
-                .iter()
-                .all(|pair| pair.clean.words().starts_with("Friends "))
-        );
+        let words = "Friends John and Mary found a ring at the house. John gave it to Then, afterwards";
+        let some = Tokenizer::gpt2().encode(words).unwrap().into_iter().collect();
+        let set = Ioi::default().prompts(&model_that_knows(Some(some))).unwrap();
+        assert!(set.pairs.iter().all(|pair| pair.clean.words().starts_with("Friends ")));
         let error = Ioi::default().prompts(&model_that_knows(Some(HashSet::new())));
         let error = error.unwrap_err().to_string();
-        assert!(
-            error.starts_with("the model toy was trained on 0 of the names and 0"),
-            "{error}"
-        );
+        assert!(error.starts_with("the model toy was trained on 0 of the names and 0"), "{error}");
     }
 
     #[test]
     fn no_pairs_and_too_many_are_refused() {
         let toy = model_that_knows(None);
         for count in [0, Ioi::MAX_COUNT + 1] {
-            let error = Ioi {
-                count,
-                ..Ioi::default()
-            }
-            .prompts(&toy)
-            .unwrap_err();
+            let error = Ioi { count, ..Ioi::default() }.prompts(&toy).unwrap_err();
             assert!(error.to_string().contains("give a number from 1 to 100000"));
         }
     }

@@ -121,10 +121,7 @@ impl PromptSet {
         let Some(format) = Format::of(path) else {
             let reason = "the name must say what the file holds: .jsonl (an object a line), .json (a list \
                           of objects), .csv or .tsv (a header, then a pair a line)";
-            return Err(Error::File {
-                name,
-                reason: reason.to_owned(),
-            });
+            return Err(Error::File { name, reason: reason.to_owned() });
         };
         Self::parse(&name, &read_bytes(path)?, format, ids)
     }
@@ -136,15 +133,12 @@ impl PromptSet {
     /// is there twice, a value is not of its column's kind or cannot be understood without doubt, or there
     /// are no pairs: with the line or pair, what was found and what was expected.
     pub fn parse(name: &str, bytes: &[u8], format: Format, ids: bool) -> Result<Self, Error> {
-        let (records, notes, numbering) =
-            records(name, bytes, format, Reader::new(ids, Wanted::Pairs))?;
+        let (records, notes, numbering) = records(name, bytes, format, Reader::new(ids, Wanted::Pairs))?;
         let pair = |record: Record| PromptPair {
             line: record.number,
             clean: record.clean,
             // The layout of pairs has both.
-            corrupted: record
-                .corrupted
-                .unwrap_or_else(|| Written::Text(String::new())),
+            corrupted: record.corrupted.unwrap_or_else(|| Written::Text(String::new())),
             a: record.a,
             b: record.b,
         };
@@ -163,17 +157,9 @@ impl PromptSet {
                     "it has no pairs: give a header clean,corrupted,a,b and a line for every pair"
                 }
             };
-            return Err(Error::File {
-                name: name.to_owned(),
-                reason: reason.to_owned(),
-            });
+            return Err(Error::File { name: name.to_owned(), reason: reason.to_owned() });
         }
-        Ok(Self {
-            name: name.to_owned(),
-            pairs,
-            numbering,
-            notes,
-        })
+        Ok(Self { name: name.to_owned(), pairs, numbering, notes })
     }
 }
 
@@ -193,36 +179,21 @@ impl Prompts {
     ///
     /// # Errors
     /// As [`PromptSet::parse`]; with `ids`, if a line has anything but token ids.
-    pub fn parse(
-        name: &str,
-        bytes: &[u8],
-        format: Option<Format>,
-        ids: bool,
-    ) -> Result<Self, Error> {
+    pub fn parse(name: &str, bytes: &[u8], format: Option<Format>, ids: bool) -> Result<Self, Error> {
         let (prompts, notes, numbering) = match format {
             Some(format) => {
                 let (records, notes, numbering) =
                     records(name, bytes, format, Reader::new(ids, Wanted::Clean))?;
-                let prompts = records
-                    .into_iter()
-                    .map(|record| (record.number, record.clean));
+                let prompts = records.into_iter().map(|record| (record.number, record.clean));
                 (prompts.collect(), notes, numbering)
             }
             None => (plain_lines(name, bytes, ids)?, Vec::new(), Numbering::Lines),
         };
         if prompts.is_empty() {
             let reason = "it holds no prompts: give one on each line, or a file of pairs";
-            return Err(Error::File {
-                name: name.to_owned(),
-                reason: reason.to_owned(),
-            });
+            return Err(Error::File { name: name.to_owned(), reason: reason.to_owned() });
         }
-        Ok(Self {
-            name: name.to_owned(),
-            prompts,
-            numbering,
-            notes,
-        })
+        Ok(Self { name: name.to_owned(), prompts, numbering, notes })
     }
 }
 
@@ -233,11 +204,7 @@ fn plain_lines(name: &str, bytes: &[u8], ids: bool) -> Result<Vec<(usize, Writte
     let prompt = |(line, text): (usize, &str)| match ids {
         true => gpt2::tokenizer::parse_ids(text)
             .map(|ids| (line, Written::Ids(ids)))
-            .map_err(|reason| Error::Line {
-                name: name.to_owned(),
-                line,
-                reason,
-            }),
+            .map_err(|reason| Error::Line { name: name.to_owned(), line, reason }),
         false => Ok((line, Written::Text(text.to_owned()))),
     };
     lines.map(prompt).collect()
@@ -245,19 +212,12 @@ fn plain_lines(name: &str, bytes: &[u8], ids: bool) -> Result<Vec<(usize, Writte
 
 /// The bytes of a regular file of at most [`MAX_FILE_BYTES`].
 fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
-    let fail = |reason: String| Error::File {
-        name: path.display().to_string(),
-        reason,
-    };
+    let fail = |reason: String| Error::File { name: path.display().to_string(), reason };
     let unreadable = |error: std::io::Error| fail(format!("cannot read it: {error}"));
     // To open a pipe would wait for ever, and a device has no end.
     let found = fs::metadata(path).map_err(unreadable)?;
     if !found.is_file() {
-        let kind = if found.is_dir() {
-            "a folder"
-        } else {
-            "not a regular file"
-        };
+        let kind = if found.is_dir() { "a folder" } else { "not a regular file" };
         return Err(fail(format!("cannot read it: it is {kind}")));
     }
     let mut bytes = Vec::new();
@@ -275,10 +235,7 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
 /// The bytes of a file as text, without a byte order mark.
 fn text_of<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Error> {
     if let Some(reason) = other_encoding(bytes) {
-        return Err(Error::File {
-            name: name.to_owned(),
-            reason,
-        });
+        return Err(Error::File { name: name.to_owned(), reason });
     }
     let bytes = without_mark(bytes);
     std::str::from_utf8(bytes).map_err(|error| {
@@ -321,29 +278,17 @@ fn records(
 ) -> Result<(Vec<Record>, Vec<String>, Numbering), Error> {
     let text = text_of(name, bytes)?;
     let name = || name.to_owned();
-    let in_line = |(line, reason): Flaw| Error::Line {
-        name: name(),
-        line,
-        reason,
-    };
+    let in_line = |(line, reason): Flaw| Error::Line { name: name(), line, reason };
     let numbering = match format {
         Format::Json if !json::is_lines(text) => Numbering::Pairs,
         _ => Numbering::Lines,
     };
     match (format, numbering) {
-        (_, Numbering::Pairs) => {
-            json::read_document(text, &mut reader).map_err(|flaw| match flaw {
-                DocumentFlaw::Line(flaw) => in_line(flaw),
-                DocumentFlaw::Pair((pair, reason)) => Error::Pair {
-                    name: name(),
-                    pair,
-                    reason,
-                },
-            })?
-        }
-        (Format::Jsonl | Format::Json, _) => {
-            json::read_lines(text, &mut reader).map_err(in_line)?
-        }
+        (_, Numbering::Pairs) => json::read_document(text, &mut reader).map_err(|flaw| match flaw {
+            DocumentFlaw::Line(flaw) => in_line(flaw),
+            DocumentFlaw::Pair((pair, reason)) => Error::Pair { name: name(), pair, reason },
+        })?,
+        (Format::Jsonl | Format::Json, _) => json::read_lines(text, &mut reader).map_err(in_line)?,
         (Format::Csv, _) => table::read(text, b',', &mut reader).map_err(in_line)?,
         (Format::Tsv, _) => table::read(text, b'\t', &mut reader).map_err(in_line)?,
     }
@@ -410,10 +355,7 @@ impl Row<'_> {
     }
 
     fn field(&self, place: usize, ids: bool) -> Field<'_> {
-        Field {
-            name: &self.names[place],
-            ids,
-        }
+        Field { name: &self.names[place], ids }
     }
 }
 
@@ -454,18 +396,9 @@ impl Reader {
         };
         let [a, b] = match self.years(row, &clean)? {
             Some(answers) => answers,
-            None => [
-                row.answers(layout.a, self.ids)?,
-                row.answers(layout.b, self.ids)?,
-            ],
+            None => [row.answers(layout.a, self.ids)?, row.answers(layout.b, self.ids)?],
         };
-        self.push(Record {
-            number: row.number,
-            clean,
-            corrupted,
-            a,
-            b,
-        })
+        self.push(Record { number: row.number, clean, corrupted, a, b })
     }
 
     fn push(&mut self, record: Record) -> Result<(), String> {
@@ -483,18 +416,12 @@ impl Reader {
     fn check_count(&self, n: usize) -> Result<(), String> {
         match n {
             0..=MAX_PAIRS => Ok(()),
-            _ => Err(format!(
-                "there are more than {MAX_PAIRS} pairs: cut the file into several"
-            )),
+            _ => Err(format!("there are more than {MAX_PAIRS} pairs: cut the file into several")),
         }
     }
 
     /// The answers that a column of years stands for, if there is one and it holds years.
-    fn years(
-        &mut self,
-        row: &Row<'_>,
-        clean: &Written,
-    ) -> Result<Option<[Vec<Answer>; 2]>, String> {
+    fn years(&mut self, row: &Row<'_>, clean: &Written) -> Result<Option<[Vec<Answer>; 2]>, String> {
         let Some(column) = row.layout.years else {
             return Ok(None);
         };
@@ -508,9 +435,7 @@ impl Reader {
             (None, Some(_)) => *self.holds_years.insert(year.is_some()),
         };
         match (year, holds_years) {
-            (Some(99), true) => Err(format!(
-                "column \"{name}\": there is no two-digit year after 99"
-            )),
+            (Some(99), true) => Err(format!("column \"{name}\": there is no two-digit year after 99")),
             (Some(year), true) => {
                 self.note(format!(
                     "column {name} holds years, as in EAP-IG's greater-than files: a is every later \
@@ -570,21 +495,14 @@ impl Reader {
             notes.push(format!("columns passed over: {names}"));
         }
         let has_answers = self.n_answers > 0 || self.wanted == Wanted::Clean;
-        if !has_answers
-            && passed_over
-                .iter()
-                .any(|name| columns::normal(name) == "plural")
-        {
+        if !has_answers && passed_over.iter().any(|name| columns::normal(name) == "plural") {
             notes.push(
                 "column plural says whether singular or plural verbs are right, not which: give the verbs \
                  as lists in columns a and b"
                     .to_owned(),
             );
         }
-        notes
-            .iter()
-            .map(|note| format!("{}: {note}", visible_line(name)))
-            .collect()
+        notes.iter().map(|note| format!("{}: {note}", visible_line(name))).collect()
     }
 }
 
@@ -649,10 +567,7 @@ mod tests {
 
 {"b": " y", "a": "", "corrupted": "two\nlines", "clean": "é"}"#;
         let expected = |lines: [usize; 2]| {
-            let no_answer = PromptPair {
-                a: vec![],
-                ..pair(lines[1], ["é", "two\nlines", "", " y"])
-            };
+            let no_answer = PromptPair { a: vec![], ..pair(lines[1], ["é", "two\nlines", "", " y"]) };
             vec![pair(lines[0], ["A, b", "A \"c\"", " x", " y"]), no_answer]
         };
         assert_eq!(parsed(json, Format::Jsonl), expected([2, 4]));
@@ -667,23 +582,17 @@ mod tests {
         let (header, csv) = ("clean,corrupted,a,b", Format::Csv);
         let tabs = "When Mary, John\tWhen John, Mary\t Mary\t John";
         let semicolons = tabs.replace('\t', ";");
-        let object = r#"{"clean": "When Mary, John", "corrupted": "When John, Mary", "a": " Mary", "b": " John"}"#;
+        let object =
+            r#"{"clean": "When Mary, John", "corrupted": "When John, Mary", "a": " Mary", "b": " John"}"#;
         let renamed = |names: [&str; 4]| {
-            let columns = ["\"clean\"", "\"corrupted\"", "\"a\"", "\"b\""]
-                .into_iter()
-                .zip(names);
-            columns.fold(object.to_owned(), |object, (from, to)| {
-                object.replace(from, &format!("\"{to}\""))
-            })
+            let columns = ["\"clean\"", "\"corrupted\"", "\"a\"", "\"b\""].into_iter().zip(names);
+            columns.fold(object.to_owned(), |object, (from, to)| object.replace(from, &format!("\"{to}\"")))
         };
-        let in_lists = object
-            .replace("\" Mary\"", "[\" Mary\"]")
-            .replace("\" John\"}", "[\" John\"]}");
+        let in_lists = object.replace("\" Mary\"", "[\" Mary\"]").replace("\" John\"}", "[\" John\"]}");
         let in_columns = |[open, close]: [&str; 2]| {
             let texts = ["When Mary, John", "When John, Mary", " Mary", " John"];
             let columns = ["clean", "corrupted", "a", "b"].into_iter().zip(texts);
-            let columns =
-                columns.map(|(name, text)| format!("\"{name}\": {open}\"{text}\"{close}"));
+            let columns = columns.map(|(name, text)| format!("\"{name}\": {open}\"{text}\"{close}"));
             format!("{{{}}}", columns.collect::<Vec<_>>().join(", "))
         };
         let auto_circuit = renamed(["clean", "corrupt", "answers", "wrong_answers"]);
@@ -693,45 +602,18 @@ mod tests {
             (format!(",{header},template\n17,{quoted},3\n"), csv),
             (format!("Unnamed: 0,{header}\n17,{quoted}\n"), csv),
             (format!("{header},,\n{quoted},,\n,,,,,\n   \n"), csv),
-            (
-                format!("Clean, CORRUPT,Correct_Answer ,wrong-answer\n{quoted}"),
-                csv,
-            ),
+            (format!("Clean, CORRUPT,Correct_Answer ,wrong-answer\n{quoted}"), csv),
             (format!("{}\n{tabs}\n", header.replace(',', "\t")), csv),
-            (
-                format!("{}\n{tabs}\n", header.replace(',', "\t")),
-                Format::Tsv,
-            ),
+            (format!("{}\n{tabs}\n", header.replace(',', "\t")), Format::Tsv),
             (format!("{}\n{semicolons}\n", header.replace(',', ";")), csv),
-            (
-                format!("sep=;\r\n{}\r\n{semicolons}\r\n", header.replace(',', ";")),
-                csv,
-            ),
-            (
-                format!(
-                    "sep=#\n{}\n{}\n",
-                    header.replace(',', "#"),
-                    tabs.replace('\t', "#")
-                ),
-                csv,
-            ),
-            (
-                format!(
-                    "{header}\n{}",
-                    quoted.replace(", Mary, John", ",[' Mary'],\"[\"\" John\"\"]\"")
-                ),
-                csv,
-            ),
+            (format!("sep=;\r\n{}\r\n{semicolons}\r\n", header.replace(',', ";")), csv),
+            (format!("sep=#\n{}\n{}\n", header.replace(',', "#"), tabs.replace('\t', "#")), csv),
+            (format!("{header}\n{}", quoted.replace(", Mary, John", ",[' Mary'],\"[\"\" John\"\"]\"")), csv),
             (object.to_owned(), Format::Jsonl),
             (in_lists.clone(), Format::Jsonl),
             (format!("{{\"idx\": 4, {}", &object[1..]), Format::Jsonl),
             (
-                renamed([
-                    "clean_prefix",
-                    "patch_prefix",
-                    "clean_answer",
-                    "patch_answer",
-                ]) + "\n\n",
+                renamed(["clean_prefix", "patch_prefix", "clean_answer", "patch_answer"]) + "\n\n",
                 Format::Json,
             ),
             (object.to_owned(), Format::Json),
@@ -750,10 +632,7 @@ mod tests {
             let [found] = &pairs[..] else {
                 panic!("{text}: {pairs:?}");
             };
-            let expected = pair(
-                found.line,
-                ["When Mary, John", "When John, Mary", " Mary", " John"],
-            );
+            let expected = pair(found.line, ["When Mary, John", "When John, Mary", " Mary", " John"]);
             assert_eq!(*found, expected, "{text}");
         }
     }
@@ -762,10 +641,7 @@ mod tests {
     fn columns_passed_over_are_named_once() {
         let csv = ",clean,corrupted,plural,template\n0,1,2,3,4\n1,1,2,3,4\n";
         let notes = set(csv, Format::Csv).notes;
-        assert_eq!(
-            notes[0],
-            "pairs: columns passed over: (without a name), plural, template"
-        );
+        assert_eq!(notes[0], "pairs: columns passed over: (without a name), plural, template");
         assert!(notes[1].starts_with("pairs: column plural says whether singular or plural verbs"));
         let line = r#"{"clean": "1", "corrupted": "2", "idx": 0}"#;
         let other = r#"{"clean": "1", "note": null, "corrupted": "2", "a": "3", "b": "4"}"#;
@@ -773,11 +649,7 @@ mod tests {
         assert_eq!(set.notes, ["pairs: columns passed over: idx, note"]);
         assert_eq!((&set.pairs[0].a, &set.pairs[1].a), (&vec![], &texts(["3"])));
         let many: Vec<String> = (0..30).map(|i| format!("c{i}")).collect();
-        let csv = format!(
-            "clean,corrupted,{}\n1,2{}\n",
-            many.join(","),
-            ",".repeat(30)
-        );
+        let csv = format!("clean,corrupted,{}\n1,2{}\n", many.join(","), ",".repeat(30));
         let [note] = &self::set(csv, Format::Csv).notes[..] else {
             panic!();
         };
@@ -786,13 +658,9 @@ mod tests {
 
     #[test]
     fn answers_may_be_missing_sets_or_ids() {
-        let csv =
-            "clean,corrupted,a,b_idx\n1,2,NaN,\n1,2,\"[' x', ' y']\",319.0\n1,2,319,\"319, 287\"\n";
+        let csv = "clean,corrupted,a,b_idx\n1,2,NaN,\n1,2,\"[' x', ' y']\",319.0\n1,2,319,\"319, 287\"\n";
         let pairs = parsed(csv, Format::Csv);
-        let answers: Vec<_> = pairs
-            .iter()
-            .map(|pair| (pair.a.clone(), pair.b.clone()))
-            .collect();
+        let answers: Vec<_> = pairs.iter().map(|pair| (pair.a.clone(), pair.b.clone())).collect();
         let expected = [
             (vec![], vec![]),
             (texts([" x", " y"]), vec![Answer::Id(319)]),
@@ -815,17 +683,11 @@ mod tests {
             let pair = &set.pairs[0];
             assert_eq!(pair.clean, Written::Ids(vec![464, 3290]));
             assert_eq!(pair.corrupted, Written::Ids(vec![464, 3797]));
-            assert_eq!(
-                (&pair.a[..], &pair.b[..]),
-                (&[Answer::Id(319)][..], &[Answer::Id(287)][..])
-            );
+            assert_eq!((&pair.a[..], &pair.b[..]), (&[Answer::Id(319)][..], &[Answer::Id(287)][..]));
         }
         let error = PromptSet::parse("pairs", b"clean,corrupted\nThe dog,1\n", Format::Csv, true);
         let error = error.unwrap_err().to_string();
-        assert!(
-            error.starts_with("pairs, line 2: column \"clean\" holds token ids: \"The\""),
-            "{error}"
-        );
+        assert!(error.starts_with("pairs, line 2: column \"clean\" holds token ids: \"The\""), "{error}");
     }
 
     /// The columns of EAP-IG's files (hannamw/eap-ig-faithfulness, `data/`), each with a row of one.
@@ -835,31 +697,16 @@ mod tests {
             let pair = parsed(csv, Format::Csv).remove(0);
             (pair.a, pair.b)
         };
-        let named = |id, text: &str| Answer::Named {
-            id,
-            text: text.to_owned(),
-        };
+        let named = |id, text: &str| Answer::Named { id, text: text.to_owned() };
         let ioi = ",clean,corrupted,corrupted_hard,correct_idx,incorrect_idx\n\
                    826,\"When Amy and Laura got, Laura gave to\",\"When, Nicholas to\",\"When, Amy to\",14235,16753\n";
-        assert_eq!(
-            answers(ioi),
-            (vec![Answer::Id(14235)], vec![Answer::Id(16753)])
-        );
+        assert_eq!(answers(ioi), (vec![Answer::Id(14235)], vec![Answer::Id(16753)]));
         let gender = "clean,corrupted,clean_answer_idx,corrupted_answer_idx,label\n\
                       The poet was promoted because,The man was promoted because,673,339,0\n";
-        assert_eq!(
-            answers(gender),
-            (vec![Answer::Id(673)], vec![Answer::Id(339)])
-        );
+        assert_eq!(answers(gender), (vec![Answer::Id(673)], vec![Answer::Id(339)]));
         let facts = "clean,capital,country,country_idx,corrupted,corrupted_capital,corrupted_country,corrupted_country_idx\n\
                      \" Kabul, the capital of\",Kabul,Afghanistan,8037,\" London, the capital of\",London,United Kingdom,1578\n";
-        assert_eq!(
-            answers(facts),
-            (
-                vec![named(8037, "Afghanistan")],
-                vec![named(1578, "United Kingdom")]
-            )
-        );
+        assert_eq!(answers(facts), (vec![named(8037, "Afghanistan")], vec![named(1578, "United Kingdom")]));
         let hypernymy = "clean,h1,hypernym,answers,answers_idx,corrupted,c1,corrupted_hypernym,corrupted_answers,corrupted_answers_idx\n\
                          \", gemstones and other\",gemstones,gem,\"['gem', 'gems']\",\"[16840, 23685]\",\
                          \", vice presidents and other\",vice presidents,politician,\"['elected', 'politicians']\",\"[7018, 7602]\"\n";
@@ -887,17 +734,10 @@ mod tests {
             let set = set(csv(header, &[year, year]), Format::Csv);
             let pair = &set.pairs[1];
             assert_eq!((pair.a.len(), pair.b.len()), (47, 53), "{header}");
-            assert_eq!(
-                (&pair.a[..1], &pair.b[..1]),
-                (&texts(["53"])[..], &texts(["00"])[..])
-            );
+            assert_eq!((&pair.a[..1], &pair.b[..1]), (&texts(["53"])[..], &texts(["00"])[..]));
             assert_eq!(pair.b[52], Answer::Text("52".to_owned()));
             let note = format!("pairs: column {header} holds years, as in EAP-IG's");
-            assert!(
-                set.notes.len() == 1 && set.notes[0].starts_with(&note),
-                "{:?}",
-                set.notes
-            );
+            assert!(set.notes.len() == 1 && set.notes[0].starts_with(&note), "{:?}", set.notes);
         }
         // Token ids, of which none can be a year of two digits.
         let ids = parsed(csv("correct_idx", &["319", "287"]), Format::Csv);
@@ -914,11 +754,7 @@ mod tests {
             assert_error(csv(header, years), Format::Csv, &message);
         }
         let text = csv("correct_idx", &["99"]).replace("1352", "1399");
-        assert_error(
-            text,
-            Format::Csv,
-            "pairs, line 2: column \"correct_idx\": there is no two-digit year",
-        );
+        assert_error(text, Format::Csv, "pairs, line 2: column \"correct_idx\": there is no two-digit year");
         // A label that is no year is passed over.
         let set = set(csv("label", &["1", "52"]), Format::Csv);
         assert_eq!(set.notes, ["pairs: columns passed over: label"]);
@@ -935,15 +771,8 @@ mod tests {
             "s2_io_flip_counterfactual": {"prompt": "Mary and John; Mary gave to", "choices": ["Mary", "John"], "answerKey": 1}}"#;
         let ioi = ioi.replace('\n', " ");
         let set = set(&ioi, Format::Jsonl);
-        let expected = pair(
-            1,
-            [
-                "Mary and John; John gave to",
-                "Mary and John; Mary gave to",
-                " Mary",
-                " John",
-            ],
-        );
+        let expected =
+            pair(1, ["Mary and John; John gave to", "Mary and John; Mary gave to", " Mary", " John"]);
         assert_eq!(set.pairs, [expected]);
         assert_eq!(
             set.notes,
@@ -959,27 +788,19 @@ mod tests {
         assert_eq!(parsed(format!("[{choice}]"), Format::Json), [expected]);
         // The numbers of sums are texts, as Python's str writes them.
         let sum = r#"{"prompt": "2 + 3 =", "operator": "+", "label": 5, "random_counterfactual": {"prompt": "2 + 6 =", "label": 8}}"#;
-        assert_eq!(
-            parsed(sum, Format::Jsonl),
-            [pair(1, ["2 + 3 =", "2 + 6 =", "5", "8"])]
-        );
+        assert_eq!(parsed(sum, Format::Jsonl), [pair(1, ["2 + 3 =", "2 + 6 =", "5", "8"])]);
         for (line, message) in [
             (
                 sum.replace("{\"prompt\": \"2 + 6 =\", \"label\": 8}", "null"),
                 "\"random_counterfactual\" is null; MIB's",
             ),
-            (
-                sum.replace("\"prompt\": \"2 + 6 =\",", ""),
-                "\"random_counterfactual\" has no key \"prompt\"",
-            ),
+            (sum.replace("\"prompt\": \"2 + 6 =\",", ""), "\"random_counterfactual\" has no key \"prompt\""),
             (
                 choice.replace("symbol_", "x_").replace('\n', " "),
                 "there are several counterfactuals (randomLetter_counterfactual, x_counterfactual)",
             ),
             (
-                choice
-                    .replace("\"answerKey\": 1", "\"answerKey\": 2")
-                    .replace('\n', " "),
+                choice.replace("\"answerKey\": 1", "\"answerKey\": 2").replace('\n', " "),
                 "answerKey 2 is no place in choices.label",
             ),
         ] {
@@ -990,54 +811,25 @@ mod tests {
     #[test]
     fn what_cannot_be_understood_beyond_doubt_is_refused() {
         for (line, message) in [
-            (
-                r#""a": 0, "choices": ["x", "y"]"#,
-                "column \"a\" may hold places in \"choices\"",
-            ),
-            (
-                r#""answer_idx": "1", "options": []"#,
-                "column \"answer_idx\" may hold places in \"options\"",
-            ),
-            (
-                r#""correct": true"#,
-                "column \"correct\" is true or false, and must be",
-            ),
-            (
-                r#""correct": 1"#,
-                "column \"correct\" seems to say whether something is right",
-            ),
-            (
-                r#""answers": [[1], [2]]"#,
-                "column \"answers\" is a list with a list in it",
-            ),
-            (
-                r#""a": 1.5"#,
-                "column \"a\" is a number that is no token id",
-            ),
+            (r#""a": 0, "choices": ["x", "y"]"#, "column \"a\" may hold places in \"choices\""),
+            (r#""answer_idx": "1", "options": []"#, "column \"answer_idx\" may hold places in \"options\""),
+            (r#""correct": true"#, "column \"correct\" is true or false, and must be"),
+            (r#""correct": 1"#, "column \"correct\" seems to say whether something is right"),
+            (r#""answers": [[1], [2]]"#, "column \"answers\" is a list with a list in it"),
+            (r#""a": 1.5"#, "column \"a\" is a number that is no token id"),
             (
                 r#""answers": ["x"], "answers_idx": [1, 2]"#,
                 "columns \"answers_idx\" and \"answers\" hold the same answers, but 2 ids and 1 texts",
             ),
-            (
-                r#""a": "[UNK]""#,
-                "column \"a\" begins with [ and ends with ], but is no list",
-            ),
+            (r#""a": "[UNK]""#, "column \"a\" begins with [ and ends with ], but is no list"),
         ] {
             let line = format!("{{\"clean\": \"1\", \"corrupted\": \"2\", {line}}}");
             assert_error(&line, Format::Jsonl, &format!("pairs, line 1: {message}"));
-            assert_error(
-                format!("[{line}]"),
-                Format::Json,
-                &format!("pairs, pair 1: {message}"),
-            );
+            assert_error(format!("[{line}]"), Format::Json, &format!("pairs, pair 1: {message}"));
         }
         // auto-circuit's toy models take numbers that are no tokens.
         let toy = r#"{"prompts": [{"clean": [[3.0, 3.0]], "corrupt": [[1.0, 1.0]], "answers": [0], "wrong_answers": [1]}]}"#;
-        assert_error(
-            toy,
-            Format::Json,
-            "pairs, pair 1: column \"clean\" is a list with a list in it",
-        );
+        assert_error(toy, Format::Json, "pairs, pair 1: column \"clean\" is a list with a list in it");
     }
 
     #[test]
@@ -1053,8 +845,7 @@ mod tests {
             ];
             assert_eq!(parsed(text, Format::Csv), expected, "{text:?}");
         }
-        let json =
-            "\u{feff}\r\n{\"clean\":\"1\",\"corrupted\":\"2\",\"a\":\"3\",\"b\":\"4\"}\r\n\r\n";
+        let json = "\u{feff}\r\n{\"clean\":\"1\",\"corrupted\":\"2\",\"a\":\"3\",\"b\":\"4\"}\r\n\r\n";
         assert_eq!(parsed(json, Format::Jsonl), [pair(2, ["1", "2", "3", "4"])]);
     }
 
@@ -1074,14 +865,8 @@ mod tests {
                 r#"{"zzz": "1"}"#,
                 "column \"clean\" is missing; the columns here are \"zzz\"; it may be called clean, ",
             ),
-            (
-                "{}",
-                "column \"clean\" is missing; the columns here are none",
-            ),
-            (
-                r#"{"clean": "1", "clean": "2"}"#,
-                "column \"clean\" is there twice",
-            ),
+            ("{}", "column \"clean\" is missing; the columns here are none"),
+            (r#"{"clean": "1", "clean": "2"}"#, "column \"clean\" is there twice"),
             (
                 r#"{"clean": 1, "corrupted": "2", "a": "3", "b": "4"}"#,
                 "column \"clean\" is a number, and must be a text",
@@ -1094,29 +879,17 @@ mod tests {
                 r#"["1", "2"]"#,
                 "invalid type: sequence, expected an object (column 0); every line is one object",
             ),
-            (
-                r#"{"clean": "1"#,
-                "EOF while parsing a string (column 12); every line",
-            ),
+            (r#"{"clean": "1"#, "EOF while parsing a string (column 12); every line"),
             (&format!("{good} {good}"), "trailing characters (column 54)"),
             (&"[".repeat(100_000), "invalid type: sequence"),
-            (
-                &format!("{{\"clean\": {}", "[".repeat(100_000)),
-                "EOF while parsing",
-            ),
-            (
-                &format!("{{{}\"clean\": 1}}", "\"x\": 1, ".repeat(1000)),
-                "it has more than 1000 columns",
-            ),
+            (&format!("{{\"clean\": {}", "[".repeat(100_000)), "EOF while parsing"),
+            (&format!("{{{}\"clean\": 1}}", "\"x\": 1, ".repeat(1000)), "it has more than 1000 columns"),
         ] {
             let message = format!("pairs, line 3: {message}");
             assert_error(format!("{good}\n\n{line}\n{good}"), Format::Jsonl, &message);
         }
         for (line, message) in [
-            (
-                "1,2,3",
-                "it has 3 fields where the header has 4; a text with a comma",
-            ),
+            ("1,2,3", "it has 3 fields where the header has 4; a text with a comma"),
             ("Hello, world,2,3,4", "it has 5 fields"),
             ("1,2,3,\"4", "a quote is opened here and never closed"),
             ("1,2,\"3\"x,4", "text after a closing quote"),
@@ -1126,25 +899,15 @@ mod tests {
             assert_error(text, Format::Csv, &message);
         }
         for (header, message) in [
-            (
-                "clean,corupted,a,b",
-                "column \"corrupted\" is missing (is it \"corupted\"?)",
-            ),
-            (
-                "corrupted,a,b,c",
-                "column \"clean\" is missing; the columns here",
-            ),
+            ("clean,corupted,a,b", "column \"corrupted\" is missing (is it \"corupted\"?)"),
+            ("corrupted,a,b,c", "column \"clean\" is missing; the columns here"),
             ("clean,corrupted,a,a", "column \"a\" is there twice"),
         ] {
             let message = format!("pairs, line 2: the header: {message}");
             assert_error(format!("\n{header}\n1,2,3,4\n"), Format::Csv, &message);
         }
         let header = format!("clean,corrupted{}", ",x".repeat(1000));
-        assert_error(
-            header,
-            Format::Csv,
-            "pairs, line 1: the header: it has more than 1000 columns",
-        );
+        assert_error(header, Format::Csv, "pairs, line 1: the header: it has more than 1000 columns");
         assert_error(
             "sep=ab\nclean,corrupted\n",
             Format::Csv,
@@ -1160,23 +923,11 @@ mod tests {
                 format!("[{good},\n{good},\n{{\"clean\": NaN}}]"),
                 "pairs, line 3: expected value (column 11); JSON has no NaN: write null",
             ),
-            (
-                format!("[{good},\n"),
-                "pairs, line 2: EOF while parsing a value",
-            ),
+            (format!("[{good},\n"), "pairs, line 2: EOF while parsing a value"),
             (format!("[{good}] x"), "pairs, line 1: trailing characters"),
-            (
-                format!("[{good}, {good}, {{}}]"),
-                "pairs, pair 3: column \"clean\" is missing",
-            ),
-            (
-                format!("[{good}, []]"),
-                "pairs, pair 2: a pair must be an object {",
-            ),
-            (
-                format!("{{\"data\": [{good}, 5]}}"),
-                "pairs, pair 2: a pair must be an object {",
-            ),
+            (format!("[{good}, {good}, {{}}]"), "pairs, pair 3: column \"clean\" is missing"),
+            (format!("[{good}, []]"), "pairs, pair 2: a pair must be an object {"),
+            (format!("{{\"data\": [{good}, 5]}}"), "pairs, pair 2: a pair must be an object {"),
             (
                 r#"{"clean": ["1"], "corrupted": ["1", "2"]}"#.to_owned(),
                 "pairs, pair 1: columns \"clean\" and \"corrupted\" have different rows",
@@ -1189,19 +940,10 @@ mod tests {
                 r#"{"clean": ["1"], "corrupted": "2"}"#.to_owned(),
                 "pairs, pair 1: column \"corrupted\" is a text, and must be a list of values",
             ),
-            (
-                "5".to_owned(),
-                "pairs, line 1: invalid type: integer `5`, expected an object",
-            ),
+            ("5".to_owned(), "pairs, line 1: invalid type: integer `5`, expected an object"),
             ("[]".to_owned(), "pairs: it has no pairs: give a list"),
-            (
-                "{\"prompts\": []}".to_owned(),
-                "pairs: it has no pairs: give a list",
-            ),
-            (
-                format!("{good}\n{good} {{}}"),
-                "pairs, line 2: trailing characters (column 34); every line",
-            ),
+            ("{\"prompts\": []}".to_owned(), "pairs: it has no pairs: give a list"),
+            (format!("{good}\n{good} {{}}"), "pairs, line 2: trailing characters (column 34); every line"),
         ] {
             assert_error(text, Format::Json, message);
         }
@@ -1214,11 +956,7 @@ mod tests {
                 assert_error(empty, format, "pairs: it has no pairs: give");
             }
             for utf16 in [&b"\xff\xfe{\0"[..], b"c\0l\0e\0", b"\0c\0l\0e"] {
-                assert_error(
-                    utf16,
-                    format,
-                    "pairs: it is written in UTF-16; save it as UTF-8 (Excel",
-                );
+                assert_error(utf16, format, "pairs: it is written in UTF-16; save it as UTF-8 (Excel");
             }
             assert_error(
                 b"\n\r\nab\xe9\n",
@@ -1226,21 +964,14 @@ mod tests {
                 "pairs, line 3: not UTF-8: the byte 0xe9 cannot stand here",
             );
         }
-        assert_error(
-            "clean,corrupted,a,b\n",
-            Format::Csv,
-            "pairs: it has no pairs",
-        );
+        assert_error("clean,corrupted,a,b\n", Format::Csv, "pairs: it has no pairs");
     }
 
     #[test]
     fn a_huge_line_is_read_or_shown_in_short() {
         let long = "x".repeat(5 << 20);
         let csv = format!("clean,corrupted,a,b\n{long},2,3,4\n");
-        assert_eq!(
-            parsed(csv, Format::Csv)[0].clean,
-            Written::Text(long.clone())
-        );
+        assert_eq!(parsed(csv, Format::Csv)[0].clean, Written::Text(long.clone()));
         let error = PromptSet::parse("pairs", format!("{long},a").as_bytes(), Format::Csv, false);
         assert!(error.unwrap_err().to_string().len() < 500);
     }
@@ -1248,77 +979,42 @@ mod tests {
     #[test]
     fn no_more_pairs_or_answers_are_kept_than_a_sweep_could_use() {
         let csv = format!("clean,corrupted\n{}", "a,b\n".repeat(MAX_PAIRS + 1));
-        let message = format!(
-            "pairs, line {}: there are more than 1000000 pairs",
-            MAX_PAIRS + 2
-        );
+        let message = format!("pairs, line {}: there are more than 1000000 pairs", MAX_PAIRS + 2);
         assert_error(csv, Format::Csv, &message);
         let list = format!("[{}1]", "1,".repeat(1_000_000));
         let line = format!("{{\"clean\": \"1\", \"corrupted\": \"2\", \"a\": {list}}}");
-        assert_error(
-            line,
-            Format::Jsonl,
-            "pairs, line 1: a list has more than 1000000 entries",
-        );
+        assert_error(line, Format::Jsonl, "pairs, line 1: a list has more than 1000000 entries");
     }
 
     #[test]
     fn prompts_alone_are_lines_or_the_clean_ones_of_pairs() {
-        let prompts =
-            |text: &str, format| Prompts::parse("others", text.as_bytes(), format, false).unwrap();
+        let prompts = |text: &str, format| Prompts::parse("others", text.as_bytes(), format, false).unwrap();
         let expected = |lines: [usize; 2]| {
             let texts = ["The big red dog ran home", " Nobody knows why"];
-            lines
-                .into_iter()
-                .zip(texts.map(|text| Written::Text(text.to_owned())))
-                .collect::<Vec<_>>()
+            lines.into_iter().zip(texts.map(|text| Written::Text(text.to_owned()))).collect::<Vec<_>>()
         };
         let lines = "The big red dog ran home\n Nobody knows why\n";
-        for text in [
-            lines,
-            &format!("\u{feff}{lines}"),
-            &lines.replace('\n', "\r\n"),
-        ] {
+        for text in [lines, &format!("\u{feff}{lines}"), &lines.replace('\n', "\r\n")] {
             assert_eq!(prompts(text, None).prompts, expected([1, 2]), "{text:?}");
         }
         let blanks = lines.replace('\n', "\n \t\n\n").replace('\n', "\r");
         assert_eq!(prompts(&blanks, None).prompts, expected([1, 4]));
-        let json =
-            r#"[{"text": "The big red dog ran home", "a": 5.5}, {"text": " Nobody knows why"}]"#;
+        let json = r#"[{"text": "The big red dog ran home", "a": 5.5}, {"text": " Nobody knows why"}]"#;
         let found = prompts(json, Some(Format::Json));
-        assert_eq!(
-            (found.prompts, found.numbering),
-            (expected([1, 2]), Numbering::Pairs)
-        );
+        assert_eq!((found.prompts, found.numbering), (expected([1, 2]), Numbering::Pairs));
         let csv = format!("clean,corrupted,note\n{}", lines.replace('\n', ",x,y\n"));
         let found = prompts(&csv, Some(Format::Csv));
         assert_eq!(found.prompts, expected([2, 3]));
         assert_eq!(found.notes, ["others: columns passed over: note"]);
         let ids = Prompts::parse("others", b"464 3290\n\n5,6\n", None, true).unwrap();
-        assert_eq!(
-            ids.prompts,
-            [
-                (1, Written::Ids(vec![464, 3290])),
-                (3, Written::Ids(vec![5, 6]))
-            ]
-        );
+        assert_eq!(ids.prompts, [(1, Written::Ids(vec![464, 3290])), (3, Written::Ids(vec![5, 6]))]);
         for (bytes, ids, message) in [
-            (
-                &b"5\nfive\n"[..],
-                true,
-                "others, line 2: \"five\" is not a token id",
-            ),
+            (&b"5\nfive\n"[..], true, "others, line 2: \"five\" is not a token id"),
             (b" \n\t\r\n", false, "others: it holds no prompts"),
             (b"\xff\xfea\0", false, "others: it is written in UTF-16"),
-            (
-                b"a\n\xe9",
-                false,
-                "others, line 2: not UTF-8: the byte 0xe9",
-            ),
+            (b"a\n\xe9", false, "others, line 2: not UTF-8: the byte 0xe9"),
         ] {
-            let error = Prompts::parse("others", bytes, None, ids)
-                .unwrap_err()
-                .to_string();
+            let error = Prompts::parse("others", bytes, None, ids).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");
         }
     }
@@ -1332,25 +1028,17 @@ mod tests {
         assert_eq!(Prompts::open(&path, false).unwrap().prompts.len(), 1);
         fs::create_dir(folder.path().join("folder.csv")).unwrap();
         for (name, message) in [
-            (
-                "pairs.txt",
-                "pairs.txt: the name must say what the file holds",
-            ),
+            ("pairs.txt", "pairs.txt: the name must say what the file holds"),
             ("none.jsonl", "none.jsonl: cannot read it: No such file"),
             ("folder.csv", "folder.csv: cannot read it: it is a folder"),
         ] {
-            let error = PromptSet::open(&folder.path().join(name), false)
-                .unwrap_err()
-                .to_string();
+            let error = PromptSet::open(&folder.path().join(name), false).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");
         }
         #[cfg(unix)]
         {
             let error = Prompts::open(Path::new("/dev/zero"), false).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                "/dev/zero: cannot read it: it is not a regular file"
-            );
+            assert_eq!(error.to_string(), "/dev/zero: cannot read it: it is not a regular file");
         }
     }
 

@@ -42,8 +42,7 @@ pub(super) fn layout(chart: &LineChart, mut setter: Typesetter) -> Scene {
     let body_left = (MARGIN + tokens.left_reach(&grid) - left).max(0.0);
     grid.x = (left + body_left).ceil();
     let key = Key::new(chart, &mut setter);
-    let right = (grid.x + grid.width() + tokens.right_reach(&grid))
-        .max(grid.x + grid.width() + key.width());
+    let right = (grid.x + grid.width() + tokens.right_reach(&grid)).max(grid.x + grid.width() + key.width());
     let axis = visible_line(&chart.column_axis);
     let axis_width = setter.width(&axis, AXIS_SIZE, Weight::Regular);
     let content = right.max(grid.x + (grid.width() + axis_width) / 2.0) + MARGIN;
@@ -51,14 +50,7 @@ pub(super) fn layout(chart: &LineChart, mut setter: Typesetter) -> Scene {
     let shift = ((width - content) / 2.0).floor();
     grid.x += shift;
 
-    let mut drawing = Drawing {
-        setter,
-        margin: MARGIN,
-        scene: Scene {
-            width,
-            ..Scene::default()
-        },
-    };
+    let mut drawing = Drawing { setter, margin: MARGIN, scene: Scene { width, ..Scene::default() } };
     grid.y = drawing.heading(&chart.title, &chart.subtitle, width);
     if heatmap.has_highlights() {
         grid.y += MARKER_HEIGHT + 3.0;
@@ -78,12 +70,7 @@ pub(super) fn layout(chart: &LineChart, mut setter: Typesetter) -> Scene {
         legend.insert(0, "Values beyond the scale lie on its edge.".to_owned());
     }
     // Without values: a point that has none is a gap in its line, not a hatched cell.
-    let notes = Heatmap {
-        values: Vec::new(),
-        rows: Vec::new(),
-        legend,
-        ..heatmap
-    };
+    let notes = Heatmap { values: Vec::new(), rows: Vec::new(), legend, ..heatmap };
     drawing.scene.height = (drawing.legend(&notes, bottom) + MARGIN).ceil();
     drawing.scene
 }
@@ -108,15 +95,10 @@ struct Scale {
 impl Scale {
     fn new(chart: &LineChart, setter: &mut Typesetter) -> Self {
         // Unlike colours, lines need not be symmetric about a centre; but it has to be in sight.
-        let mut heatmap = Heatmap {
-            center: None,
-            ..chart.as_heatmap()
-        };
+        let mut heatmap = Heatmap { center: None, ..chart.as_heatmap() };
         if let Some(center) = chart.center {
             heatmap.rows.push(String::new());
-            heatmap
-                .values
-                .extend(std::iter::repeat_n(center, heatmap.columns.len()));
+            heatmap.values.extend(std::iter::repeat_n(center, heatmap.columns.len()));
         }
         let data = heatmap.range();
         // Some air above and below, unless the ends were given.
@@ -128,18 +110,12 @@ impl Scale {
         };
         let (ticks, step) = round_ticks(range.low.into(), range.high.into(), 7);
         let style = NumberStyle::for_step(step);
-        let ticks: Vec<(f32, String)> = ticks
-            .into_iter()
-            .map(|tick| (range.fraction(tick as f32), style.typeset(tick)))
-            .collect();
+        let ticks: Vec<(f32, String)> =
+            ticks.into_iter().map(|tick| (range.fraction(tick as f32), style.typeset(tick))).collect();
         let widths = ticks.iter();
         let widths = widths.map(|(_, text)| setter.width(text, TICK_SIZE, Weight::Regular));
         let width = widest(widths);
-        Self {
-            range,
-            ticks,
-            width,
-        }
+        Self { range, ticks, width }
     }
 }
 
@@ -155,17 +131,11 @@ impl Key {
     fn new(chart: &LineChart, setter: &mut Typesetter) -> Self {
         let count = chart.series.len();
         if count < 2 && chart.series.iter().all(|series| series.name.is_empty()) {
-            return Self {
-                title: String::new(),
-                names: Vec::new(),
-                size: TICK_SIZE,
-                widest: 0.0,
-            };
+            return Self { title: String::new(), names: Vec::new(), size: TICK_SIZE, widest: 0.0 };
         }
         let room = FIELD_HEIGHT / (count + 1) as f32;
         let size = (room / LINE_HEIGHT).clamp(LEAST_TICK_SIZE, TICK_SIZE);
-        let mut shown =
-            |text: &str| setter.shorten(&visible_line(text), size, Weight::Regular, LONGEST_NAME);
+        let mut shown = |text: &str| setter.shorten(&visible_line(text), size, Weight::Regular, LONGEST_NAME);
         let title = shown(&chart.series_axis);
         let names: Vec<(String, Rgb)> = chart
             .series
@@ -176,12 +146,7 @@ impl Key {
         let texts = names.iter().map(|(name, _)| name).chain([&title]);
         let widths = texts.map(|text| setter.width(text, size, Weight::Regular));
         let widest = widest(widths);
-        Self {
-            title,
-            names,
-            size,
-            widest,
-        }
+        Self { title, names, size, widest }
     }
 
     fn width(&self) -> f32 {
@@ -197,12 +162,7 @@ impl Drawing {
     fn field(&mut self, chart: &LineChart, grid: &Grid, scale: &Scale) {
         let (left, right) = (grid.x, grid.x + grid.width());
         let mut line = |from: [f32; 2], to: [f32; 2], width: f32, color: Rgb| {
-            self.scene.items.push(Item::Line(Line {
-                from,
-                to,
-                width,
-                color,
-            }));
+            self.scene.items.push(Item::Line(Line { from, to, width, color }));
         };
         let height_of = |fraction: f32| grid.y + (1.0 - fraction) * FIELD_HEIGHT;
         for (fraction, _) in &scale.ticks {
@@ -219,10 +179,7 @@ impl Drawing {
             }
         }
         let marked = chart.highlight_columns.iter();
-        let marked: Vec<usize> = marked
-            .copied()
-            .filter(|&column| column < grid.columns)
-            .collect();
+        let marked: Vec<usize> = marked.copied().filter(|&column| column < grid.columns).collect();
         for &column in &marked {
             let x = grid.column_center(column);
             line([x, grid.y], [x, grid.y + FIELD_HEIGHT], 0.8, ACCENT);
@@ -233,14 +190,7 @@ impl Drawing {
         for (fraction, text) in &scale.ticks {
             let y = height_of(*fraction) + TICK_SIZE * CAP_HEIGHT / 2.0;
             let place = [left - BAR_TICK - 2.0, y];
-            self.text(
-                text.clone(),
-                place,
-                TICK_SIZE,
-                Anchor::End,
-                INK,
-                Weight::Regular,
-            );
+            self.text(text.clone(), place, TICK_SIZE, Anchor::End, INK, Weight::Regular);
         }
         self.frame(&Rect {
             x: left - 0.5,
@@ -259,23 +209,14 @@ impl Drawing {
             let point = |column: usize| {
                 let fraction = range.fraction(series.values[column]);
                 let y = grid.y + (1.0 - fraction) * FIELD_HEIGHT;
-                fraction
-                    .is_finite()
-                    .then(|| [grid.column_center(column), y])
+                fraction.is_finite().then(|| [grid.column_center(column), y])
             };
             for column in 0..grid.columns {
                 let Some(here) = point(column) else { continue };
-                let next = (column + 1 < grid.columns)
-                    .then(|| point(column + 1))
-                    .flatten();
+                let next = (column + 1 < grid.columns).then(|| point(column + 1)).flatten();
                 let before = column.checked_sub(1).and_then(point);
                 if let Some(to) = next {
-                    self.scene.items.push(Item::Line(Line {
-                        from: here,
-                        to,
-                        width: LINE_WIDTH,
-                        color,
-                    }));
+                    self.scene.items.push(Item::Line(Line { from: here, to, width: LINE_WIDTH, color }));
                 }
                 // A point between two gaps would not be seen without its square.
                 if dots || (next.is_none() && before.is_none()) {
@@ -311,14 +252,7 @@ impl Drawing {
                 color: *color,
             }));
             let place = [x + KEY_LINE + SMALL_GAP, baseline];
-            self.text(
-                name.clone(),
-                place,
-                size,
-                Anchor::Start,
-                INK,
-                Weight::Regular,
-            );
+            self.text(name.clone(), place, size, Anchor::Start, INK, Weight::Regular);
             y += size * LINE_HEIGHT;
         }
         y

@@ -17,11 +17,7 @@ const BAR_HEIGHT: f32 = 320.0;
 /// Arranges the panels row after row: those of a row have their tops, those of a column their left
 /// edges in line.
 pub(super) fn layout(sheet: &Sheet, setter: Typesetter) -> Scene {
-    let mut drawing = Drawing {
-        setter,
-        margin: MARGIN,
-        scene: Scene::default(),
-    };
+    let mut drawing = Drawing { setter, margin: MARGIN, scene: Scene::default() };
     let panels = sheet.drawn_panels();
     let scale = sheet.scale();
     let scenes: Vec<Scene> = panels
@@ -39,13 +35,9 @@ pub(super) fn layout(sheet: &Sheet, setter: Typesetter) -> Scene {
         widest(scenes.map(|scene| scene.width))
     };
     let widths: Vec<f32> = (0..per_row).map(column_width).collect();
-    let heights = rows
-        .iter()
-        .map(|row| widest(row.iter().map(|scene| scene.height)));
+    let heights = rows.iter().map(|row| widest(row.iter().map(|scene| scene.height)));
     let heights: Vec<f32> = heights.collect();
-    let extent = |lengths: &[f32]| {
-        lengths.iter().sum::<f32>() + gap * lengths.len().saturating_sub(1) as f32
-    };
+    let extent = |lengths: &[f32]| lengths.iter().sum::<f32>() + gap * lengths.len().saturating_sub(1) as f32;
     let (inner_width, inner_height) = (extent(&widths), extent(&heights));
 
     let bar = scale.as_ref().map(|scale| {
@@ -74,10 +66,7 @@ pub(super) fn layout(sheet: &Sheet, setter: Typesetter) -> Scene {
         bottom = bottom.max(drawing.color_bar(bar, x, top, 0.0));
     }
     // The notes that hold for all panels.
-    let notes = Heatmap {
-        legend: sheet.legend.clone(),
-        ..sheet.notes()
-    };
+    let notes = Heatmap { legend: sheet.legend.clone(), ..sheet.notes() };
     drawing.scene.height = (drawing.legend(&notes, bottom) + MARGIN).ceil();
     drawing.scene
 }
@@ -107,12 +96,7 @@ fn tile(panel: &Heatmap, setter: &mut Typesetter) -> Scene {
     let side = TILE / rows.max(columns).max(1) as f32;
     let (w, h) = (side * columns as f32, side * rows as f32);
     let title = visible_line(&panel.title);
-    let title = setter.shorten(
-        &title,
-        TILE_TITLE_SIZE,
-        Weight::Regular,
-        TILE + TILE_GAP / 2.0,
-    );
+    let title = setter.shorten(&title, TILE_TITLE_SIZE, Weight::Regular, TILE + TILE_GAP / 2.0);
     let range = panel.range();
     let colors = panel.values.iter();
     let colors = colors.map(|&value| cell_color(panel.color_map, range, value));
@@ -120,11 +104,7 @@ fn tile(panel: &Heatmap, setter: &mut Typesetter) -> Scene {
     let mut drawing = Drawing {
         setter: Typesetter::default(),
         margin: 0.0,
-        scene: Scene {
-            width: TILE,
-            height: y + h,
-            items: Vec::new(),
-        },
+        scene: Scene { width: TILE, height: y + h, items: Vec::new() },
     };
     drawing.text(
         title,
@@ -135,22 +115,9 @@ fn tile(panel: &Heatmap, setter: &mut Typesetter) -> Scene {
         Weight::Regular,
     );
     if !panel.values.is_empty() {
-        drawing.scene.items.push(Item::Cells(Cells {
-            x: 0.0,
-            y,
-            w,
-            h,
-            columns,
-            colors: colors.collect(),
-        }));
+        drawing.scene.items.push(Item::Cells(Cells { x: 0.0, y, w, h, columns, colors: colors.collect() }));
     }
-    drawing.frame(&Rect {
-        x: -0.5,
-        y: y - 0.5,
-        w: w + 1.0,
-        h: h + 1.0,
-        fill: FRAME,
-    });
+    drawing.frame(&Rect { x: -0.5, y: y - 0.5, w: w + 1.0, h: h + 1.0, fill: FRAME });
     drawing.scene
 }
 

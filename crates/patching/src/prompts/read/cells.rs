@@ -70,11 +70,8 @@ impl Field<'_> {
 
     /// The prompt in a field.
     pub fn prompt(&self, cell: Cell<'_>) -> Result<Written, String> {
-        let unlike = |kind: &str| {
-            self.wrong(format_args!(
-                "is {kind}, and must be a text, or a list of token ids"
-            ))
-        };
+        let unlike =
+            |kind: &str| self.wrong(format_args!("is {kind}, and must be a text, or a list of token ids"));
         match cell {
             Cell::Text(text) if self.ids => self.parse_ids(&text).map(Written::Ids),
             Cell::Text(text) => match list_literal(&text) {
@@ -93,11 +90,7 @@ impl Field<'_> {
                     Item::Text(_) => Err(unlike("a list of texts")),
                     Item::Other(kind) => Err(unlike(&format!("a list with {kind} in it"))),
                 };
-                items
-                    .into_iter()
-                    .map(id)
-                    .collect::<Result<_, _>>()
-                    .map(Written::Ids)
+                items.into_iter().map(id).collect::<Result<_, _>>().map(Written::Ids)
             }
             // What stands there is empty, which is told with the prompt's tokens.
             Cell::Empty => Ok(Written::Text(String::new())),
@@ -127,9 +120,9 @@ impl Field<'_> {
             Cell::Id(id) => vec![Item::Id(id)],
             Cell::List(items) => items,
             Cell::Other(kind) => {
-                return Err(self.wrong(format_args!(
-                    "is {kind}, and must be a text, a token id or a list of them"
-                )));
+                return Err(
+                    self.wrong(format_args!("is {kind}, and must be a text, a token id or a list of them"))
+                );
             }
         };
         items.into_iter().map(|item| self.answer(item)).collect()
@@ -139,10 +132,7 @@ impl Field<'_> {
         // Columns of these names often say whether a model was right.
         let may_be_flag = ["correct", "incorrect", "wrong"].contains(&normal(self.name).as_str());
         let is_flag = match &item {
-            Item::Text(text) => matches!(
-                text.trim().to_lowercase().as_str(),
-                "true" | "false" | "0" | "1"
-            ),
+            Item::Text(text) => matches!(text.trim().to_lowercase().as_str(), "true" | "false" | "0" | "1"),
             Item::Id(id) => *id < 2,
             Item::Other(_) => false,
         };
@@ -155,16 +145,13 @@ impl Field<'_> {
         match item {
             Item::Text(text) if self.ids => match self.parse_ids(&text)?[..] {
                 [id] => Ok(Answer::Id(id)),
-                _ => Err(self.wrong(format_args!(
-                    "has \"{}\" where a token id must stand",
-                    shown(&text)
-                ))),
+                _ => Err(self.wrong(format_args!("has \"{}\" where a token id must stand", shown(&text)))),
             },
             Item::Text(text) => Ok(Answer::Text(text)),
             Item::Id(id) => Ok(Answer::Id(id)),
-            Item::Other(kind) => Err(self.wrong(format_args!(
-                "is a list with {kind} in it; answers are texts or token ids"
-            ))),
+            Item::Other(kind) => {
+                Err(self.wrong(format_args!("is a list with {kind} in it; answers are texts or token ids")))
+            }
         }
     }
 
@@ -172,9 +159,7 @@ impl Field<'_> {
     /// missing with a point: `319.0`.
     fn parse_ids(&self, text: &str) -> Result<Vec<u32>, String> {
         let inside = text.trim();
-        let unwrapped = inside
-            .strip_prefix('[')
-            .and_then(|text| text.strip_suffix(']'));
+        let unwrapped = inside.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
         let inside = unwrapped.unwrap_or(inside);
         let ids = parse_ids(inside.strip_suffix(".0").unwrap_or(inside));
         ids.map_err(|reason| self.wrong(format_args!("holds token ids: {reason}")))
@@ -182,11 +167,7 @@ impl Field<'_> {
 }
 
 /// Answers as ids with the texts that stand beside them: each id has its text.
-pub fn with_texts(
-    ids: Vec<Answer>,
-    texts: Vec<Answer>,
-    names: [&str; 2],
-) -> Result<Vec<Answer>, String> {
+pub fn with_texts(ids: Vec<Answer>, texts: Vec<Answer>, names: [&str; 2]) -> Result<Vec<Answer>, String> {
     // Nothing beside it: nothing to compare with.
     if texts.is_empty() {
         return Ok(ids);
@@ -237,10 +218,7 @@ impl Literal<'_> {
                 '"' | '\'' => Item::Text(self.quoted(first)?),
                 '0'..='9' => Item::Id(self.number()?),
                 _ => {
-                    return Err(format!(
-                        "\"{}\" is neither a number nor a text in quotes",
-                        shown(self.rest)
-                    ));
+                    return Err(format!("\"{}\" is neither a number nor a text in quotes", shown(self.rest)));
                 }
             };
             self.rest = self.rest.trim_start();
@@ -251,10 +229,7 @@ impl Literal<'_> {
                 None if matches!(item, Item::Id(_))
                     && self.rest.starts_with(|c: char| c.is_ascii_digit()) => {}
                 None => {
-                    return Err(format!(
-                        "a comma is missing before \"{}\"",
-                        shown(self.rest)
-                    ));
+                    return Err(format!("a comma is missing before \"{}\"", shown(self.rest)));
                 }
             }
             items.push(item);
@@ -265,10 +240,7 @@ impl Literal<'_> {
         let end = self.rest.find(|c: char| !c.is_ascii_digit());
         let (digits, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
         self.rest = rest;
-        let follows = rest
-            .chars()
-            .next()
-            .is_none_or(|c| c == ',' || c.is_whitespace());
+        let follows = rest.chars().next().is_none_or(|c| c == ',' || c.is_whitespace());
         let id = digits.parse().ok().filter(|_| follows);
         id.ok_or_else(|| format!("\"{}{}\" is not a token id", shown(digits), shown(rest)))
     }
@@ -293,17 +265,13 @@ impl Literal<'_> {
                 _ => 0,
             };
             let digits: String = characters.by_ref().take(n_digits).map(|(_, c)| c).collect();
-            let code = u32::from_str_radix(&digits, 16)
-                .ok()
-                .filter(|_| digits.len() == n_digits);
+            let code = u32::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == n_digits);
             text.push(match escape {
                 Some(c @ ('\\' | '\'' | '"' | '/')) => c,
                 Some('n') => '\n',
                 Some('t') => '\t',
                 Some('r') => '\r',
-                Some('x' | 'u') => code
-                    .and_then(char::from_u32)
-                    .ok_or("an escape is not a character")?,
+                Some('x' | 'u') => code.and_then(char::from_u32).ok_or("an escape is not a character")?,
                 _ => return Err("an escape is unknown".to_owned()),
             });
         }
@@ -323,28 +291,16 @@ pub fn check_length(n: usize) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    const A: Field<'_> = Field {
-        name: "a",
-        ids: false,
-    };
-    const A_IDX: Field<'_> = Field {
-        name: "a_idx",
-        ids: true,
-    };
-    const CLEAN: Field<'_> = Field {
-        name: "clean",
-        ids: false,
-    };
+    const A: Field<'_> = Field { name: "a", ids: false };
+    const A_IDX: Field<'_> = Field { name: "a_idx", ids: true };
+    const CLEAN: Field<'_> = Field { name: "clean", ids: false };
 
     fn text(text: &str) -> Cell<'_> {
         Cell::Text(text.into())
     }
 
     fn texts(texts: &[&str]) -> Vec<Answer> {
-        texts
-            .iter()
-            .map(|text| Answer::Text((*text).to_owned()))
-            .collect()
+        texts.iter().map(|text| Answer::Text((*text).to_owned())).collect()
     }
 
     fn ids(ids: &[u32]) -> Vec<Answer> {
@@ -371,10 +327,7 @@ mod tests {
         for (literal, expected) in [
             (r#"[" is", " has"]"#, texts(&[" is", " has"])),
             ("[' is',  ' has',]", texts(&[" is", " has"])),
-            (
-                r#" ["it's", 'a "b"', 'c\'d', "\u00e9\x41\n"] "#,
-                texts(&["it's", "a \"b\"", "c'd", "éA\n"]),
-            ),
+            (r#" ["it's", 'a "b"', 'c\'d', "\u00e9\x41\n"] "#, texts(&["it's", "a \"b\"", "c'd", "éA\n"])),
             ("[318, 468]", ids(&[318, 468])),
             ("[ 318   468]", ids(&[318, 468])),
             ("['[']", texts(&["["])),
@@ -402,62 +355,35 @@ mod tests {
 
     #[test]
     fn a_prompt_is_a_text_or_ids_and_no_list_of_texts() {
-        assert_eq!(
-            CLEAN.prompt(text("[INST] a [/INST]")),
-            Ok(Written::Text("[INST] a [/INST]".to_owned()))
-        );
+        assert_eq!(CLEAN.prompt(text("[INST] a [/INST]")), Ok(Written::Text("[INST] a [/INST]".to_owned())));
         let of_ids = Cell::List(vec![Item::Id(464), Item::Id(3290)]);
         assert_eq!(CLEAN.prompt(of_ids), Ok(Written::Ids(vec![464, 3290])));
         let field = Field { ids: true, ..CLEAN };
         for spelling in ["464 3290", "464,3290", "[464, 3290]"] {
-            assert_eq!(
-                field.prompt(text(spelling)),
-                Ok(Written::Ids(vec![464, 3290]))
-            );
+            assert_eq!(field.prompt(text(spelling)), Ok(Written::Ids(vec![464, 3290])));
         }
         for (cell, message) in [
-            (
-                text("[464, 3290]"),
-                "column \"clean\" is a list of numbers: say that",
-            ),
-            (
-                Cell::Id(1),
-                "column \"clean\" is a number, and must be a text",
-            ),
+            (text("[464, 3290]"), "column \"clean\" is a list of numbers: say that"),
+            (Cell::Id(1), "column \"clean\" is a number, and must be a text"),
             (Cell::List(vec![]), "column \"clean\" is an empty list"),
-            (
-                Cell::List(vec![Item::Text(" a".to_owned())]),
-                "column \"clean\" is a list of texts",
-            ),
-            (
-                Cell::List(vec![Item::Other("a list")]),
-                "column \"clean\" is a list with a list in it",
-            ),
+            (Cell::List(vec![Item::Text(" a".to_owned())]), "column \"clean\" is a list of texts"),
+            (Cell::List(vec![Item::Other("a list")]), "column \"clean\" is a list with a list in it"),
         ] {
             let error = CLEAN.prompt(cell).unwrap_err();
             assert!(error.starts_with(message), "{error}");
         }
         let error = field.prompt(text("The dog")).unwrap_err();
-        assert!(
-            error.starts_with("column \"clean\" holds token ids: \"The\" is not"),
-            "{error}"
-        );
+        assert!(error.starts_with("column \"clean\" holds token ids: \"The\" is not"), "{error}");
     }
 
     #[test]
     fn what_says_whether_a_model_was_right_is_no_answer() {
-        let correct = Field {
-            name: "Correct",
-            ids: false,
-        };
+        let correct = Field { name: "Correct", ids: false };
         for cell in [text("True"), text("0"), Cell::Id(1)] {
             let error = correct.answers(cell).unwrap_err();
             assert!(error.contains("whether something is right"), "{error}");
         }
-        assert_eq!(
-            correct.answers(text(" true story")),
-            Ok(texts(&[" true story"]))
-        );
+        assert_eq!(correct.answers(text(" true story")), Ok(texts(&[" true story"])));
         assert_eq!(A.answers(text("True")), Ok(texts(&["True"])));
     }
 }

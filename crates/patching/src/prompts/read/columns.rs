@@ -128,21 +128,13 @@ impl Known {
         Role::ALL.into_iter().find_map(|role| {
             if role.names().contains(&name.as_str()) {
                 let base = singular(&name);
-                return Some(Self {
-                    role,
-                    ids: false,
-                    base,
-                });
+                return Some(Self { role, ids: false, base });
             }
             let endings = role.id_endings().iter();
             let base = endings.filter_map(|ending| name.strip_suffix(ending));
-            let mut known = base
-                .filter(|base| role.names().contains(base) || role.names_of_ids().contains(base));
-            known.next().map(|base| Self {
-                role,
-                ids: true,
-                base: singular(base),
-            })
+            let mut known =
+                base.filter(|base| role.names().contains(base) || role.names_of_ids().contains(base));
+            known.next().map(|base| Self { role, ids: true, base: singular(base) })
         })
     }
 }
@@ -231,10 +223,7 @@ impl Layout {
             _ => None,
         };
         let choices = ["choices", "options", "answer_choices", "candidates"];
-        let read = [a, b]
-            .into_iter()
-            .flatten()
-            .filter_map(|column| column.text);
+        let read = [a, b].into_iter().flatten().filter_map(|column| column.text);
         let read: Vec<usize> = read.chain(years.map(|(place, _)| place)).collect();
         Ok(Self {
             clean,
@@ -263,15 +252,12 @@ fn column(role: Role, names: &[&str], known: &[Option<Known>]) -> Result<Option<
     match found[..] {
         [] => Ok(None),
         [(place, one)] => {
-            let is_text =
-                |name: &&str| one.ids && Known::of(name).is_none() && normal(name) == one.base;
+            let is_text = |name: &&str| one.ids && Known::of(name).is_none() && normal(name) == one.base;
             let text = names.iter().position(is_text);
             Ok(Some(with_text(place, text)))
         }
         [(i, first), (j, second)]
-            if first.base == second.base
-                && first.ids != second.ids
-                && matches!(role, Role::A | Role::B) =>
+            if first.base == second.base && first.ids != second.ids && matches!(role, Role::A | Role::B) =>
         {
             let (ids, text) = if first.ids { (i, j) } else { (j, i) };
             Ok(Some(with_text(ids, Some(text))))
@@ -288,13 +274,8 @@ fn column(role: Role, names: &[&str], known: &[Option<Known>]) -> Result<Option<
 /// That a column is missing, which one may be meant, and how it may be called.
 fn missing(role: Role, names: &[&str]) -> String {
     const SHOWN: usize = 12;
-    let near = nearest(role, names)
-        .map_or_else(String::new, |name| format!(" (is it \"{}\"?)", shown(name)));
-    let mut here: Vec<String> = names
-        .iter()
-        .take(SHOWN)
-        .map(|name| format!("\"{}\"", shown(name)))
-        .collect();
+    let near = nearest(role, names).map_or_else(String::new, |name| format!(" (is it \"{}\"?)", shown(name)));
+    let mut here: Vec<String> = names.iter().take(SHOWN).map(|name| format!("\"{}\"", shown(name))).collect();
     if names.len() > SHOWN {
         here.push(format!("{} more", names.len() - SHOWN));
     }
@@ -315,12 +296,9 @@ fn nearest<'a>(role: Role, names: &[&'a str]) -> Option<&'a str> {
     let likeness = |name: &str| {
         let name = normal(name);
         let each = role.names().iter();
-        each.map(|known| strsim::jaro_winkler(&name, known))
-            .fold(0.0, f64::max)
+        each.map(|known| strsim::jaro_winkler(&name, known)).fold(0.0, f64::max)
     };
-    let unknown = names
-        .iter()
-        .filter(|name| name.len() <= LONGEST && !is_known(name));
+    let unknown = names.iter().filter(|name| name.len() <= LONGEST && !is_known(name));
     unknown
         .map(|name| (*name, likeness(name)))
         .filter(|(_, likeness)| *likeness > 0.85)
@@ -352,18 +330,7 @@ mod tests {
                 assert_eq!((known.role, known.ids), (role, true), "{name}");
             }
         }
-        for name in [
-            "",
-            "id",
-            "idx",
-            "prompt_id",
-            "clean_idx",
-            "aid",
-            "country",
-            "label",
-            "a_",
-            "plural",
-        ] {
+        for name in ["", "id", "idx", "prompt_id", "clean_idx", "aid", "country", "label", "a_", "plural"] {
             assert_eq!(Known::of(name), None, "{name}");
         }
     }
@@ -373,28 +340,14 @@ mod tests {
         let found = layout(&["", "Wrong_Answers", "note", "CORRUPT", "clean", "answers"]).unwrap();
         assert_eq!(Some(found.clean), column(4, false, None));
         assert_eq!(found.corrupted, column(3, false, None));
-        assert_eq!(
-            (found.a, found.b),
-            (column(5, false, None), column(1, false, None))
-        );
+        assert_eq!((found.a, found.b), (column(5, false, None), column(1, false, None)));
         assert_eq!(found.passed_over, [0, 2]);
     }
 
     #[test]
     fn ids_are_read_and_the_texts_beside_them_compared() {
-        let found = layout(&[
-            "clean",
-            "answers",
-            "answers_idx",
-            "corrupted",
-            "wrong",
-            "wrong_ids",
-        ])
-        .unwrap();
-        assert_eq!(
-            (found.a, found.b),
-            (column(2, true, Some(1)), column(5, true, Some(4)))
-        );
+        let found = layout(&["clean", "answers", "answers_idx", "corrupted", "wrong", "wrong_ids"]).unwrap();
+        assert_eq!((found.a, found.b), (column(2, true, Some(1)), column(5, true, Some(4))));
         let found = layout(&["clean", "country", "country_idx", "corrupted"]).unwrap();
         assert_eq!(found.a, column(2, true, Some(1)));
         assert!(found.passed_over.is_empty());
@@ -407,22 +360,10 @@ mod tests {
                 &["clean", "prompt", "corrupted"][..],
                 "columns \"clean\" and \"prompt\" both stand for \"clean\"",
             ),
-            (
-                &["clean", "clean_ids", "corrupted"],
-                "columns \"clean\" and \"clean_ids\" both",
-            ),
-            (
-                &["clean", "corrupted", "a", "correct"],
-                "columns \"a\" and \"correct\" both stand for \"a\"",
-            ),
-            (
-                &["clean", "corrupted", "answer", "correct_idx"],
-                "columns \"answer\" and \"correct_idx\" both",
-            ),
-            (
-                &["clean", "corrupted", "Clean "],
-                "column \"Clean \" is there twice",
-            ),
+            (&["clean", "clean_ids", "corrupted"], "columns \"clean\" and \"clean_ids\" both"),
+            (&["clean", "corrupted", "a", "correct"], "columns \"a\" and \"correct\" both stand for \"a\""),
+            (&["clean", "corrupted", "answer", "correct_idx"], "columns \"answer\" and \"correct_idx\" both"),
+            (&["clean", "corrupted", "Clean "], "column \"Clean \" is there twice"),
         ] {
             let error = layout(names).unwrap_err();
             assert!(error.starts_with(message), "{error}");
@@ -440,10 +381,7 @@ mod tests {
             "{error}"
         );
         let error = layout(&["zzz", "corrupted"]).unwrap_err();
-        assert!(
-            error.starts_with("column \"clean\" is missing; the columns"),
-            "{error}"
-        );
+        assert!(error.starts_with("column \"clean\" is missing; the columns"), "{error}");
         assert!(Layout::of(&["text"], Wanted::Clean).is_ok());
     }
 }

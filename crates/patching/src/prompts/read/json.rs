@@ -16,13 +16,10 @@ use super::{Flaw, Reader, Row, lines_of, mib, shown};
 const MAX_COLUMNS: usize = 1000;
 
 /// What a line must look like.
-const EXAMPLE: &str =
-    "{\"clean\": \"…\", \"corrupted\": \"…\", \"a\": \" Smith\", \"b\": \" Jones\"}";
+const EXAMPLE: &str = "{\"clean\": \"…\", \"corrupted\": \"…\", \"a\": \" Smith\", \"b\": \" Jones\"}";
 
 /// The keys of a document under which a list of records stands.
-const LISTS: [&str; 7] = [
-    "prompts", "pairs", "data", "examples", "samples", "records", "rows",
-];
+const LISTS: [&str; 7] = ["prompts", "pairs", "data", "examples", "samples", "records", "rows"];
 
 /// Reads an object a line.
 pub fn read_lines(text: &str, reader: &mut Reader) -> Result<(), Flaw> {
@@ -34,16 +31,11 @@ pub fn read_lines(text: &str, reader: &mut Reader) -> Result<(), Flaw> {
         let entries = entries(text).map_err(|stop| match stop {
             Stop::Syntax(error) => {
                 let (reason, column) = (reason(&error), error.column());
-                (
-                    line,
-                    format!("{reason} (column {column}); every line is one object {EXAMPLE}"),
-                )
+                (line, format!("{reason} (column {column}); every line is one object {EXAMPLE}"))
             }
             Stop::Own(reason) => (line, reason),
         })?;
-        records
-            .add(line, &entries, reader)
-            .map_err(|reason| (line, reason))?;
+        records.add(line, &entries, reader).map_err(|reason| (line, reason))?;
     }
     Ok(())
 }
@@ -131,10 +123,7 @@ fn read_list(text: &str, reader: &mut Reader) -> Result<(), DocumentFlaw> {
     let walked = elements(text, &mut |value| {
         number += 1;
         let entries = entries(value.get()).map_err(|stop| match stop {
-            Stop::Syntax(_) => format!(
-                "a pair must be an object {EXAMPLE}, and is {}",
-                kind(value.get())
-            ),
+            Stop::Syntax(_) => format!("a pair must be an object {EXAMPLE}, and is {}", kind(value.get())),
             Stop::Own(reason) => reason,
         })?;
         records.add(number, &entries, reader)
@@ -172,22 +161,14 @@ fn read_columns(entries: &[(String, &RawValue)], reader: &mut Reader) -> Result<
             Stop::Own(reason) => (1, reason),
             Stop::Syntax(_) => (
                 1,
-                format!(
-                    "column \"{}\" is {}, and must be a list of values",
-                    shown(name),
-                    kind(value.get())
-                ),
+                format!("column \"{}\" is {}, and must be a list of values", shown(name), kind(value.get())),
             ),
         })?;
         let first = columns.first().unwrap_or(&column);
-        let same_keys =
-            first.len() == column.len() && first.iter().zip(&column).all(|(x, y)| x.0 == y.0);
+        let same_keys = first.len() == column.len() && first.iter().zip(&column).all(|(x, y)| x.0 == y.0);
         if !same_keys {
-            let reason = format!(
-                "columns \"{}\" and \"{}\" have different rows",
-                shown(&names[0]),
-                shown(name)
-            );
+            let reason =
+                format!("columns \"{}\" and \"{}\" have different rows", shown(&names[0]), shown(name));
             return Err((1, reason));
         }
         names.push(name.clone());
@@ -197,12 +178,7 @@ fn read_columns(entries: &[(String, &RawValue)], reader: &mut Reader) -> Result<
     let n_rows = columns.first().map_or(0, Vec::len);
     for number in 1..=n_rows {
         let cell = |place: usize| cell(columns[place][number - 1].1);
-        let row = Row {
-            number,
-            names: &names,
-            layout: &layout,
-            cell: &cell,
-        };
+        let row = Row { number, names: &names, layout: &layout, cell: &cell };
         reader.add(&row).map_err(|reason| (row.number, reason))?;
     }
     Ok(())
@@ -235,12 +211,7 @@ impl Records {
             none => none.insert(reader.layout(&self.names)?),
         };
         let cell = |place: usize| cell(entries[place].1);
-        reader.add(&Row {
-            number,
-            names: &self.names,
-            layout,
-            cell: &cell,
-        })
+        reader.add(&Row { number, names: &self.names, layout, cell: &cell })
     }
 }
 
@@ -322,9 +293,7 @@ fn objects<'a>(
     text: &'a str,
     visit: &mut dyn FnMut(String, &'a RawValue) -> Result<(), String>,
 ) -> Result<(), Stop> {
-    walk(text, |own, deserializer| {
-        deserializer.deserialize_map(Entries { visit, own })
-    })
+    walk(text, |own, deserializer| deserializer.deserialize_map(Entries { visit, own }))
 }
 
 /// Visits the elements of a list; nothing is kept of it.
@@ -332,9 +301,7 @@ pub fn elements<'a>(
     text: &'a str,
     visit: &mut dyn FnMut(&'a RawValue) -> Result<(), String>,
 ) -> Result<(), Stop> {
-    walk(text, |own, deserializer| {
-        deserializer.deserialize_seq(Elements { visit, own })
-    })
+    walk(text, |own, deserializer| deserializer.deserialize_seq(Elements { visit, own }))
 }
 
 fn walk<'a>(

@@ -14,21 +14,13 @@ const ENDING: &str = "_counterfactual";
 
 /// Which counterfactual MIB's code takes if it is not told: for indirect objects, multiple choice, and
 /// arithmetic.
-const DEFAULTS: [&str; 3] = [
-    "s2_io_flip_counterfactual",
-    "symbol_counterfactual",
-    "random_counterfactual",
-];
+const DEFAULTS: [&str; 3] = ["s2_io_flip_counterfactual", "symbol_counterfactual", "random_counterfactual"];
 
 type Entry<'a> = (String, &'a RawValue);
 
 /// The record, if the object is one of MIB's: with a prompt and counterfactuals, without a corrupted
 /// prompt.
-pub fn record(
-    number: usize,
-    object: &[Entry<'_>],
-    reader: &mut Reader,
-) -> Result<Option<Record>, String> {
+pub fn record(number: usize, object: &[Entry<'_>], reader: &mut Reader) -> Result<Option<Record>, String> {
     let is_counterfactual =
         |(name, value): &&Entry<'_>| name.ends_with(ENDING) && value.get().starts_with(['{', 'n']);
     let found: Vec<&Entry<'_>> = object.iter().filter(is_counterfactual).collect();
@@ -40,9 +32,7 @@ pub fn record(
     };
     let (name, counterfactual) = chosen(&found)?;
     let Ok(other) = entries(counterfactual.get()) else {
-        return Err(format!(
-            "\"{name}\" is null; MIB's code leaves such records out: remove it"
-        ));
+        return Err(format!("\"{name}\" is null; MIB's code leaves such records out: remove it"));
     };
     let clean = prompt_text("prompt", prompt, reader.ids)?;
     let corrupted = get(&other, "prompt")
@@ -53,23 +43,13 @@ pub fn record(
         Wanted::Pairs => answers(object, &other)?,
     };
     if reader.wanted == Wanted::Pairs {
-        reader.note(format!(
-            "the corrupted prompts are those of {name}, which MIB's code takes"
-        ));
+        reader.note(format!("the corrupted prompts are those of {name}, which MIB's code takes"));
     }
     let is_read = |other: &str| other == "prompt" || other == name || used.contains(&other);
     let passed_over = object.iter().filter(|(other, _)| !is_read(other));
     passed_over.for_each(|(other, _)| reader.pass_over(other));
-    let [a, b] = answers.map_or([vec![], vec![]], |answers| {
-        answers.map(|text| vec![Answer::Text(text)])
-    });
-    Ok(Some(Record {
-        number,
-        clean,
-        corrupted: Some(corrupted),
-        a,
-        b,
-    }))
+    let [a, b] = answers.map_or([vec![], vec![]], |answers| answers.map(|text| vec![Answer::Text(text)]));
+    Ok(Some(Record { number, clean, corrupted: Some(corrupted), a, b }))
 }
 
 /// The only counterfactual, or the one that MIB's code takes.
@@ -109,8 +89,7 @@ fn answers(object: &[Entry<'_>], other: &[Entry<'_>]) -> Result<Answers, String>
     if let (Some(a), Some(b)) = (label_of_choice(object)?, label_of_choice(other)?) {
         return Ok((Some([a, b]), &["choices", "answerKey"]));
     }
-    if let [Some(a), Some(b)] = [object, other].map(|object| get(object, "label").and_then(scalar))
-    {
+    if let [Some(a), Some(b)] = [object, other].map(|object| get(object, "label").and_then(scalar)) {
         return Ok((Some([a, b]), &["label", "operator"]));
     }
     Ok((None, &[]))
@@ -127,12 +106,7 @@ fn label_of_choice(object: &[Entry<'_>]) -> Result<Option<String>, String> {
     let Some(labels) = get(&choices, "label") else {
         return Ok(None);
     };
-    let wrong = || {
-        format!(
-            "answerKey {} is no place in choices.label",
-            shown(key.get())
-        )
-    };
+    let wrong = || format!("answerKey {} is no place in choices.label", shown(key.get()));
     let wanted: usize = key.get().parse().map_err(|_| wrong())?;
     let (mut at, mut found) = (0, None);
     let walked = elements(labels.get(), &mut |label| {

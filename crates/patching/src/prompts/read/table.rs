@@ -16,11 +16,7 @@ const SEPARATORS: [u8; 4] = [b',', b'\t', b';', b'|'];
 /// Reads a table. `preferred` separates the columns if the header does not tell.
 pub fn read(text: &str, preferred: u8, reader: &mut Reader) -> Result<(), Flaw> {
     let mut rows = match after_separator_line(text)? {
-        Some((separator, at)) => Rows {
-            at,
-            line: 2,
-            ..Rows::new(text, separator)
-        },
+        Some((separator, at)) => Rows { at, line: 2, ..Rows::new(text, separator) },
         None => Rows::new(text, separator_of(text, preferred)),
     };
     let mut fields = Vec::new();
@@ -31,13 +27,8 @@ pub fn read(text: &str, preferred: u8, reader: &mut Reader) -> Result<(), Flaw> 
         let reason = format!("the header: it has more than {MAX_COLUMNS} columns");
         return Err((header.line, reason));
     }
-    let names: Vec<String> = fields
-        .iter()
-        .map(|field| field.text().into_owned())
-        .collect();
-    let layout = reader
-        .layout(&names)
-        .map_err(|reason| (header.line, format!("the header: {reason}")))?;
+    let names: Vec<String> = fields.iter().map(|field| field.text().into_owned()).collect();
+    let layout = reader.layout(&names).map_err(|reason| (header.line, format!("the header: {reason}")))?;
     while let Some(row) = rows.next(&mut fields)? {
         if row.n_fields != names.len() {
             let reason = format!(
@@ -50,15 +41,8 @@ pub fn read(text: &str, preferred: u8, reader: &mut Reader) -> Result<(), Flaw> 
             return Err((row.line, reason));
         }
         let cell = |place: usize| Ok(Cell::of_table(fields[place].text()));
-        let row_of_names = Row {
-            number: row.line,
-            names: &names,
-            layout: &layout,
-            cell: &cell,
-        };
-        reader
-            .add(&row_of_names)
-            .map_err(|reason| (row.line, reason))?;
+        let row_of_names = Row { number: row.line, names: &names, layout: &layout, cell: &cell };
+        reader.add(&row_of_names).map_err(|reason| (row.line, reason))?;
     }
     Ok(())
 }
@@ -73,24 +57,14 @@ fn after_separator_line(text: &str) -> Result<Option<(u8, usize)>, Flaw> {
         [separator] if !matches!(separator, b'"' | 0..=8 | 10..=31) => {
             Ok(Some((*separator, line_end(text, line.len()))))
         }
-        _ => Err((
-            1,
-            format!(
-                "\"{}\" names no separator: sep= and one character",
-                shown(line)
-            ),
-        )),
+        _ => Err((1, format!("\"{}\" names no separator: sep= and one character", shown(line)))),
     }
 }
 
 /// The place after the line end at `at`, if there is one.
 fn line_end(text: &str, at: usize) -> usize {
     let rest = &text[at..];
-    let length = if rest.starts_with("\r\n") {
-        2
-    } else {
-        rest.len().min(1)
-    };
+    let length = if rest.starts_with("\r\n") { 2 } else { rest.len().min(1) };
     at + length
 }
 
@@ -100,10 +74,7 @@ fn separator_of(text: &str, preferred: u8) -> u8 {
         let mut fields = Vec::new();
         let header = Rows::new(text, separator).next(&mut fields);
         match header {
-            Ok(Some(_)) => fields
-                .iter()
-                .filter(|field| is_known(&field.text()))
-                .count(),
+            Ok(Some(_)) => fields.iter().filter(|field| is_known(&field.text())).count(),
             _ => 0,
         }
     };
@@ -162,12 +133,7 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     fn new(text: &'a str, separator: u8) -> Self {
-        Self {
-            text,
-            separator,
-            at: 0,
-            line: 1,
-        }
+        Self { text, separator, at: 0, line: 1 }
     }
 
     fn byte(&self) -> Option<u8> {
@@ -181,10 +147,7 @@ impl<'a> Rows<'a> {
             if self.byte().is_none() {
                 return Ok(None);
             }
-            let mut row = RawRow {
-                line: self.line,
-                n_fields: 0,
-            };
+            let mut row = RawRow { line: self.line, n_fields: 0 };
             let mut blank = true;
             loop {
                 let field = self.field()?;
@@ -228,10 +191,7 @@ impl<'a> Rows<'a> {
         loop {
             match bytes.get(self.at) {
                 None => {
-                    return Err((
-                        first_line,
-                        "a quote is opened here and never closed".to_owned(),
-                    ));
+                    return Err((first_line, "a quote is opened here and never closed".to_owned()));
                 }
                 Some(b'"') if bytes.get(self.at + 1) == Some(&b'"') => self.at += 1,
                 Some(b'"') => break,
@@ -246,8 +206,7 @@ impl<'a> Rows<'a> {
         match self.byte() {
             Some(byte) if byte != self.separator && !matches!(byte, b'\r' | b'\n') => Err((
                 self.line,
-                "text after a closing quote; a quote within a quoted text is written twice"
-                    .to_owned(),
+                "text after a closing quote; a quote within a quoted text is written twice".to_owned(),
             )),
             _ => Ok(RawField { raw, quoted: true }),
         }
@@ -266,13 +225,7 @@ mod tests {
         let mut all = Vec::new();
         while let Some(row) = rows.next(&mut fields)? {
             assert_eq!(row.n_fields, fields.len());
-            all.push((
-                row.line,
-                fields
-                    .iter()
-                    .map(|field| field.text().into_owned())
-                    .collect(),
-            ));
+            all.push((row.line, fields.iter().map(|field| field.text().into_owned()).collect()));
         }
         Ok(all)
     }

@@ -38,11 +38,7 @@ pub fn number(cell: &Cell<'_>) -> Option<u32> {
 
 /// The later years and the others, as two digits each.
 pub fn answers(year: u32) -> [Vec<Answer>; 2] {
-    let years = |range: std::ops::Range<u32>| {
-        range
-            .map(|year| Answer::Text(format!("{year:02}")))
-            .collect()
-    };
+    let years = |range: std::ops::Range<u32>| range.map(|year| Answer::Text(format!("{year:02}"))).collect();
     [years(year + 1..100), years(0..year + 1)]
 }
 
@@ -54,19 +50,10 @@ mod tests {
     fn a_year_is_one_only_if_the_prompt_is_about_it() {
         let year = |clean: &str, number| year(&Written::Text(clean.to_owned()), number);
         // The three kinds of prompts in EAP-IG's files.
-        assert_eq!(
-            year("The plan lasted from the year 1602 to the year 16", 2),
-            Some(2)
-        );
-        assert_eq!(
-            year("The price of that fridge ranges from $ 1643 to $ 16", 43),
-            Some(43)
-        );
+        assert_eq!(year("The plan lasted from the year 1602 to the year 16", 2), Some(2));
+        assert_eq!(year("The price of that fridge ranges from $ 1643 to $ 16", 43), Some(43));
         assert_eq!(year("1208, 1216, 1223, 1233, 1256, 12", 56), Some(56));
-        assert_eq!(
-            year("The plan lasted from the year 1602 to the year 16", 1602),
-            Some(2)
-        );
+        assert_eq!(year("The plan lasted from the year 1602 to the year 16", 1602), Some(2));
         for (clean, number) in [
             ("The plan lasted from the year 1602 to the year 16", 3),
             ("The plan lasted from the year 1602 to the year 17", 2),
@@ -84,19 +71,7 @@ mod tests {
     fn later_years_stand_against_the_others() {
         let [a, b] = answers(52);
         assert_eq!((a.len(), b.len()), (47, 53));
-        assert_eq!(
-            (&a[0], &b[0]),
-            (
-                &Answer::Text("53".to_owned()),
-                &Answer::Text("00".to_owned())
-            )
-        );
-        assert_eq!(
-            (&a[46], &b[52]),
-            (
-                &Answer::Text("99".to_owned()),
-                &Answer::Text("52".to_owned())
-            )
-        );
+        assert_eq!((&a[0], &b[0]), (&Answer::Text("53".to_owned()), &Answer::Text("00".to_owned())));
+        assert_eq!((&a[46], &b[52]), (&Answer::Text("99".to_owned()), &Answer::Text("52".to_owned())));
     }
 }

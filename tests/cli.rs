@@ -372,7 +372,7 @@ fn an_output_that_cannot_be_written_stops_the_run_before_any_work() {
         ("notes.png", "it exists, and is not a file that patch-cli made"),
         ("none/heatmap.png", "No such file or directory"),
         (".", "it is a folder"),
-        ("/dev/full", "it is no ordinary file"),
+        ("/dev/full", "it is not a regular file"),
     ] {
         folder.tiny(&["--out", path]).failure(1, &[&format!("cannot write {path}: "), part]);
     }

@@ -221,7 +221,7 @@ fn a_missing_model_is_said_to_have_been_looked_for_in_the_hub_cache_too() {
 #[test]
 fn irregular_files_and_a_config_of_another_vocabulary_are_refused() {
     let folder = Folder::new();
-    predict(&folder, "/dev/zero").failure(2, &["cannot read /dev/zero: it is no ordinary file"]);
+    predict(&folder, "/dev/zero").failure(2, &["cannot read /dev/zero: it is not a regular file"]);
     let path = folder.file("small-words");
     put_tiny(&path);
     let config = gpt2_tiny::CONFIG.replace("50257", "21128");

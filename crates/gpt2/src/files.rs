@@ -1,7 +1,7 @@
 //! Files beside the weights, and names that come out of files.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use crate::Error;
@@ -19,12 +19,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
 /// A file of text of at most so many bytes, without the mark that some editors put in front of UTF-8.
 pub(crate) fn read_text_up_to(path: &Path, limit: u64) -> Result<String, Error> {
     let fail = |error: io::Error| Error::io(path, error);
-    let mut bytes = Vec::new();
-    open(path)?.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() as u64 > limit {
-        let reason = format!("it has more than {limit} bytes, the most that are read");
-        return Err(fail(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
-    }
+    let bytes = ::files::read(path, limit).map_err(fail)?;
     let broken = |reason: String| fail(io::Error::new(io::ErrorKind::InvalidData, reason));
     if let Some(reason) = other_encoding(&bytes) {
         return Err(broken(reason));
@@ -36,15 +31,9 @@ pub(crate) fn read_text_up_to(path: &Path, limit: u64) -> Result<String, Error> 
     Ok(text.to_owned())
 }
 
-/// Opens an ordinary file. To open a pipe would wait for ever, and a device has no end.
+/// Opens a regular file.
 pub(crate) fn open(path: &Path) -> Result<File, Error> {
-    let fail = |error: io::Error| Error::io(path, error);
-    let found = fs::metadata(path).map_err(fail)?;
-    if !found.is_file() {
-        let kind = if found.is_dir() { "it is a folder" } else { "it is no ordinary file" };
-        return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, kind)));
-    }
-    File::open(path).map_err(fail)
+    ::files::open(path).map_err(|error| Error::io(path, error))
 }
 
 /// Whether a name names a file or folder *in* a folder, on every system: no separator, no `..`, no
@@ -55,6 +44,8 @@ pub(crate) fn is_plain_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -95,7 +86,7 @@ mod tests {
             (long.as_path(), "config.json: it has more than 4194304 bytes"),
             (folder.path(), "it is a folder"),
             #[cfg(unix)]
-            (Path::new("/dev/zero"), "/dev/zero: it is no ordinary file"),
+            (Path::new("/dev/zero"), "/dev/zero: it is not a regular file"),
         ] {
             let error = read_text(path).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file that cannot be read, is no ordinary file or is too long.
+    /// A file that cannot be read, is not a regular file or is too long.
     Unreadable {
         /// The file.
         path: PathBuf,

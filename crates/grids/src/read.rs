@@ -1,8 +1,7 @@
 //! Reading studies back, from bytes and from files.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::grid::unknown_axis;
@@ -143,29 +142,14 @@ pub fn read_safetensors(bytes: &[u8]) -> Result<Study, Error> {
     checked(filled(words, grids.collect::<Result<_, _>>()?)?)
 }
 
-/// The bytes of an ordinary file of at most `most` bytes. To open a pipe would wait for ever, and a
-/// device has no end.
+/// The bytes of a regular file of at most `most` bytes.
 ///
 /// # Errors
 /// [`Error::Unreadable`] with the path and the reason.
 pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
-    let fail = |reason: String| Error::Unreadable { path: path.to_owned(), reason };
-    let unreadable = |error: io::Error| fail(error.to_string());
-    let found = fs::metadata(path).map_err(unreadable)?;
-    if found.is_dir() {
-        return Err(fail("it is a folder".to_owned()));
-    }
-    if !found.is_file() {
-        return Err(fail("it is no ordinary file".to_owned()));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
-    match bytes.len() as u64 > most {
-        true => Err(fail(format!("it has more than {most} bytes, the most that are read"))),
-        false => Ok(bytes),
-    }
+    let unreadable =
+        |error: io::Error| Error::Unreadable { path: path.to_owned(), reason: error.to_string() };
+    files::read(path, most).map_err(unreadable)
 }
 
 /// The bytes of a text without the byte order mark of UTF-8.
@@ -270,6 +254,8 @@ fn filled(words: Option<Study>, mut grids: Vec<Grid>) -> Result<Study, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -33,7 +33,7 @@ mod tests {
             (read_file(folder.path(), 4), "it is a folder"),
             (read_file(&folder.path().join("b"), 4), "b: No such file"),
             #[cfg(unix)]
-            (read_file(Path::new("/dev/zero"), 4), "/dev/zero: it is no ordinary file"),
+            (read_file(Path::new("/dev/zero"), 4), "/dev/zero: it is not a regular file"),
         ] {
             let message = message(result);
             assert!(message.contains(part), "{message}");

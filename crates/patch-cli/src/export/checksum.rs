@@ -1,7 +1,7 @@
 //! SHA-256 checksums of a model's weights.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -13,6 +13,9 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::failure::Failure;
+
+/// The longest record or index that is read, in bytes: thousands of times what is written.
+const MOST_TEXT: u64 = 4 << 20;
 
 /// What `cargo xtask download-weights` leaves beside the weights in `provenance.json`.
 #[derive(Deserialize)]
@@ -100,7 +103,7 @@ fn of_model(path: Option<&Path>, checksum: &dyn Fn(&Path, &str) -> io::Result<Op
 /// from them, so the index can be read.
 fn files_of(path: &Path) -> Vec<PathBuf> {
     let is_index = path.extension().is_some_and(|extension| extension == "json");
-    let index = is_index.then(|| fs::read(path).ok()).flatten();
+    let index = is_index.then(|| files::read(path, MOST_TEXT).ok()).flatten();
     let index = index.and_then(|text| serde_json::from_slice::<Index>(&text).ok());
     match index {
         Some(index) => {
@@ -113,7 +116,7 @@ fn files_of(path: &Path) -> Vec<PathBuf> {
 
 /// The checksum on record, if the file still looks as it did when it was checked.
 fn on_record(file: &Path, name: &str) -> Option<String> {
-    let text = fs::read(file.with_file_name("provenance.json")).ok()?;
+    let text = files::read(&file.with_file_name("provenance.json"), MOST_TEXT).ok()?;
     let record: Record = serde_json::from_slice(&text).ok()?;
     let checked = record.files.get(name)?;
     let found = fs::metadata(file).ok()?;
@@ -123,7 +126,7 @@ fn on_record(file: &Path, name: &str) -> Option<String> {
 }
 
 fn of_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = files::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 17];
     loop {

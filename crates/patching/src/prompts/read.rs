@@ -52,8 +52,7 @@
 //! - `correct`, `incorrect` and `wrong` with true, false, 0 or 1, and numbers beside a column of `choices`,
 //!   may say something else than which token is meant, and are refused.
 
-use std::fs;
-use std::io::Read as _;
+use std::io;
 use std::path::Path;
 
 use gpt2::encoding::{other_encoding, without_mark};
@@ -213,23 +212,10 @@ fn plain_lines(name: &str, bytes: &[u8], ids: bool) -> Result<Vec<(usize, Writte
 /// The bytes of a regular file of at most [`MAX_FILE_BYTES`].
 fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
     let fail = |reason: String| Error::File { name: path.display().to_string(), reason };
-    let unreadable = |error: std::io::Error| fail(format!("cannot read it: {error}"));
-    // To open a pipe would wait for ever, and a device has no end.
-    let found = fs::metadata(path).map_err(unreadable)?;
-    if !found.is_file() {
-        let kind = if found.is_dir() { "a folder" } else { "not a regular file" };
-        return Err(fail(format!("cannot read it: it is {kind}")));
-    }
-    let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(fail(format!(
-            "it has more than {MAX_FILE_BYTES} bytes, the most that are read: cut it into several"
-        )));
-    }
-    Ok(bytes)
+    files::read(path, MAX_FILE_BYTES).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => fail(format!("{error}: cut it into several")),
+        _ => fail(format!("cannot read it: {error}")),
+    })
 }
 
 /// The bytes of a file as text, without a byte order mark.
@@ -528,6 +514,8 @@ fn shown(text: &str) -> String {
 }
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -17,6 +17,8 @@ mod not_finite;
 mod page;
 mod path;
 mod prompts;
+#[cfg(unix)]
+mod stopping;
 mod studies;
 mod sweeps;
 mod text;

@@ -1,5 +1,6 @@
 //! `sweep` beyond the main job, and `ablate`.
 
+use gpt2::{Config, Gpt2};
 use serde_json::Value;
 
 use crate::util::{Folder, golden, largest_difference, numbers};
@@ -169,55 +170,58 @@ fn a_sweep_goes_on_from_its_own_export_and_from_no_other() {
     let again = run(&["--resume", "whole.safetensors"]).success().json();
     assert_eq!(again["grids"][0]["values"], whole["grids"][0]["values"]);
 
-    run(&["--resume", "whole.safetensors", "--metric", "prob_diff"])
-        .failure(2, &["p(\" Smith\")", "12 layer × 11 pos"]);
-    run(&["--resume", "whole.safetensors", "--direction", "noising"]).failure(2, &["another direction"]);
+    // All that determines a number must be the same.
+    for (more, fact) in [
+        (&["--metric", "prob_diff"][..], "metric: LogitDiff, value"),
+        (&["--as", "change"], "metric: LogitDiff, value"),
+        (&["--direction", "noising"], "direction: denoising there, noising here"),
+        (&["--bos"], "bos: none there, 50256 here"),
+        (&["--engine", "plain"], "engine: incremental there, plain here"),
+        (&["--logit-diff", " Jones", " Smith"], "answers: "),
+        (&["--prompt-set", "ioi", "--count", "3"], "tokens: "),
+        (&["--process"], "processing: none there, fold_ln"),
+    ] {
+        let resumed = run(&[&["--resume", "whole.safetensors"], more].concat());
+        resumed.failure(2, &["of another computation (", fact]);
+    }
+    let other_site = ["--site", "mlp_out", "--resume", "whole.safetensors"];
+    folder.tiny(&other_site).failure(2, &["site: attn_out there, mlp_out here"]);
     run(&["--resume", "none.safetensors"]).failure(2, &["none.safetensors"]);
 }
 
-#[cfg(unix)]
 #[test]
-fn ctrl_c_ends_a_sweep_with_what_it_has() {
-    use std::io::Read;
-    use std::process::{Command, Stdio};
-    use std::time::Duration;
-
-    // The plain engine over both positions of every pattern takes long.
+fn a_set_is_not_resumed_with_other_draws_or_prompts() {
     let folder = Folder::new();
-    let stopped_after = |seconds: u64| {
-        let mut child = folder
-            .command()
-            .args(["--site", "pattern", "--by-dest-src", "--engine", "plain"])
-            .args(["--safetensors", "part.safetensors", "--model", "tiny"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_secs(seconds));
-        let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-        let mut message = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
-        (child.wait().unwrap().code(), message)
-    };
-    // It listens once the sweep has begun; before that, Ctrl-C just ends it, and leaves nothing.
-    let (code, message) = [1, 2, 4, 8, 16]
-        .into_iter()
-        .map(stopped_after)
-        .find(|(code, _)| {
-            assert!(code.is_some() || folder.files().is_empty());
-            code.is_some()
-        })
-        .unwrap();
-    assert_eq!(code, Some(130), "{message}");
-    assert!(message.contains("of 5808 cells") && message.contains("--resume part.safetensors"), "{message}");
-    assert_eq!(folder.files(), ["part.safetensors"]);
-    // The fast engine finishes it.
-    let rest = ["--site", "pattern", "--by-dest-src", "--resume", "part.safetensors", "--json"];
-    let json = folder.tiny(&rest).success().json();
-    assert_eq!(json["complete"], true);
-    let values = json["grids"][0]["values"].as_array().unwrap();
-    assert!(values.iter().all(|value| value.is_number()) && values.len() == 5808);
+    let set = ["--prompt-set", "ioi", "--count", "4", "--site", "z", "--json"];
+    let run = |more: &[&str]| folder.tiny(&[&set[..], more].concat());
+    let whole = run(&["--csv", "set.csv"]).success().json();
+    let again = run(&["--resume", "set.csv", "--csv", "again.csv"]).success().json();
+    assert_eq!(again["grids"], whole["grids"]);
+    assert_eq!(again["provenance"]["fingerprint"], whole["provenance"]["fingerprint"]);
+    for (more, fact) in [
+        (&["--seed", "1"][..], "tokens: "),
+        (&["--resamples", "10"], "mean: 1000 draws"),
+        (&["--align", "end"], "positions from the first token there"),
+    ] {
+        let resumed = run(&[&["--resume", "set.csv"], more].concat());
+        resumed.failure(2, &["of another computation (", fact]);
+    }
+}
+
+#[test]
+fn a_sweep_is_not_resumed_with_other_weights_of_the_same_name() {
+    let folder = Folder::new();
+    let sizes =
+        Config { vocab_size: 9, block_size: 8, n_layer: 2, n_head: 2, n_embd: 8, ..Config::default() };
+    let model = |seed| crate::kin::write_model(&folder.file("m"), &Gpt2::random(sizes, seed));
+    let args =
+        ["--model", "m", "--ids", "--clean", "1 2 3", "--corrupted", "1 4 3", "--logit-diff", "#1", "#2"];
+    let run = |more: &[&str]| folder.run([&args[..], more].concat());
+    model(1);
+    run(&["--safetensors", "a.safetensors"]).success();
+    run(&["--resume", "a.safetensors"]).success();
+    model(2);
+    run(&["--resume", "a.safetensors"]).failure(2, &["of another computation (weights: "]);
 }
 
 #[test]

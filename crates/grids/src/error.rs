@@ -57,6 +57,9 @@ pub enum Error {
         described: Vec<usize>,
     },
 
+    /// Numbers beside a description of a run that had other numbers.
+    OtherNumbers,
+
     /// A grid without numbers.
     Empty {
         /// The name of the grid.
@@ -152,6 +155,9 @@ impl fmt::Display for Error {
                 f,
                 "the grid {grid:?} has the shape {found:?}, and its description {described:?}: the two \
                  do not belong together"
+            ),
+            Self::OtherNumbers => f.write_str(
+                "its numbers are not those that its words were written for (their checksum is another): they                  are of another run, or were changed since; make it again, or, to read the numbers alone,                  move the file of words (NAME.json beside NAME) away",
             ),
             Self::Empty { grid, shape } => {
                 write!(f, "the grid {grid:?} of the shape {shape:?} holds no number")

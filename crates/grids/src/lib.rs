@@ -53,5 +53,5 @@ pub use read::{
     Format, MAX_BYTES, read_csv, read_file, read_json, read_npy, read_safetensors, read_study, read_words,
     words_beside,
 };
-pub use study::{NamedText, Provenance, Study};
+pub use study::{NamedText, Provenance, Study, sha256};
 pub use tensors::write_safetensors;

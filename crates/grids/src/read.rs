@@ -82,7 +82,7 @@ pub fn read_study(path: &Path) -> Result<Study, Error> {
 /// # Errors
 /// With the line and what is wrong there; and as [`Study::check`].
 pub fn read_json(bytes: &[u8]) -> Result<Study, Error> {
-    checked(read_words(bytes)?)
+    checked(Study { numbers_sha256: None, ..read_words(bytes)? })
 }
 
 /// The words of a study: the JSON of [`Study::words`], or of a whole study. The numbers may be missing.
@@ -249,7 +249,11 @@ fn filled(words: Option<Study>, mut grids: Vec<Grid>) -> Result<Study, Error> {
         }
         grid.values = found.values;
     }
-    Ok(study)
+    // Words of other numbers: another run has written one of the two files, or somebody has changed them.
+    match study.numbers_sha256.take() {
+        Some(described) if described != study.checksum() => Err(Error::OtherNumbers),
+        _ => Ok(study),
+    }
 }
 
 #[cfg(test)]
@@ -280,6 +284,7 @@ mod tests {
             },
             title: "A title".to_owned(),
             subtitle: vec!["clean: a".to_owned()],
+            numbers_sha256: None,
             grids: vec![
                 Grid {
                     name: "resid_post".to_owned(),
@@ -622,6 +627,24 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_another_run_are_refused_beside_these_words() {
+        let (one, mut other) = (of(vec![counted("a", &[("x", 2)])]), of(vec![counted("a", &[("x", 2)])]));
+        other.grids[0].values[1] = -7.0;
+        let words = || read_words(one.words().unwrap().as_bytes()).unwrap();
+        assert_eq!(read_csv(&write_csv(&one).unwrap(), Some(words())).unwrap(), one);
+        for read in [
+            read_csv(&write_csv(&other).unwrap(), Some(words())),
+            read_npy(&write_npy(&other.grids[0]).unwrap(), Some(words())),
+        ] {
+            assert!(message(read).contains("not those that its words were written for"));
+        }
+        // A bit that has flipped in a file of one piece is seen, too.
+        let mut bytes = write_safetensors(&one).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        assert!(message(read_safetensors(&bytes)).contains("not those that its words were written for"));
+    }
+
+    #[test]
     fn words_that_name_one_grid_often_are_refused_before_its_numbers_are_copied() {
         let one = of(vec![counted("a", &[("x", 100), ("y", 100)])]);
         let mut many = one.clone();
@@ -701,8 +724,13 @@ mod tests {
                 _ => read_safetensors(&bytes),
             };
             if let Ok(study) = read {
+                // (JSON loses some of the numbers, and with them their checksum.)
+                let words = |study: &Study| {
+                    let words = read_words(study.words().unwrap().as_bytes()).unwrap();
+                    Study { numbers_sha256: None, ..words }.words().unwrap()
+                };
                 for (form, back) in read_back(&study).iter().enumerate() {
-                    prop_assert_eq!(back.words().unwrap(), study.words().unwrap());
+                    prop_assert_eq!(words(back), words(&study));
                     for (back, grid) in back.grids.iter().zip(&study.grids) {
                         let mut pairs = back.values.iter().zip(&grid.values);
                         prop_assert!(pairs.all(|(&a, &b)| same(a, b, form == 0)));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{Error, Grid};
 
@@ -27,6 +28,30 @@ pub struct Provenance {
     pub command: Vec<String>,
     /// The prompts by what they are: `clean`, `corrupted`, `prompt`…
     pub prompts: Vec<NamedText>,
+    /// Everything that determines the numbers, by name: the weights, the tokens, the metric and so on.
+    /// Where it is written for people, a value is a word; what is long is a checksum.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub computation: BTreeMap<String, String>,
+    /// The SHA-256 of `computation`: equal fingerprints mean equal computations.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
+}
+
+impl Provenance {
+    /// The same of numbers that are determined by `computation`.
+    pub fn of_computation(self, computation: BTreeMap<String, String>) -> Self {
+        // Lengths keep two neighbours from being read as one other.
+        let parts = computation.iter().flat_map(|(name, value)| [name, value]);
+        let fingerprint = sha256(parts.flat_map(|part| [part.len().to_string(), part.clone()]));
+        Self { computation, fingerprint, ..self }
+    }
+}
+
+/// The SHA-256 of these parts, one after the other, in hexadecimal digits.
+pub fn sha256(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
+    let mut hash = Sha256::new();
+    parts.into_iter().for_each(|part| hash.update(part));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A prompt with its role.
@@ -50,6 +75,10 @@ pub struct Study {
     /// Short lines under the heading: the prompts, the model.
     #[serde(default)]
     pub subtitle: Vec<String>,
+    /// In words that stand apart from their numbers, the checksum of these ([`Study::checksum`]): it tells
+    /// numbers of another run from those that the words are about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbers_sha256: Option<String>,
     /// The numbers. Their names differ.
     pub grids: Vec<Grid>,
 }
@@ -76,10 +105,22 @@ impl Study {
             provenance: self.provenance.clone(),
             title: self.title.clone(),
             subtitle: self.subtitle.clone(),
+            numbers_sha256: Some(self.checksum()),
             grids: self.grids.iter().map(blank).collect(),
         };
         serde_json::to_string(&words)
             .map_err(|error| Error::Unwritable { format: "JSON", reason: error.to_string() })
+    }
+
+    /// The SHA-256 of all numbers, grid by grid: of each its name and then its values as little-endian f32,
+    /// where every NaN counts as the same.
+    pub fn checksum(&self) -> String {
+        let bytes = |value: &f32| if value.is_nan() { f32::NAN } else { *value }.to_le_bytes();
+        let of_grid = |grid: &Grid| -> Vec<u8> {
+            let name = [&(grid.name.len() as u64).to_le_bytes()[..], grid.name.as_bytes()].concat();
+            name.into_iter().chain(grid.values.iter().flat_map(bytes)).collect()
+        };
+        sha256(self.grids.iter().map(of_grid))
     }
 
     /// The names of all grids, with commas.
@@ -95,6 +136,7 @@ impl Study {
             provenance: self.provenance.clone(),
             title: self.title.clone(),
             subtitle: self.subtitle.clone(),
+            numbers_sha256: None,
         }
     }
 

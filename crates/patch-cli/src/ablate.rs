@@ -10,6 +10,7 @@ use patching::{Ablation, Direction, Endpoints, Experiment, Scale, SiteKind, Swee
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
+use crate::computation::{checksum_of_tokens, computation};
 use crate::export::{Draw, ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
@@ -21,7 +22,7 @@ use crate::processing::ProcessArgs;
 use crate::render::write_figure;
 use crate::report::{self, Prompt, signed};
 use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
-use crate::selection::{SelectionArgs, axis_labels};
+use crate::selection::{SelectionArgs, axis_labels, sites_in_words};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -162,7 +163,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             let sweep = sweep.stopped_by(interrupt.flag());
             let outcome = sweep.run(&model.model, metric.metric(), args.engine.engine(), &progress);
             if !outcome.complete {
-                return Err(Failure::Stopped("stopped: nothing was written".to_owned()));
+                return Err(interrupt.stopped("stopped: nothing was written".to_owned()));
             }
             if i == 0 {
                 let unpatched = outcome.ends(Direction::Noising);
@@ -203,19 +204,35 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         grid.legend = [Some(middle), missing_in_words(missing)].into_iter().flatten().collect();
     }
     bar.finish_and_clear();
+    let bos = args.model.bos(model)?;
+    let tokens = experiments.iter().flat_map(|it| {
+        let others: &[Vec<u32>] = match it.replaced_by() {
+            Some(Ablation::MeanOf(prompts)) => prompts,
+            _ => &[],
+        };
+        [it.clean(), it.corrupted()].into_iter().chain(others.iter().map(Vec::as_slice))
+    });
+    let computation = computation([
+        ("bos", bos.map_or_else(|| "none".to_owned(), |id| id.to_string())),
+        ("tokens", checksum_of_tokens(tokens)),
+        ("ablation", how.clone()),
+        ("site", sites_in_words(&kinds)),
+        ("metric", metric.computation()),
+        ("answers", checksum_of_tokens([&metric.a.ids[..], &metric.b.ids])),
+        ("engine", args.engine.engine.name().to_owned()),
+    ]);
     let sweep_seconds = before.elapsed().as_secs_f64();
 
-    let sites: Vec<String> = kinds.iter().map(SiteKind::to_string).collect();
     let study = Study {
-        provenance: studied.provenance(named(&[("prompt", &text)]))?,
-        title: format!("Ablating {}: {how} ({})", sites.join(", "), metric.scale_in_words()),
+        provenance: studied.provenance(named(&[("prompt", &text)]), computation)?,
+        numbers_sha256: None,
+        title: format!("Ablating {}: {how} ({})", sites_in_words(&kinds), metric.scale_in_words()),
         subtitle: vec![format!("prompt: {text}"), format!("model: {}", studied.label())],
         grids,
     };
     let figure = study.figure()?;
     exports.write(&study)?;
     write_picture(&figure, &options, &output, &study.provenance)?;
-    let bos = args.model.bos(model)?;
     if args.model.json {
         let report = Report {
             model: &model.name,

@@ -14,6 +14,7 @@ use unicode_width::UnicodeWidthStr;
 use wildmatch::WildMatch;
 
 use crate::common::ModelArgs;
+use crate::computation::computation;
 use crate::export::{AxisLabels, ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
@@ -184,7 +185,8 @@ impl Args {
         });
         let prompts = [("prompt", prompt.text.as_str())];
         Ok(Study {
-            provenance: studied.provenance(named(&prompts))?,
+            provenance: studied.provenance(named(&prompts), computation([]))?,
+            numbers_sha256: None,
             title: "Activations".to_owned(),
             subtitle: vec![format!("prompt: {}", prompt.text), format!("model: {}", studied.label())],
             grids: grids.chain(logits).collect(),

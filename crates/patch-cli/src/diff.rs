@@ -95,6 +95,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let study = Study {
         provenance: Provenance::without_model(),
+        numbers_sha256: None,
         title: "Difference B − A".to_owned(),
         subtitle: vec![format!("A: {}", names[0]), format!("B: {}", names[1])],
         grids,

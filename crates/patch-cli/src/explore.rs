@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpt2::generate::{LogProbs, rank};
 use gpt2::visible::{visible, visible_line};
@@ -17,7 +16,7 @@ use crate::failure::Failure;
 use crate::html::{self, Attention, Grid, Page, Prompt, Runs, Tokens, Top};
 use crate::metric::{Answers, MetricKind, NamedMetric};
 use crate::output::{MAKER, Output};
-use crate::running::progress_bar;
+use crate::running::{Interrupt, progress_bar};
 
 /// How many of a run's next tokens the page lists.
 const TOP: usize = 10;
@@ -100,7 +99,13 @@ pub struct Exploration<'a> {
     /// What the unpatched runs ended in when this engine last ran them.
     pub unpatched: &'a Unpatched,
     /// Once it is set, there will be no page.
-    pub stop: &'a AtomicBool,
+    pub stop: &'a Interrupt,
+}
+
+impl Exploration<'_> {
+    fn stopped(&self) -> Failure {
+        self.stop.stopped("stopped before the page of --html was done: it was not written".to_owned())
+    }
 }
 
 /// Runs the patches at all sites and gathers the page.
@@ -119,7 +124,7 @@ pub fn page(asked: &Exploration<'_>, provenance: &Provenance) -> Result<Page, Fa
     let mut table = Table::new(model);
 
     let sweeps: Vec<Sweep<'_>> =
-        asked.sites.iter().map(|&site| Sweep::over(experiment, site).stopped_by(asked.stop)).collect();
+        asked.sites.iter().map(|&site| Sweep::over(experiment, site).stopped_by(asked.stop.flag())).collect();
     let n_cells = sweeps.iter().map(|sweep| sweep.patches(&model.model).len());
     let (bar, progress) = progress_bar(sweeps.len(), n_cells.sum());
     let metrics = related(asked.metric);
@@ -224,6 +229,9 @@ impl Measured {
         progress: &(dyn Fn(f64) + Sync),
     ) -> Result<Self, Failure> {
         let (outcome, cells) = patched_runs(asked, sweep, metrics, logits, base_run, progress);
+        if !outcome.complete {
+            return Err(asked.stopped());
+        }
         let mut shown = Vec::new();
         for (i, named) in metrics.iter().enumerate() {
             let from_logits = |run: usize| named.metric().of_logits(&logits[run], &logits[0]);
@@ -240,6 +248,9 @@ impl Measured {
                 // What cannot be read off the logits is swept for itself.
                 _ => sweep.run(&asked.model.model, named.metric(), asked.engine, &|_| {}),
             };
+            if !outcome.complete {
+                return Err(asked.stopped());
+            }
             let direction = asked.experiment.direction();
             let checked = (asked.experiment).check_ends(&asked.model.model, outcome.ends(direction));
             let values = checked.map_err(Failure::from);
@@ -247,11 +258,6 @@ impl Measured {
                 Err(failure) if i == 0 => return Err(failure), // It was asked for by name.
                 values => shown.push(values.ok()),
             }
-        }
-        if asked.stop.load(Ordering::Relaxed) {
-            return Err(Failure::Stopped(
-                "stopped before the page of --html was done: it was not written".to_owned(),
-            ));
         }
         let places = &outcome.grid.places;
         Ok(Self {
@@ -462,6 +468,7 @@ impl<'a> Table<'a> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::sync::atomic::Ordering;
 
     use clap::Parser as _;
 
@@ -503,8 +510,8 @@ mod tests {
             sites: vec![SiteKind::ResidPost, SiteKind::Z],
             metric,
             engine,
-            unpatched: &outcome.unpatched,
-            stop: &AtomicBool::new(false),
+            unpatched: outcome.unpatched.as_ref().unwrap(),
+            stop: &Interrupt::default(),
         };
         let page = page(&asked, &Provenance::default()).unwrap();
         let (values, [clean, corrupted]) = metric.shown(&outcome, direction).unwrap();
@@ -544,7 +551,7 @@ mod tests {
         // Unpatched runs that end alike, whatever the prompts are.
         let row = vec![1.0; tiny.model.config.n_embd];
         let alike = Unpatched { clean: row.clone(), corrupted: row };
-        let (metric, stop) = (logit_diff(), AtomicBool::new(false));
+        let (metric, stop) = (logit_diff(), Interrupt::default());
         let asked = Exploration {
             model: &tiny,
             experiment: &experiment,
@@ -560,9 +567,9 @@ mod tests {
         let normalized = Exploration { metric: &named(&["--metric", "normalized"]), ..asked };
         let refused = page(&normalized, &Provenance::default());
         assert!(matches!(refused, Err(Failure::Input(_))), "{refused:?}");
-        stop.store(true, Ordering::Relaxed);
+        stop.flag().store(true, Ordering::Relaxed);
         let stopped = page(&Exploration { metric: &metric, ..normalized }, &Provenance::default());
-        assert!(matches!(stopped, Err(Failure::Stopped(_))), "{stopped:?}");
+        assert!(matches!(stopped, Err(Failure::Stopped { .. })), "{stopped:?}");
     }
 
     #[test]

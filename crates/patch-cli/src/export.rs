@@ -18,7 +18,7 @@ use gpt2::visible::visible;
 use grids::{Format, words_beside, write_csv, write_npy, write_safetensors};
 
 use crate::failure::Failure;
-use crate::output::{Output, SOFTWARE};
+use crate::output::{Output, SOFTWARE, write_together};
 
 pub use self::checksum::Checksums;
 pub use self::figures::Draw;
@@ -98,6 +98,7 @@ pub struct ExportArgs {
 
 /// Files that can be written and wait for a study.
 pub struct Exports {
+    /// Words, and numbers.
     csv: Option<[Output; 2]>,
     npy: Option<[Output; 2]>,
     safetensors: Option<Output>,
@@ -139,13 +140,14 @@ impl ExportArgs {
                 )));
             }
         }
-        let with_sidecar = |path: &PathBuf| {
-            let sidecar = words_beside(path);
-            Ok::<_, Failure>([Output::prepare_beside(path, Some(&sidecar))?, Output::prepare(&sidecar)?])
+        let with_words = |path: &PathBuf| {
+            let words = words_beside(path);
+            let numbers = Output::prepare_beside(path, &words)?;
+            Ok::<_, Failure>([Output::prepare(&words)?, numbers])
         };
         Ok(Exports {
-            csv: self.csv.as_ref().map(with_sidecar).transpose()?,
-            npy: self.npy.as_ref().map(with_sidecar).transpose()?,
+            csv: self.csv.as_ref().map(with_words).transpose()?,
+            npy: self.npy.as_ref().map(with_words).transpose()?,
             safetensors: self.safetensors.as_deref().map(Output::prepare).transpose()?,
         })
     }
@@ -159,26 +161,27 @@ impl Exports {
     pub fn write(&self, study: &Study) -> Result<(), Failure> {
         study.check()?;
         let words = study.words()?;
-        let mut staged = Vec::new();
-        if let Some([table, sidecar]) = &self.csv {
-            staged.push(table.stage(&write_csv(study)?)?);
-            staged.push(sidecar.stage(words.as_bytes())?);
+        let mut files: Vec<(&Output, Vec<u8>)> = Vec::new();
+        // The words come first: they name their numbers by checksum, so that those of an earlier run
+        // cannot be taken for these, whenever the program may be killed.
+        if let Some([sidecar, table]) = &self.csv {
+            files.extend([(sidecar, words.clone().into_bytes()), (table, write_csv(study)?)]);
         }
-        if let (Some([array, sidecar]), [grid]) = (&self.npy, study.grids.as_slice()) {
-            staged.push(array.stage(&write_npy(grid)?)?);
-            staged.push(sidecar.stage(words.as_bytes())?);
+        if let (Some([sidecar, array]), [grid]) = (&self.npy, study.grids.as_slice()) {
+            files.extend([(sidecar, words.into_bytes()), (array, write_npy(grid)?)]);
         }
         if let Some(file) = &self.safetensors {
-            staged.push(file.stage(&write_safetensors(study)?)?);
+            files.push((file, write_safetensors(study)?));
         }
-        staged.into_iter().try_for_each(|file| file.commit())
+        let files: Vec<(&Output, &[u8])> = files.iter().map(|(output, bytes)| (*output, &**bytes)).collect();
+        write_together(&files)
     }
 
     /// The files that are written, for the words at the end of a run.
     pub fn paths(&self) -> Vec<&Path> {
         [
-            self.csv.as_ref().map(|[file, _]| file.path()),
-            self.npy.as_ref().map(|[file, _]| file.path()),
+            self.csv.as_ref().map(|[_, file]| file.path()),
+            self.npy.as_ref().map(|[_, file]| file.path()),
             self.safetensors.as_ref().map(Output::path),
         ]
         .into_iter()
@@ -212,6 +215,7 @@ mod tests {
             },
             title: "A title".to_owned(),
             subtitle: vec!["clean: a".to_owned()],
+            numbers_sha256: None,
             grids: vec![
                 Grid {
                     name: "resid_post".to_owned(),

@@ -12,16 +12,18 @@ pub enum Failure {
     Input(String),
     /// Anything else, such as a full disk. Exit code 1.
     Other(String),
-    /// Ctrl-C. Exit code [`Failure::STOPPED`].
-    Stopped(String),
+    /// A signal.
+    Stopped {
+        /// What has become of the work.
+        message: String,
+        /// 128 and the number of the signal.
+        code: u8,
+    },
     /// Nobody reads our output any more (`patch-cli | head`): that is no error.
     NobodyListens,
 }
 
 impl Failure {
-    /// The exit code of a program that Ctrl-C ended, as shells have it.
-    pub const STOPPED: u8 = 130;
-
     /// The same, with the place of what the user gave in front.
     pub fn at(self, place: &str) -> Self {
         match self {
@@ -35,9 +37,9 @@ impl Failure {
         let (message, code) = match self {
             Self::Input(message) => (message, 2),
             Self::Other(message) => (message, 1),
-            Self::Stopped(message) => {
+            Self::Stopped { message, code } => {
                 anstream::eprintln!("{}", readable(&message));
-                return ExitCode::from(Self::STOPPED);
+                return ExitCode::from(code);
             }
             Self::NobodyListens => return ExitCode::SUCCESS,
         };

@@ -9,6 +9,7 @@ mod attention;
 mod common;
 mod completions;
 mod compose;
+mod computation;
 mod dashes;
 mod detect;
 mod diff;
@@ -149,9 +150,10 @@ fn command() -> clap::Command {
 
 fn main() -> ExitCode {
     let start = Instant::now();
-    let command = command();
+    let mut command = command();
     let args = dashes::texts_behind_escape(&command, std::env::args_os().collect());
-    let matches = command.get_matches_from(args);
+    let matches = command.try_get_matches_from_mut(args).unwrap_or_else(|e| e.exit());
+    computation::remember(&command, &matches);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let result = match cli.command.unwrap_or(Command::Sweep(Box::new(cli.sweep))) {
         Command::Sweep(args) => sweep::run(&args, start),

@@ -6,7 +6,7 @@ use clap::Command;
 use clap_mangen::Man;
 
 use crate::failure::Failure;
-use crate::output::{MAKER, Output, Staged};
+use crate::output::{MAKER, Output, write_together};
 
 /// Arguments of `man`.
 #[derive(clap::Args)]
@@ -25,9 +25,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let name = format!("patch-cli-{}", subcommand.get_name());
         pages.push(page(&args.folder, subcommand.clone(), &name)?);
     }
-    let staged = pages.iter().map(|(output, page)| output.stage(page));
-    let staged = staged.collect::<Result<Vec<_>, _>>()?;
-    staged.into_iter().try_for_each(Staged::commit)
+    let files: Vec<(&Output, &[u8])> = pages.iter().map(|(output, page)| (output, &**page)).collect();
+    write_together(&files)
 }
 
 fn page(folder: &Path, command: Command, name: &str) -> Result<(Output, Vec<u8>), Failure> {

@@ -456,6 +456,16 @@ impl NamedMetric {
         }
     }
 
+    /// What of it determines numbers, beside the tokens.
+    pub fn computation(&self) -> String {
+        let Range { start, end } = self.loss_at;
+        let at = match self.kind {
+            MetricKind::Loss => format!(" at {start}..{end}"),
+            _ => String::new(),
+        };
+        format!("{:?}{at}, {}, means {:?}", self.kind, self.scale, self.means)
+    }
+
     /// How JSON names it.
     pub fn report(&self) -> MetricReport {
         let Range { start, end } = self.loss_at;

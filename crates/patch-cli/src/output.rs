@@ -1,8 +1,10 @@
 //! Files that are written whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use files::Part;
 
 use crate::failure::Failure;
 
@@ -15,13 +17,8 @@ pub const MAKER: &str = concat!("patch-cli ", env!("CARGO_PKG_VERSION"));
 /// A file that is going to be written.
 pub struct Output {
     path: PathBuf,
-}
-
-/// A file that is on disk as a whole, but not yet under its name.
-pub struct Staged<'a> {
-    output: &'a Output,
-    /// None when it has got its name.
-    part: Option<PathBuf>,
+    /// The file that says whether `path` is ours: itself, or its words beside it.
+    signed: PathBuf,
 }
 
 impl Output {
@@ -31,7 +28,7 @@ impl Output {
     /// # Errors
     /// [`Failure::Other`] with the path and the reason.
     pub fn prepare(path: &Path) -> Result<Self, Failure> {
-        Self::prepare_beside(path, None)
+        Self::prepare_beside(path, path)
     }
 
     /// As [`Output::prepare`], for a picture, whose name has to end in `.png` or `.svg`.
@@ -43,68 +40,57 @@ impl Output {
         match output.has_extension("png") || output.has_extension("svg") {
             true => Ok(output),
             false => Err(Failure::Input(format!(
-                "a picture is written as PNG or SVG: give a name that ends in .png or .svg instead of \
-                 {}",
+                "a picture is written as PNG or SVG: give a name that ends in .png or .svg instead of {}",
                 path.display()
             ))),
         }
     }
 
-    /// As [`Output::prepare`], for a file that cannot say itself that it is ours: `sidecar`, the file
+    /// As [`Output::prepare`], for a file that cannot say itself that it is ours: `signed`, the file
     /// beside it, says so.
     ///
     /// # Errors
     /// [`Failure::Other`] with the path and the reason.
-    pub fn prepare_beside(path: &Path, sidecar: Option<&Path>) -> Result<Self, Failure> {
-        let fail = |reason: String| Failure::Other(format!("cannot write {}: {reason}", path.display()));
-        match fs::metadata(path) {
-            Ok(found) if found.is_dir() => return Err(fail("it is a folder".to_owned())),
-            Ok(found) if found.is_file() => {
-                let signed = sidecar.unwrap_or(path);
-                let ours = match is_ours(signed) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                    answer => answer.map_err(|e| fail(e.to_string()))?,
-                };
-                if !ours {
-                    return Err(fail(format!(
-                        "it exists, and is not a file that {SOFTWARE} made; move it away, or give \
-                         another path"
-                    )));
-                }
-            }
-            Ok(_) => {
-                return Err(fail("it is no ordinary file, and could not be replaced whole".to_owned()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(fail(error.to_string())),
-        }
-        let output = Self { path: path.to_owned() };
+    pub fn prepare_beside(path: &Path, signed: &Path) -> Result<Self, Failure> {
+        let output = Self { path: path.to_owned(), signed: signed.to_owned() };
+        output.is_replaceable()?;
         // Writing may fail for many reasons: a missing folder, permissions, a full disk. Try.
-        let part = output.part();
-        create(&part).map_err(|e| fail(e.to_string()))?;
-        fs::remove_file(&part).map_err(|e| fail(e.to_string()))?;
+        Part::create(path).map_err(|error| output.failure(&error))?;
         Ok(output)
     }
 
-    /// Writes the bytes under a temporary name beside the path, and renames the file when all of it
-    /// is on disk.
+    /// Whether there is a file of ours, which may be replaced; false if there is none.
     ///
     /// # Errors
-    /// [`Failure::Other`] with the path and the reason; nothing is left then.
-    pub fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
-        self.stage(bytes)?.commit()
+    /// [`Failure::Other`] if there is anything else.
+    fn is_replaceable(&self) -> Result<bool, Failure> {
+        let refuse = |reason: &str| Err(self.failure(&io::Error::other(reason)));
+        match fs::metadata(&self.path) {
+            Ok(found) if found.is_dir() => refuse("it is a folder"),
+            Ok(found) if !found.is_file() => {
+                refuse("it is not a regular file, and could not be replaced as a whole")
+            }
+            Ok(_) => match is_ours(&self.signed) {
+                Ok(true) => Ok(true),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failure(&error)),
+                _ => refuse(
+                    "it exists, and is not a file that patch-cli made; move it away, or give another path",
+                ),
+            },
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failure(&error)),
+            Err(_) if fs::symlink_metadata(&self.path).is_ok() => {
+                refuse("it is a symbolic link to a file that does not exist")
+            }
+            Err(_) => Ok(false),
+        }
     }
 
-    /// Writes the bytes under a temporary name, for files that should appear together.
+    /// Writes a file that appears whole or not at all.
     ///
     /// # Errors
-    /// [`Failure::Other`] with the path and the reason; nothing is left then.
-    pub fn stage(&self, bytes: &[u8]) -> Result<Staged<'_>, Failure> {
-        let staged = Staged { output: self, part: Some(self.part()) };
-        create(&self.part())
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .map_err(|error| self.failure(&error))?;
-        Ok(staged)
+    /// As [`write_together`].
+    pub fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
+        write_together(&[(self, bytes)])
     }
 
     /// Whether the file's name ends in `.` and this, in upper or lower case.
@@ -114,47 +100,47 @@ impl Output {
     }
 
     fn failure(&self, error: &io::Error) -> Failure {
-        Failure::Other(format!("cannot write {}: {error}", self.path.display()))
+        unwritable(&self.path, error)
     }
 
     /// The path as the user gave it.
     pub fn path(&self) -> &Path {
         &self.path
     }
-
-    /// The temporary name: in the same folder, and of this process alone.
-    fn part(&self) -> PathBuf {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        self.path.with_file_name(name)
-    }
 }
 
-impl Staged<'_> {
-    /// Gives the file its name.
-    ///
-    /// # Errors
-    /// [`Failure::Other`] with the path and the reason; the file is removed then.
-    pub fn commit(mut self) -> Result<(), Failure> {
-        if let Some(part) = &self.part {
-            fs::rename(part, &self.output.path).map_err(|error| self.output.failure(&error))?;
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::Other(format!("cannot write {}: {error}", path.display()))
+}
+
+/// Writes files that belong together, in this order: all of them or, if one cannot be written, none. What
+/// has appeared at their paths since they were prepared is kept, unless it is ours.
+///
+/// # Errors
+/// [`Failure::Other`] with the path and the reason.
+pub fn write_together(files: &[(&Output, &[u8])]) -> Result<(), Failure> {
+    /// Other processes may be writing the same files: then these are ours, and are replaced.
+    const TRIES: usize = 100;
+    let mut result = Ok(());
+    for _ in 0..TRIES {
+        // Before the first is written: its words beside a table make the table ours.
+        let mut replaceable = Vec::new();
+        for (output, _) in files {
+            if output.is_replaceable()? {
+                replaceable.push(output.path());
+            }
         }
-        self.part = None;
-        Ok(())
-    }
-}
-
-impl Drop for Staged<'_> {
-    fn drop(&mut self) {
-        if let Some(part) = &self.part {
-            // Best effort: the error that matters has been reported.
-            let _ = fs::remove_file(part);
+        let mut parts = Vec::new();
+        for (output, bytes) in files {
+            parts.push(Part::with_bytes(&output.path, bytes).map_err(|error| output.failure(&error))?);
+        }
+        result = files::publish_all(parts, |path| Ok(replaceable.contains(&path)));
+        match &result {
+            Err((_, error)) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            _ => break,
         }
     }
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).open(path)
+    result.map_err(|(path, error)| unwritable(&path, &error))
 }
 
 /// How our files begin that are not PNG: SVG, HTML, JSON, man pages.
@@ -169,7 +155,7 @@ const BEGINNINGS: [&str; 4] = [
 /// metadata, other files in how they begin.
 fn is_ours(path: &Path) -> io::Result<bool> {
     // A PNG has its texts before the image data, and ours before all other texts.
-    let mut file = File::open(path)?;
+    let mut file = files::open(path)?;
     let mut start = Vec::new();
     Read::by_ref(&mut file).take(1024).read_to_end(&mut start)?;
     let holds = |bytes: &[u8], mark: &str| bytes.windows(mark.len()).any(|window| window == mark.as_bytes());
@@ -233,5 +219,32 @@ mod tests {
         assert!(message(Output::prepare(folder.path())).ends_with("it is a folder"));
         let path = folder.path().join("none/a.png");
         assert!(message(Output::prepare(&path)).contains("none/a.png: No such file"));
+    }
+
+    #[test]
+    fn a_file_that_appears_during_the_work_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("thesis.png");
+        let output = Output::prepare(&path).unwrap();
+        fs::write(&path, "years of work").unwrap();
+        let error = output.write(&ours()).unwrap_err();
+        assert!(matches!(&error, Failure::Other(reason) if reason.contains("is not a file that patch-cli")));
+        assert_eq!(fs::read(&path).unwrap(), b"years of work");
+        // One of ours may have come from another process that does the same.
+        fs::write(&path, ours()).unwrap();
+        output.write(&ours()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_table_that_appears_is_not_ours_because_our_words_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (table, words) = (folder.path().join("a.csv"), folder.path().join("a.csv.json"));
+        let outputs = [Output::prepare(&words).unwrap(), Output::prepare_beside(&table, &words).unwrap()];
+        fs::write(&table, "theirs").unwrap();
+        let text = b"{\"provenance\":{\"software\":\"patch-cli\",\"version\":\"0\"}}";
+        let written = write_together(&[(&outputs[0], text), (&outputs[1], b"ours")]);
+        assert!(written.is_err() && !words.exists());
+        assert_eq!(fs::read(&table).unwrap(), b"theirs");
     }
 }

@@ -11,6 +11,7 @@ use patching::{Axis, Direction, Endpoints, Experiment, Means, Scale};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_width};
+use crate::computation::{Computation, checksum_of_tokens, computation};
 use crate::export::{AxisLabels, Grid, NamedText, Provenance, Study};
 use crate::failure::Failure;
 use crate::metric::{Answers, AnswersReport, MetricArgs, MetricReport, NamedMetric};
@@ -229,8 +230,37 @@ impl Pairs {
     ///
     /// # Errors
     /// As [`Studied::provenance`].
-    pub fn provenance(&self, studied: &Studied) -> Result<Provenance, Failure> {
-        studied.provenance(self.prompts())
+    pub fn provenance(&self, studied: &Studied, computation: Computation) -> Result<Provenance, Failure> {
+        studied.provenance(self.prompts(), computation)
+    }
+
+    /// What determines the numbers of a study of these pairs, with what it adds.
+    pub fn computation<'a>(
+        &self,
+        bos: Option<u32>,
+        engine: EngineKind,
+        set: &SetArgs,
+        more: impl IntoIterator<Item = (&'a str, String)>,
+    ) -> Computation {
+        let experiments = || self.list.iter().map(ReadyPair::experiment);
+        let metric = &self.first().metric;
+        let answers = self.list.iter().flat_map(|pair| [&pair.metric.a.ids[..], &pair.metric.b.ids]);
+        let mut facts = vec![
+            ("bos", bos.map_or_else(|| "none".to_owned(), |id| id.to_string())),
+            ("tokens", checksum_of_tokens(experiments().flat_map(|it| [it.clean(), it.corrupted()]))),
+            ("direction", self.direction.to_string()),
+            ("metric", metric.computation()),
+            ("answers", checksum_of_tokens(answers)),
+            ("engine", engine.name().to_owned()),
+        ];
+        if self.many {
+            let Bootstrap { resamples, level, seed } = set.bootstrap();
+            let align =
+                set.align().map_or_else(|| "the first token".to_owned(), |align| format!("{align:?}"));
+            let interval = format!("{resamples} draws, level {level}, seed {seed}, positions from {align}");
+            facts.push(("mean", interval));
+        }
+        computation(facts.into_iter().chain(more))
     }
 
     /// The texts by what they are, of several pairs with their lines, as provenance has them.
@@ -395,6 +425,7 @@ impl Pairs {
         subtitle.push(format!("model: {}, {}", model.join(", "), self.direction));
         let study = |grids: Vec<Grid>| Study {
             provenance: provenance.clone(),
+            numbers_sha256: None,
             title: title.clone(),
             subtitle: subtitle.clone(),
             grids,

@@ -193,22 +193,23 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         let (metric, engine) = (pair.metric.metric(), args.engine.engine());
         let outcome = paths.run(&model.model, pair.experiment(), metric, engine, watch)?;
         if !outcome.complete {
-            return Err(Failure::Stopped("stopped: nothing was written".to_owned()));
+            return Err(interrupt.stopped("stopped: nothing was written".to_owned()));
         }
         pairs.check_ends(pair, &model.model, outcome.ends(pairs.direction))?;
         done.push(Done::of(&pairs, pair, outcome)?);
     }
     bar.finish_and_clear();
+    let bos = args.model.bos(model)?;
+    let computation = pairs.computation(bos, args.engine.engine, &args.set, [("path", args.path())]);
     let path_seconds = before.elapsed().as_secs_f64();
 
-    let (shown, exported) = args.studies(&pairs, &done, pairs.provenance(&studied)?)?;
+    let (shown, exported) = args.studies(&pairs, &done, pairs.provenance(&studied, computation)?)?;
     let figure = shown.figure()?;
     exports.write(&exported)?;
     write_picture(&figure, &options, &output, &shown.provenance)?;
 
     let ends: Vec<Endpoints> = done.iter().map(|done| done.ends).collect();
     let pairs_report = pairs.report(&ends, args.engine.engine);
-    let bos = args.model.bos(model)?;
     if args.model.json {
         let report = Report {
             model: &model.name,

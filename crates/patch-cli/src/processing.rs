@@ -1,10 +1,13 @@
 //! The options that rewrite a model's weights before a study looks at it ([`lens::processing`]).
 
 use clap::ValueEnum;
+use gpt2::tokenizer::parse_ids;
 use gpt2::{Gpt2, Pretrained};
+use grids::sha256;
 use lens::processing::{Flags, process};
 
 use crate::common::ModelArgs;
+use crate::computation::{Computation, checksum_of_tokens};
 use crate::export::{Checksums, MadeHere, NamedText, Provenance};
 use crate::failure::Failure;
 
@@ -121,19 +124,62 @@ impl Studied {
         &self.pretrained.model
     }
 
-    /// What made numbers of this model and these prompts. To be asked for after the work, beside which
-    /// the checksums are computed.
+    /// What made numbers of this model and these prompts, and what determines them
+    /// ([`crate::computation::computation`]). To be asked for after the work, beside which the checksums
+    /// are computed.
     ///
     /// # Errors
     /// As [`Checksums::by_name`].
-    pub fn provenance(&self, prompts: Vec<NamedText>) -> Result<Provenance, Failure> {
-        Ok(Provenance { model_checksum: self.checksums.by_name()?, ..self.described(prompts) })
+    pub fn provenance(
+        &self,
+        prompts: Vec<NamedText>,
+        computation: Computation,
+    ) -> Result<Provenance, Failure> {
+        let processing = self.processing.iter().map(|step| (*step).to_owned());
+        let provenance = Provenance {
+            model_checksum: self.checksums.by_name()?,
+            processing: processing.collect(),
+            ..Provenance::new(&self.pretrained, prompts)
+        };
+        match self.checksums.are_complete {
+            true => {
+                let all = self.with_model(computation, &provenance);
+                Ok(provenance.of_computation(all))
+            }
+            false => Ok(provenance),
+        }
     }
 
-    /// [`Studied::provenance`] without the checksums.
-    pub fn described(&self, prompts: Vec<NamedText>) -> Provenance {
-        let processing = self.processing.iter().map(|step| (*step).to_owned());
-        Provenance { processing: processing.collect(), ..Provenance::new(&self.pretrained, prompts) }
+    /// Adds to a study's computation what it owes to the model.
+    fn with_model(&self, mut all: Computation, provenance: &Provenance) -> Computation {
+        let Pretrained { model, tokenizer, .. } = &self.pretrained;
+        let mut insert = |name: &str, value: String| {
+            all.entry(name.to_owned()).or_insert(value);
+        };
+        let checksums: Vec<&String> = provenance.model_checksum.values().collect();
+        insert(
+            "weights",
+            match checksums[..] {
+                [one] => one.clone(),
+                _ => sha256(checksums),
+            },
+        );
+        insert("config", sha256([format!("{:?}", model.config)]));
+        insert(
+            "processing",
+            match &self.processing[..] {
+                [] => "none".to_owned(),
+                steps => steps.join(", "),
+            },
+        );
+        // (A model without a tokenizer has its prompts as ids.)
+        let ids = |prompt: &NamedText| {
+            let of_text = || tokenizer.encode(&prompt.text).ok();
+            parse_ids(&prompt.text).ok().or_else(of_text).unwrap_or_default()
+        };
+        let ids: Vec<Vec<u32>> = provenance.prompts.iter().map(ids).collect();
+        insert("tokens", checksum_of_tokens(ids.iter().map(Vec::as_slice)));
+        all
     }
 
     /// Its name, and what was done to its weights.

@@ -1,14 +1,13 @@
 //! The arguments that say how sweeps are run, and what happens while they are.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use patching::Engine;
 use serde::Serialize;
-use signal_hook::consts::SIGINT;
-use signal_hook::flag;
+use signal_hook::{consts, flag};
 
 use crate::failure::Failure;
 
@@ -35,6 +34,16 @@ pub enum EngineKind {
     Plain,
 }
 
+impl EngineKind {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Incremental => "incremental",
+            Self::Plain => "plain",
+        }
+    }
+}
+
 impl EngineArgs {
     /// The engine.
     pub fn engine(&self) -> Engine {
@@ -45,29 +54,65 @@ impl EngineArgs {
     }
 }
 
-/// Set by Ctrl-C: the sweeps then come to an end soon, so that what they have can be written. A second
-/// Ctrl-C ends the program at once.
-pub struct Interrupt(Arc<AtomicBool>);
+/// Set by the signals that ask a program to end: the sweeps then come to an end soon, so that what they
+/// have can be written. A second signal ends the program at once.
+#[derive(Default)]
+pub struct Interrupt {
+    stop: Arc<AtomicBool>,
+    signal: Arc<AtomicUsize>,
+}
+
+/// Ctrl-C; what batch systems and `kill` send; and what a closed terminal sends.
+#[cfg(unix)]
+const SIGNALS: [i32; 3] = [consts::SIGINT, consts::SIGTERM, consts::SIGHUP];
+#[cfg(not(unix))]
+const SIGNALS: [i32; 2] = [consts::SIGINT, consts::SIGTERM];
 
 impl Interrupt {
-    /// Listens for Ctrl-C.
+    /// Listens for these signals.
     ///
     /// # Errors
     /// [`Failure::Other`] if the system does not allow that.
     pub fn listen() -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
-        let exit_code = i32::from(Failure::STOPPED);
-        // In this order: the first signal finds the flag unset, and sets it.
-        flag::register_conditional_shutdown(SIGINT, exit_code, stop.clone())
-            .and_then(|_| flag::register(SIGINT, stop.clone()))
-            .map_err(|e| Failure::Other(format!("cannot listen for Ctrl-C: {e}")))?;
-        Ok(Self(stop))
+        let signal = Arc::new(AtomicUsize::new(0));
+        for number in SIGNALS.into_iter().filter(|&number| !is_ignored_hangup(number)) {
+            let exit_code = i32::from(exit_code(number as usize));
+            // In this order: the first signal finds the flag unset, and sets it.
+            flag::register_conditional_shutdown(number, exit_code, stop.clone())
+                .and_then(|_| flag::register_usize(number, signal.clone(), number as usize))
+                .and_then(|_| flag::register(number, stop.clone()))
+                .map_err(|e| Failure::Other(format!("cannot listen for Ctrl-C: {e}")))?;
+        }
+        Ok(Self { stop, signal })
     }
 
     /// The flag.
     pub fn flag(&self) -> &AtomicBool {
-        &self.0
+        &self.stop
     }
+
+    /// How a run ends that was stopped, and what it says.
+    pub fn stopped(&self, message: String) -> Failure {
+        Failure::Stopped { message, code: exit_code(self.signal.load(Ordering::Relaxed)) }
+    }
+}
+
+/// The exit code of a program that a signal ended, as shells have it.
+fn exit_code(signal: usize) -> u8 {
+    128 + signal as u8
+}
+
+/// Whether it is SIGHUP, and whoever started this program (`nohup`, say) has told it to ignore that. Only
+/// Linux tells.
+fn is_ignored_hangup(signal: i32) -> bool {
+    let ignored = || {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    };
+    const SIGHUP: i32 = 1;
+    signal == SIGHUP && ignored().is_some_and(|mask| mask & 1 == 1)
 }
 
 /// A bar on stderr (nothing where stderr is no terminal) over `sweeps` sweeps with `cells` patched runs

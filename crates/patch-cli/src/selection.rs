@@ -203,6 +203,11 @@ impl SelectionArgs {
     }
 }
 
+/// The sites by their names.
+pub fn sites_in_words(kinds: &[SiteKind]) -> String {
+    kinds.iter().map(SiteKind::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// The labels of a grid's axes: tokens for positions, numbers for all else.
 pub fn axis_labels(axes: &[Axis], places: &[Vec<usize>], tokens: &[String]) -> Vec<AxisLabels> {
     let labels = |(axis, places): (&Axis, &Vec<usize>)| {

@@ -10,6 +10,7 @@ use patching::Head;
 use tensor::Tensor;
 
 use crate::common::terminal_style;
+use crate::computation::computation;
 use crate::export::{AxisLabels, ExportArgs, Exports, Grid, Study, named};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
@@ -170,9 +171,10 @@ impl Studied {
         let prompt_lines = prompts.iter().map(|(name, text)| format!("{name}: {text}"));
         let lines = about.iter().cloned().chain(prompt_lines);
         Ok(Study {
-            provenance: self.provenance(named(prompts))?,
+            provenance: self.provenance(named(prompts), computation([]))?,
             title: title.to_owned(),
             subtitle: lines.chain([format!("model: {}", self.label())]).collect(),
+            numbers_sha256: None,
             grids,
         })
     }

@@ -10,6 +10,7 @@ use patching::{Axis, Endpoints, Outcome, Scale, SiteKind, Sweep};
 use serde::Serialize;
 
 use crate::common::{ModelArgs, terminal_style};
+use crate::computation::differences;
 use crate::explore::{self, Exploration, PageArgs};
 use crate::export::{Draw, ExportArgs, Exports, Grid, Highlight, Provenance, Study, read_study};
 use crate::failure::Failure;
@@ -22,7 +23,7 @@ use crate::processing::ProcessArgs;
 use crate::render::write_figure;
 use crate::report::{self, quoted};
 use crate::running::{EngineArgs, Interrupt, progress_bar};
-use crate::selection::{SelectionArgs, axis_labels};
+use crate::selection::{SelectionArgs, axis_labels, sites_in_words};
 
 /// Arguments of `sweep`.
 #[derive(clap::Args)]
@@ -78,7 +79,7 @@ struct Report<'a> {
     direction: String,
     #[serde(flatten)]
     pairs: PairsReport<'a>,
-    /// False if Ctrl-C came before the end: the cells that are missing are null.
+    /// Whether every cell was reached: true in all that is printed.
     complete: bool,
     seconds: Seconds,
     image: String,
@@ -111,7 +112,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let page = args.page.prepare()?;
     let options = args.figure.options()?;
     let known = args.resume.as_deref().map(read_study).transpose()?;
-    let exported = args.export.is_wanted() || args.page.is_wanted();
+    let exported = args.export.is_wanted() || args.page.is_wanted() || known.is_some();
     let studied = args.process.load_for_study(&args.model, exported)?;
     let model = &studied.pretrained;
     let (gpt2, tokenizer) = (&model.model, &model.tokenizer);
@@ -124,87 +125,65 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     for pair in &pairs.list {
         sweeps.push(args.selection.sweeps(gpt2, tokenizer, pair.experiment())?);
     }
-    let load = start.elapsed().as_secs_f64();
-
-    // What is known from an earlier run must be of the same sweep.
+    let bos = args.model.bos(model)?;
+    let site = ("site", sites_in_words(&kinds));
+    let computation = pairs.computation(bos, args.engine.engine, &args.set, [site]);
     let known = match &known {
-        Some(known) => Some(Known::of(known, &studied.described(pairs.prompts()))?),
+        Some(known) => Some(Known::of(known, &pairs.provenance(&studied, computation.clone())?)?),
         None => None,
     };
+    let load = start.elapsed().as_secs_f64();
+
     let cells = |sweep: &Sweep<'_>| sweep.patches(gpt2).len();
     let n_sweeps = sweeps.iter().map(Vec::len).sum();
     let n_cells = sweeps.iter().flatten().map(cells).sum();
-
     let before = Instant::now();
     let interrupt = Interrupt::listen()?;
     let (bar, progress) = progress_bar(n_sweeps, n_cells);
     let mut done: Vec<Vec<Done>> = Vec::new();
     for (pair, sweeps) in pairs.list.iter().zip(sweeps) {
-        let mut of_pair = Vec::new();
-        for sweep in sweeps {
-            let blank = blank_grid(&pairs, pair, &sweep, gpt2);
-            let known = known.as_ref().map(|known| known.values(&blank)).transpose()?.flatten();
+        let done_with = |sweep: Sweep<'_>| {
             let sweep = sweep.stopped_by(interrupt.flag());
-            let sweep = match &known {
-                Some(known) => sweep.knowing(known.clone()),
-                None => sweep,
-            };
-            let metric = pairs.metric_of_pair(pair);
-            let outcome = sweep.run(gpt2, metric.metric(), args.engine.engine(), &progress);
-            let ends = outcome.ends(pairs.direction);
-            pairs.check_ends(pair, gpt2, ends)?;
-            let (mut values, unpatched) = metric.shown(&outcome, pairs.direction)?;
-            for (value, known) in values.iter_mut().zip(known.iter().flatten()) {
-                if !known.is_nan() {
-                    *value = *known; // as it was shown
-                }
-            }
-            let base = args.pair.base_name();
-            let legend =
-                [metric.colors(base), Some(unpatched_in_words(unpatched)), missing_in_words(outcome.missing)];
-            of_pair.push(Done {
-                shown: Grid {
-                    values: values.clone(),
-                    legend: legend.into_iter().flatten().collect(),
-                    ..blank
-                },
-                grid: patching::Grid { values, ..outcome.grid.clone() },
-                ends,
-                outcome,
-            });
-        }
-        done.push(of_pair);
+            Done::of(args, &pairs, pair, sweep, gpt2, known.as_ref(), &progress)
+        };
+        done.push(sweeps.into_iter().map(done_with).collect::<Result<_, _>>()?);
     }
     bar.finish_and_clear();
     let sweep_seconds = before.elapsed().as_secs_f64();
+    let complete = done.iter().flatten().all(|done| done.outcome.complete);
+
     // The tables of one pair, before anything is written: they cannot be made of logits that are not finite.
     let tables = match (&pairs.list[..], &done[..]) {
-        ([pair], [of_pair]) if args.top > 0 && !args.model.json => {
-            let logits = of_pair[0].outcome.unpatched.logits(gpt2);
+        ([pair], [of_pair]) if complete && args.top > 0 && !args.model.json => {
             let n_tokens = pair.experiment().n_tokens();
-            logits.iter().try_for_each(|logits| check_logits(logits, n_tokens))?;
-            Some(logits.map(|logits| report::top(model, &logits, args.top)))
+            let tables = of_pair[0].outcome.unpatched.iter().map(|unpatched| {
+                let logits = unpatched.logits(gpt2);
+                logits.iter().try_for_each(|logits| check_logits(logits, n_tokens))?;
+                Ok(logits.map(|logits| report::top(model, &logits, args.top)))
+            });
+            tables.collect::<Result<Vec<_>, Failure>>()?.pop()
         }
         _ => None,
     };
-    let complete = done.iter().flatten().all(|done| done.outcome.complete);
-
-    let (shown, exported) = args.studies(&pairs, &done, pairs.provenance(&studied)?)?;
+    let provenance = pairs.provenance(&studied, computation)?;
+    let (shown, exported) = args.studies(&pairs, &done, provenance, complete)?;
     exports.write(&exported)?;
     if !complete {
-        return Err(stopped(&done, &exports, n_cells));
+        return Err(interrupt.stopped(stopped_in_words(&done, &exports, n_cells)));
     }
     let figure = shown.figure()?;
     write_picture(&figure, &options, &output, &shown.provenance)?;
-    if let (Some(page), [pair], [done]) = (&page, &pairs.list[..], &done[..]) {
+    if let (Some(page), [pair], [done]) = (&page, &pairs.list[..], &done[..])
+        && let Some(unpatched) = &done[0].outcome.unpatched
+    {
         let asked = Exploration {
             model,
             experiment: pair.experiment(),
             sites: args.page.sites(&kinds),
             metric: &pair.metric,
             engine: args.engine.engine(),
-            unpatched: &done[0].outcome.unpatched,
-            stop: interrupt.flag(),
+            unpatched,
+            stop: &interrupt,
         };
         let explored = explore::page(&asked, &shown.provenance)?;
         page.write(html::render(&explored)?.as_bytes())?;
@@ -213,7 +192,6 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let first_sweeps = done.iter().flat_map(|done| done.first());
     let ends: Vec<Endpoints> = first_sweeps.map(|done| done.ends).collect();
     let pairs_report = pairs.report(&ends, args.engine.engine);
-    let bos = args.model.bos(model)?;
     if args.model.json {
         let report = Report {
             model: &model.name,
@@ -268,6 +246,49 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     Ok(())
 }
 
+impl Done {
+    fn of(
+        args: &Args,
+        pairs: &Pairs,
+        pair: &ReadyPair,
+        sweep: Sweep<'_>,
+        model: &Gpt2,
+        known: Option<&Known<'_>>,
+        progress: &(dyn Fn(f64) + Sync),
+    ) -> Result<Self, Failure> {
+        let blank = blank_grid(pairs, pair, &sweep, model);
+        let known = known.map(|known| known.values(&blank)).transpose()?.flatten();
+        let sweep = match &known {
+            Some(known) => sweep.knowing(known.clone()),
+            None => sweep,
+        };
+        let metric = pairs.metric_of_pair(pair);
+        let outcome = sweep.run(model, metric.metric(), args.engine.engine(), progress);
+        let ends = outcome.ends(pairs.direction);
+        let mut values = vec![f32::NAN; outcome.grid.values.len()];
+        let mut legend = vec![metric.colors(args.pair.base_name())];
+        // A sweep that was stopped before its unpatched runs has nothing to compare with.
+        if outcome.unpatched.is_some() {
+            pairs.check_ends(pair, model, ends)?;
+            let (shown, unpatched) = metric.shown(&outcome, pairs.direction)?;
+            values = shown;
+            legend.push(Some(unpatched_in_words(unpatched)));
+        }
+        legend.push(missing_in_words(outcome.missing));
+        for (value, known) in values.iter_mut().zip(known.iter().flatten()) {
+            if !known.is_nan() {
+                *value = *known; // as it was shown
+            }
+        }
+        Ok(Self {
+            shown: Grid { values: values.clone(), legend: legend.into_iter().flatten().collect(), ..blank },
+            grid: patching::Grid { values, ..outcome.grid.clone() },
+            ends,
+            outcome,
+        })
+    }
+}
+
 /// The grid of one sweep of one pair, without its values.
 fn blank_grid(pairs: &Pairs, pair: &ReadyPair, sweep: &Sweep<'_>, model: &Gpt2) -> Grid {
     let (axes, places) = (sweep.axes(), sweep.places(model));
@@ -292,40 +313,23 @@ fn blank_grid(pairs: &Pairs, pair: &ReadyPair, sweep: &Sweep<'_>, model: &Gpt2) 
 struct Known<'a>(&'a Study);
 
 impl<'a> Known<'a> {
-    /// Refuses an export of other prompts or of another model.
-    fn of(study: &'a Study, provenance: &Provenance) -> Result<Self, Failure> {
-        let (then, now) = (&study.provenance, provenance);
-        if *then == Provenance::default() {
+    /// Refuses an export of another computation.
+    fn of(study: &'a Study, now: &Provenance) -> Result<Self, Failure> {
+        let then = &study.provenance;
+        if then.fingerprint.is_empty() {
             return Err(Failure::Input(
-                "--resume: the file does not say what made it; an .npy or .csv file has its words in a file \
-                 beside it (run.csv.json), which has to stay there"
+                "--resume: the file does not say what made it; an .npy or .csv file has its \
+                 words in a file beside it (run.csv.json), which has to stay there"
                     .to_owned(),
             ));
         }
-        if then.model != now.model {
+        if then.fingerprint != now.fingerprint || then.computation != now.computation {
+            let differences = differences(&then.computation, &now.computation);
             return Err(Failure::Input(format!(
-                "--resume: the file is of the model {} and this run of {}",
-                quoted(&then.model),
-                quoted(&now.model)
+                "--resume: the file is of another computation ({}); give the flags, the model and the prompts \
+                 of the run that was stopped",
+                differences.join("; ")
             )));
-        }
-        if then.processing != now.processing {
-            let words = |steps: &[String]| match steps {
-                [] => "raw weights".to_owned(),
-                steps => format!("weights with {}", steps.join(", ")),
-            };
-            return Err(Failure::Input(format!(
-                "--resume: the file is of {} and this run of {}",
-                words(&then.processing),
-                words(&now.processing)
-            )));
-        }
-        if then.prompts != now.prompts {
-            return Err(Failure::Input(
-                "--resume: the file is of other prompts, or of another direction; give the flags of the \
-                 run that was stopped"
-                    .to_owned(),
-            ));
         }
         Ok(Self(study))
     }
@@ -363,13 +367,15 @@ impl Args {
         pairs: &Pairs,
         done: &[Vec<Done>],
         provenance: Provenance,
+        complete: bool,
     ) -> Result<(Study, Study), Failure> {
         let (source, base) = (self.pair.source_name(), self.pair.base_name());
         let kinds = self.selection.kinds();
         let sites: Vec<String> = kinds.iter().map(SiteKind::to_string).collect();
         let title = format!("Patching {} from the {source} into the {base} run", sites.join(", "));
         let mut averages = Vec::new();
-        if pairs.many {
+        // There is no mean of what was stopped.
+        if pairs.many && complete {
             for (i, site) in sites.into_iter().enumerate() {
                 let words = Grid {
                     name: site,
@@ -388,8 +394,8 @@ impl Args {
     }
 }
 
-/// What is said when Ctrl-C has stopped the sweep.
-fn stopped(done: &[Vec<Done>], exports: &Exports, n_cells: usize) -> Failure {
+/// What is said when a signal has stopped the sweep.
+fn stopped_in_words(done: &[Vec<Done>], exports: &Exports, n_cells: usize) -> String {
     let values = done.iter().flatten().flat_map(|done| &done.grid.values);
     let reached = values.filter(|value| !value.is_nan()).count();
     let what_next = match exports.paths().first() {
@@ -398,7 +404,7 @@ fn stopped(done: &[Vec<Done>], exports: &Exports, n_cells: usize) -> Failure {
                  and resumed"
             .to_owned(),
     };
-    Failure::Stopped(format!("stopped after {reached} of {n_cells} cells: {what_next}"))
+    format!("stopped after {reached} of {n_cells} cells: {what_next}")
 }
 
 fn write_prompts(out: &mut impl Write, pair: &ReadyPair) -> io::Result<()> {

@@ -222,7 +222,7 @@ fn difference_of_engines(model: &Pretrained, ids: &[u32]) -> Option<f64> {
     let memory = 1 << 30;
     let fast = incremental::run(&model.model, &experiment, &patches, metric, memory, quiet).values;
     let difference = |(x, y): (&f32, &f32)| f64::from((x - y).abs());
-    Some(fast.iter().zip(&plain).map(difference).fold(0.0, larger))
+    Some(fast.iter().flatten().zip(plain.iter().flatten()).map(difference).fold(0.0, larger))
 }
 
 /// The larger of two numbers; NaN, if one of them is NaN.

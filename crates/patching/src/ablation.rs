@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use gpt2::{Gpt2, Site};
 use tensor::Tensor;
 
-use crate::{Experiment, Patch, SiteKind};
+use crate::{Experiment, Patch, SiteKind, Watch};
 
 /// What the ablated activations are replaced by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,12 @@ pub(crate) type Given = HashMap<Site, Tensor>;
 
 /// The activations that the patches of an ablation put in, each in the shape of the site's own, or
 /// `None` if the experiment is no ablation.
-pub(crate) fn given(model: &Gpt2, experiment: &Experiment, patches: &[Patch]) -> Option<Given> {
+pub(crate) fn given(
+    model: &Gpt2,
+    experiment: &Experiment,
+    patches: &[Patch],
+    watch: Watch<'_>,
+) -> Option<Given> {
     let ablation = experiment.replaced_by()?;
     let pattern = patches.iter().any(|patch| patch.site == SiteKind::Pattern);
     assert!(
@@ -64,6 +69,7 @@ pub(crate) fn given(model: &Gpt2, experiment: &Experiment, patches: &[Patch]) ->
         Ablation::MeanOf(prompts) => {
             let mut sums: HashMap<Site, Vec<f32>> = HashMap::new();
             for ids in prompts {
+                watch.leave_if_stopped();
                 model.transformer(ids, &mut |site, x| {
                     if wanted.contains(&site) {
                         let sum = sum_over_positions(x);

@@ -1,5 +1,10 @@
 //! What every engine is told while it runs, and what it gives back.
+//!
+//! An engine that is stopped leaves the run under way by unwinding from wherever it is, so a stop takes
+//! effect within one step of one block, whatever the size of the model and the number of runs. What was measured
+//! before is kept.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpt2::Gpt2;
@@ -25,7 +30,31 @@ impl Watch<'_> {
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+
+    /// If the engine is to stop, unwinds up to [`Watch::unless_stopped`].
+    pub(crate) fn leave_if_stopped(&self) {
+        if self.stopped() {
+            // No panic: nothing is printed.
+            panic::resume_unwind(Box::new(Stopped));
+        }
+    }
+
+    /// What `work` gives, or none if it was left.
+    pub(crate) fn unless_stopped<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        if self.stopped() {
+            return None;
+        }
+        // Whatever the work has changed is dropped, or is complete before it can be left.
+        match panic::catch_unwind(AssertUnwindSafe(work)) {
+            Ok(result) => Some(result),
+            Err(payload) if payload.is::<Stopped>() => None,
+            Err(panic) => panic::resume_unwind(panic),
+        }
+    }
 }
+
+/// What is thrown when an engine is stopped.
+struct Stopped;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
@@ -51,15 +80,23 @@ impl Unpatched {
 /// What an engine gives back.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// The metric of every patched run, in the order of the patches; NaN for those that were not
+    /// The metric of every patched run, in the order of the patches; none for those that were not
     /// reached before the engine was stopped.
-    pub values: Vec<f32>,
-    /// The metric of the clean run, unpatched.
+    pub values: Vec<Option<f32>>,
+    /// The metric of the clean run, unpatched; NaN if the engine was stopped before it had any.
     pub clean: f32,
-    /// The metric of the corrupted run, unpatched.
+    /// The metric of the corrupted run, unpatched; likewise.
     pub corrupted: f32,
-    /// What the two unpatched runs end in.
-    pub unpatched: Unpatched,
+    /// What the two unpatched runs end in; none if the engine was stopped before it had that.
+    pub unpatched: Option<Unpatched>,
     /// Multiplications and additions of floats that were done, each counted as one.
     pub flops: u64,
+}
+
+impl Measured {
+    /// What an engine gives back that was stopped before it had measured any of `n` patches.
+    pub(crate) fn nothing(n: usize) -> Self {
+        let values = vec![None; n];
+        Self { values, clean: f32::NAN, corrupted: f32::NAN, unpatched: None, flops: 0 }
+    }
 }

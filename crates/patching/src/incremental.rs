@@ -47,6 +47,7 @@ mod walk;
 
 use gpt2::Gpt2;
 use gpt2::model::Mlp;
+use tensor::Tensor;
 
 use self::walk::Walk;
 use crate::ablation::given;
@@ -56,8 +57,11 @@ use crate::{Experiment, Measured, Metric, Patch, Unpatched, Watch};
 /// How many rows of width C are held for each row of the walk, at the most: the residual stream before
 /// and after attention, its normalised form, q, k, v, z, attention's output, and a packed copy.
 const HELD: usize = 9;
-/// Rows that walk together, at the most: more are not faster, and a sweep could not be stopped for long.
+/// Rows that walk together, at the most: more are not faster.
 const MOST_ROWS: usize = 4096;
+/// Multiplications and additions of one of the MLP's two layers for all rows that walk together, at the most. A sweep
+/// is stopped between attention and MLP, and that has to take effect within half a second.
+const MOST_FLOPS: usize = 20_000_000_000;
 
 /// The metric of each patched run, in the order of `patches`, and of the two unpatched runs. The
 /// patches are worked off in chunks, so that about `memory` bytes are held beyond the weights (but
@@ -70,50 +74,44 @@ pub fn run(
     memory: usize,
     watch: Watch<'_>,
 ) -> Measured {
-    let (t, c, inner) = (experiment.n_tokens(), model.config.n_embd, model.config.inner_size());
-    let from = metric.first_position(t);
-    let given = given(model, experiment, patches);
+    let mut measured = Measured::nothing(patches.len());
+    let Some(given) = watch.unless_stopped(|| given(model, experiment, patches, watch)) else {
+        return measured;
+    };
+    let t = experiment.n_tokens();
     // To the left of the first difference source and base are the same run.
     let first_change = match given {
         Some(_) => 0,
         None => experiment.differing_positions()[0],
     };
-    let (mut pending, unchanged): (Vec<Pending>, Vec<Pending>) =
-        patches.iter().enumerate().map(|(cell, &patch)| Pending { cell, patch }).partition(|p| {
-            let pos = p.patch.pos.or(p.patch.dest);
-            pos.is_none_or(|pos| pos >= first_change)
-        });
+    let patches = patches.iter().enumerate().map(|(cell, &patch)| Pending { cell, patch });
+    let (mut pending, unchanged): (Vec<Pending>, Vec<Pending>) = patches.partition(|p| {
+        let pos = p.patch.pos.or(p.patch.dest);
+        pos.is_none_or(|pos| pos >= first_change)
+    });
     pending.sort_by_key(|p| p.patch.layer);
 
     let rows_of = |p: &Pending| t - p.patch.dests(t).start.max(first_change);
-    let floats = memory / size_of::<f32>();
-    let fixed =
-        Mlp::ROWS_TOGETHER * (3 * inner + 2 * c) + LOGIT_ROWS * model.config.vocab_size + 2 * t * HELD * c;
-    let rows = (floats.saturating_sub(fixed) / (HELD * c)).min(MOST_ROWS);
-    let chunks = cut(&pending, rows, rows_of);
+    let chunks = cut(&pending, rows_together(model, t, memory), rows_of);
     let work_of = |p: &Pending| (rows_of(p) * (model.config.n_layer - p.patch.layer)) as f64;
     let all_work: f64 = pending.iter().map(work_of).sum();
 
     // The two unpatched runs walk along with every chunk; their ends are kept from the first one.
     let mut unpatched = None;
-    let mut values = vec![f32::NAN; patches.len()];
-    let mut flops = 0;
     for chunk in chunks {
-        let mut walk = Walk::new(model, experiment, chunk, given.as_ref(), from);
-        for layer in 0..model.config.n_layer {
-            if watch.stopped() && unpatched.is_some() {
-                break;
+        let from = metric.first_position(t);
+        let walked = watch.unless_stopped(|| {
+            let mut walk = Walk::new(model, experiment, chunk, given.as_ref(), from, watch);
+            for layer in 0..model.config.n_layer {
+                walk.block(layer);
+                let under_way = chunk.iter().take_while(|p| p.patch.layer <= layer);
+                (watch.progress)(under_way.map(rows_of).sum::<usize>() as f64 / all_work.max(1.0));
             }
-            walk.block(layer);
-            let under_way = chunk.iter().take_while(|p| p.patch.layer <= layer);
-            (watch.progress)(under_way.map(rows_of).sum::<usize>() as f64 / all_work.max(1.0));
-        }
-        if watch.stopped() && unpatched.is_some() {
-            break;
-        }
-        let ends = walk.ends();
-        flops += ends.flops;
-        let [base, clean, _] = unpatched.get_or_insert_with(|| {
+            walk.ends()
+        });
+        let Some(ends) = walked else { break };
+        measured.flops += ends.flops;
+        let [base, clean, corrupted] = unpatched.get_or_insert_with(|| {
             let [source, base] = [rows::SOURCE, rows::BASE].map(|run| {
                 let rows = ends.of_run(run);
                 (metric.read(model, &rows, experiment.base()), rows)
@@ -121,25 +119,30 @@ pub fn run(
             let [clean, corrupted] = (experiment.direction()).clean_and_corrupted(source, base.clone());
             [base, clean, corrupted]
         });
+        let last = |rows: &Tensor| rows.row(rows.n_rows() - 1).to_vec();
+        measured.clean = metric.of(Which::Clean, &clean.0, &clean.0);
+        measured.corrupted = metric.of(Which::Corrupted, &corrupted.0, &clean.0);
+        measured.unpatched = Some(Unpatched { clean: last(&clean.1), corrupted: last(&corrupted.1) });
         // A run that has not come to differ from the base is the base.
         let differing = ends.cells();
-        for cell in chunk.iter().map(|p| p.cell).filter(|cell| !differing.contains(cell)) {
-            values[cell] = metric.of(Which::Patched(cell), &base.0, &clean.0);
+        let unchanged = unchanged.iter().chain(chunk).map(|p| p.cell);
+        for cell in unchanged.filter(|cell| !differing.contains(cell)) {
+            let value = &mut measured.values[cell];
+            value.get_or_insert_with(|| metric.of(Which::Patched(cell), &base.0, &clean.0));
         }
-        ends.measure(model, metric, experiment.base(), &clean.0, &mut values);
+        ends.measure(model, metric, experiment.base(), &clean.0, &mut measured.values, watch);
     }
-    let [base, clean, corrupted] = unpatched.unwrap_or_else(|| unreachable!("there is at least one chunk"));
-    for Pending { cell, .. } in unchanged {
-        values[cell] = metric.of(Which::Patched(cell), &base.0, &clean.0);
-    }
-    let last = |(_, rows): &(_, tensor::Tensor)| rows.row(rows.n_rows() - 1).to_vec();
-    Measured {
-        values,
-        clean: metric.of(Which::Clean, &clean.0, &clean.0),
-        corrupted: metric.of(Which::Corrupted, &corrupted.0, &clean.0),
-        unpatched: Unpatched { clean: last(&clean), corrupted: last(&corrupted) },
-        flops,
-    }
+    measured
+}
+
+/// How many rows walk together.
+fn rows_together(model: &Gpt2, t: usize, memory: usize) -> usize {
+    let (c, inner) = (model.config.n_embd, model.config.inner_size());
+    let floats = memory / size_of::<f32>();
+    let fixed =
+        Mlp::ROWS_TOGETHER * (3 * inner + 2 * c) + LOGIT_ROWS * model.config.vocab_size + 2 * t * HELD * c;
+    let in_memory = floats.saturating_sub(fixed) / (HELD * c);
+    in_memory.min(MOST_ROWS).min(MOST_FLOPS / (2 * c * inner))
 }
 
 /// A patch, and which value it is for.
@@ -332,7 +335,7 @@ mod tests {
                 Direction::Denoising => clean,
                 Direction::Noising => corrupted,
             };
-            prop_assert!(values.iter().all(|value| *value == source));
+            prop_assert!(values.iter().all(|value| *value == Some(source)));
         }
 
         #[test]

@@ -20,6 +20,8 @@ use gpt2::generate::{LogProbs, log_prob};
 use rayon::prelude::*;
 use tensor::{Tensor, all_finite};
 
+use crate::Watch;
+
 /// Rows whose logits of all tokens are held together.
 pub(crate) const LOGIT_ROWS: usize = 64;
 
@@ -182,7 +184,13 @@ impl Metric<'_> {
 
     /// The metric of many patched runs. Each is given by its number and the row `(C)` of its last position
     /// after the last layer norm, which is all that is read of it, so the metric must not be a loss.
-    pub(crate) fn of_rows(&self, model: &Gpt2, runs: &[(usize, &[f32])], clean: &End<'_>) -> Vec<f32> {
+    pub(crate) fn of_rows(
+        &self,
+        model: &Gpt2,
+        runs: &[(usize, &[f32])],
+        clean: &End<'_>,
+        watch: Watch<'_>,
+    ) -> Vec<f32> {
         if let Some(tokens) = self.tokens() {
             let of_run = |(run, row): &(usize, &[f32])| {
                 let end = End::of_tokens(model, &tokens, row);
@@ -191,6 +199,7 @@ impl Metric<'_> {
             return runs.par_iter().map(of_run).collect();
         }
         let of_some = |runs: &[(usize, &[f32])]| -> Vec<f32> {
+            watch.leave_if_stopped();
             let rows = runs.iter().flat_map(|(_, row)| *row).copied().collect();
             let rows = Tensor::new(&[runs.len(), model.config.n_embd], rows);
             // The unembedding is read once for all of them.

@@ -196,14 +196,22 @@ pub struct Outcome {
     pub clean_metric: f32,
     /// The metric of the corrupted run, unpatched.
     pub corrupted_metric: f32,
-    /// The metric for every sender, layer × head; NaN for those that were not reached before the engine
-    /// was stopped.
+    /// The metric for every sender, layer × head.
     pub grid: Grid,
-    /// Whether all senders were reached.
+    /// False if the engine was stopped: then all numbers are NaN.
     pub complete: bool,
 }
 
 impl Outcome {
+    fn stopped(model: &Gpt2) -> Self {
+        Self {
+            clean_metric: f32::NAN,
+            corrupted_metric: f32::NAN,
+            grid: grid_of_senders(model, vec![f32::NAN; senders(model).len()]),
+            complete: false,
+        }
+    }
+
     /// The metric of the unpatched runs; `direction` is the experiment's.
     pub fn ends(&self, direction: Direction) -> Endpoints {
         Endpoints::new(direction, self.clean_metric, self.corrupted_metric)
@@ -236,33 +244,28 @@ impl PathPatching {
             first_read: metric.first_position(experiment.n_tokens()),
             watch,
         };
-        let Ends { base, source, patched } = match engine {
+        let ends = watch.unless_stopped(|| match engine {
             Engine::Plain => plain::run(&task),
             Engine::Incremental { memory } => incremental::run(&task, memory),
+        });
+        let Some(Ends { base, source, patched }) = ends else {
+            return Ok(Outcome::stopped(model));
         };
         let read = |rows: &Tensor| metric.read(model, rows, experiment.base());
         let [clean, corrupted] = (experiment.direction()).clean_and_corrupted(&source, &base).map(read);
-        let reached = patched.iter().enumerate();
-        let reached = reached.filter_map(|(i, rows)| Some((i, rows.as_ref()?)));
-        let mut values = vec![f32::NAN; patched.len()];
-        if let Metric::Loss { .. } = metric {
-            let of_sender = |(i, rows)| (i, metric.of(Which::Patched(i), &read(rows), &clean));
-            reached.map(of_sender).for_each(|(i, value)| values[i] = value);
+        let patched = patched.iter().enumerate();
+        let values = if let Metric::Loss { .. } = metric {
+            patched.map(|(i, rows)| metric.of(Which::Patched(i), &read(rows), &clean)).collect()
         } else {
             let rows: Vec<(usize, &[f32])> =
-                reached.map(|(i, rows)| (i, rows.row(rows.n_rows() - 1))).collect();
-            let measured = metric.of_rows(model, &rows, &clean);
-            (rows.iter().zip(measured)).for_each(|((i, _), value)| values[*i] = value);
-        }
+                patched.map(|(i, rows)| (i, rows.row(rows.n_rows() - 1))).collect();
+            metric.of_rows(model, &rows, &clean, Watch::NOBODY)
+        };
         Ok(Outcome {
             clean_metric: metric.of(Which::Clean, &clean, &clean),
             corrupted_metric: metric.of(Which::Corrupted, &corrupted, &clean),
-            complete: patched.iter().all(Option::is_some),
-            grid: Grid {
-                axes: vec![Axis::Layer, Axis::Head],
-                places: vec![(0..model.config.n_layer).collect(), (0..model.config.n_head).collect()],
-                values,
-            },
+            complete: true,
+            grid: grid_of_senders(model, values),
         })
     }
 
@@ -308,6 +311,12 @@ impl PathPatching {
     }
 }
 
+fn grid_of_senders(model: &Gpt2, values: Vec<f32>) -> Grid {
+    let (n_layer, n_head) = (model.config.n_layer, model.config.n_head);
+    let places = vec![(0..n_layer).collect(), (0..n_head).collect()];
+    Grid { axes: vec![Axis::Layer, Axis::Head], places, values }
+}
+
 /// Every head, in the order of the grid.
 fn senders(model: &Gpt2) -> Vec<Head> {
     let layers = 0..model.config.n_layer;
@@ -334,8 +343,8 @@ struct Task<'a> {
 struct Ends {
     base: Tensor,
     source: Tensor,
-    /// One for each sender; none for those that were not reached before the engine was stopped.
-    patched: Vec<Option<Tensor>>,
+    /// One for each sender.
+    patched: Vec<Tensor>,
 }
 
 /// The rows of a matrix from one on.
@@ -519,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_engine_leaves_nan_and_says_so() {
+    fn a_stopped_engine_gives_no_numbers_and_says_so() {
         let (model, experiment) = small();
         let stop = std::sync::atomic::AtomicBool::new(true);
         let heads = vec![Head { layer: 2, head: 1 }];
@@ -528,8 +537,8 @@ mod tests {
             for engine in [Engine::default(), Engine::Plain] {
                 let watch = Watch { stop: &stop, ..Watch::NOBODY };
                 let outcome = paths.run(&model, &experiment, METRIC, engine, watch).unwrap();
-                assert!(!outcome.complete && outcome.grid.values[0].is_nan());
-                assert!(outcome.clean_metric.is_finite());
+                assert!(!outcome.complete && outcome.clean_metric.is_nan());
+                assert!(outcome.grid.values.len() == 12 && outcome.grid.values.iter().all(|x| x.is_nan()));
             }
         }
     }

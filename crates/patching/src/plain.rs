@@ -26,17 +26,29 @@ pub fn run(
     metric: Metric<'_>,
     watch: Watch<'_>,
 ) -> Measured {
+    let measured = watch.unless_stopped(|| measured(model, experiment, patches, metric, watch));
+    measured.unwrap_or_else(|| Measured::nothing(patches.len()))
+}
+
+fn measured(
+    model: &Gpt2,
+    experiment: &Experiment,
+    patches: &[Patch],
+    metric: Metric<'_>,
+    watch: Watch<'_>,
+) -> Measured {
     let from = metric.first_position(experiment.n_tokens());
 
     // 1. Keep the source's activations, those that some patch needs.
     let mut cache: HashMap<Site, Option<Tensor>> = patches.iter().map(|patch| (patch.site(), None)).collect();
     let source = end(model, experiment.source(), from, &mut |site, x| {
+        watch.leave_if_stopped();
         if let Some(kept) = cache.get_mut(&site) {
             *kept = Some(x.clone());
         }
     });
     // (An ablation puts in something else.)
-    for (site, x) in given(model, experiment, patches).into_iter().flatten() {
+    for (site, x) in given(model, experiment, patches, watch).into_iter().flatten() {
         cache.insert(site, Some(x));
     }
 
@@ -48,10 +60,8 @@ pub fn run(
 
     // 3. The base run with one activation of the source's, for every patch.
     let patched_metric = |(i, patch): (usize, &Patch)| {
-        if watch.stopped() {
-            return f32::NAN;
-        }
         let rows = end(model, experiment.base(), from, &mut |site, x| {
+            watch.leave_if_stopped();
             if site == patch.site()
                 && let Some(source) = &cache[&site]
             {
@@ -61,14 +71,15 @@ pub fn run(
         (watch.progress)(1.0 / patches.len() as f64);
         metric.of(Which::Patched(i), &read(&rows), &clean_end)
     };
-    let values = patches.par_iter().enumerate().map(patched_metric).collect();
+    let unless_stopped = |patch| watch.unless_stopped(|| patched_metric(patch));
+    let values = patches.par_iter().enumerate().map(unless_stopped).collect();
     let flops = (2 + patches.len() as u64) * flops_of_a_run(model, experiment.n_tokens());
     let last = |rows: &Tensor| rows.row(rows.n_rows() - 1).to_vec();
     Measured {
         values,
         clean: metric.of(Which::Clean, &clean_end, &clean_end),
         corrupted: metric.of(Which::Corrupted, &read(&corrupted), &clean_end),
-        unpatched: Unpatched { clean: last(&clean), corrupted: last(&corrupted) },
+        unpatched: Some(Unpatched { clean: last(&clean), corrupted: last(&corrupted) }),
         flops,
     }
 }
@@ -137,7 +148,7 @@ mod tests {
             .flat_map(|site| (0..12).map(move |layer| Patch::whole(site, layer)))
             .collect();
         let Measured { values, clean, .. } = run(&tiny.model, &experiment, &patches, metric, Watch::NOBODY);
-        assert!(values.iter().all(|value| *value == clean), "{values:?} instead of {clean}");
+        assert!(values.iter().all(|value| *value == Some(clean)), "{values:?} instead of {clean}");
     }
 
     #[test]

@@ -90,19 +90,18 @@ pub struct Subset {
 /// What came out of a sweep.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The metric of the clean run, unpatched.
+    /// The metric of the clean run, unpatched; NaN if the sweep was stopped before that.
     pub clean_metric: f32,
-    /// The metric of the corrupted run, unpatched.
+    /// The metric of the corrupted run, unpatched; likewise.
     pub corrupted_metric: f32,
-    /// The metric of every patched run.
+    /// The metric of every patched run; NaN for those that were not reached before the sweep was stopped.
     pub grid: Grid,
-    /// How many patched runs were run and have no finite metric, so that their cells are NaN; 0 if the sweep
-    /// was stopped, when they cannot be told from those that were not reached.
+    /// How many patched runs were run and have no finite metric, so that their cells are NaN.
     pub missing: usize,
-    /// Whether all of it was run: false if the sweep was stopped.
+    /// Whether every patched run was run.
     pub complete: bool,
-    /// What the two unpatched runs end in.
-    pub unpatched: Unpatched,
+    /// What the two unpatched runs end in; none if the sweep was stopped before that.
+    pub unpatched: Option<Unpatched>,
     /// Multiplications and additions of floats that were done, each counted as one.
     pub flops: u64,
 }
@@ -332,19 +331,14 @@ impl<'a> Sweep<'a> {
             }
         };
         for (cell, value) in at.iter().zip(&measured.values) {
-            values[*cell] = *value;
+            values[*cell] = value.unwrap_or(f32::NAN);
         }
-        let complete = !watch.stopped();
-        let without = measured.values.iter().filter(|value| value.is_nan());
         Outcome {
-            missing: match complete {
-                true => without.count(),
-                false => 0,
-            },
+            missing: measured.values.iter().flatten().filter(|value| value.is_nan()).count(),
             clean_metric: measured.clean,
             corrupted_metric: measured.corrupted,
             grid: Grid { axes: self.axes.clone(), places: self.places(model), values },
-            complete,
+            complete: measured.unpatched.is_some() && measured.values.iter().all(Option::is_some),
             unpatched: measured.unpatched,
             flops: measured.flops,
         }
@@ -487,7 +481,7 @@ mod tests {
             let stopped = sweep.clone().stopped_by(&stop);
             let stopped = stopped.run(&model, METRIC, engine, &|_| {});
             assert!(!stopped.complete, "{engine:?}");
-            assert!((stopped.clean_metric - whole.clean_metric).abs() < 1e-4);
+            assert!(stopped.clean_metric.is_nan() && stopped.unpatched.is_none());
         }
         // Some values known, and one of them wrong, so as to see that it was not run again.
         let mut known = whole.grid.values.clone();

@@ -42,13 +42,17 @@ type ByName = Result<BTreeMap<String, String>, String>;
 
 /// The checksums of a model's weights. Those that are on record cost nothing. The others are computed by
 /// a thread of their own while the study runs: half a gigabyte takes about as long as a small sweep.
-pub struct Checksums(LazyLock<ByName, Box<dyn FnOnce() -> ByName + Send>>);
+pub struct Checksums {
+    by_name: LazyLock<ByName, Box<dyn FnOnce() -> ByName + Send>>,
+    /// Whether they are those of all files.
+    pub are_complete: bool,
+}
 
 impl Checksums {
     /// The checksums that are on record.
     pub fn on_record(model: &Pretrained) -> Self {
         let checksums = of_model(model.path.as_deref(), &|file, name| Ok(on_record(file, name)));
-        Self(LazyLock::new(Box::new(move || checksums)))
+        Self { by_name: LazyLock::new(Box::new(move || checksums)), are_complete: false }
     }
 
     /// The checksums of all files; a thread begins to compute those that are not on record.
@@ -69,7 +73,7 @@ impl Checksums {
             let stopped = |_| Err("the thread that computes checksums has stopped".to_owned());
             thread.join().unwrap_or_else(stopped)
         };
-        Ok(Self(LazyLock::new(Box::new(join))))
+        Ok(Self { by_name: LazyLock::new(Box::new(join)), are_complete: true })
     }
 
     /// The checksum of each file of weights by its name; waits for those that are being computed.
@@ -77,7 +81,7 @@ impl Checksums {
     /// # Errors
     /// [`Failure::Other`] if a file cannot be read any more.
     pub fn by_name(&self) -> Result<BTreeMap<String, String>, Failure> {
-        (*self.0).clone().map_err(Failure::Other)
+        (*self.by_name).clone().map_err(Failure::Other)
     }
 }
 

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use tensor::Tensor;
 
 use super::rows::{Rows, SOURCE};
-use crate::Metric;
 use crate::metric::{End, LOGIT_ROWS, Which, loss, mean};
+use crate::{Metric, Watch};
 
 /// The rows of all runs after the last layer norm, at the positions that the metric reads.
 pub struct Ends {
@@ -32,23 +32,24 @@ impl Ends {
         self.rows.runs.iter().filter_map(|run| run.cell).collect()
     }
 
-    /// Writes the metric of every patched run to its cell.
+    /// Writes the metric of every patched run to its cell; of none that is not reached before a stop.
     pub fn measure(
         &self,
         model: &Gpt2,
         metric: Metric<'_>,
         base: &[u32],
         clean: &End<'_>,
-        values: &mut [f32],
+        values: &mut [Option<f32>],
+        watch: Watch<'_>,
     ) {
         let patched: Vec<usize> = (SOURCE + 1..self.rows.runs.len()).collect();
         let which = |run: usize| {
             let cell = self.rows.runs[run].cell;
             cell.unwrap_or_else(|| unreachable!("every patched run has a cell"))
         };
-        let measured: Vec<f32> = match metric {
+        let measured = watch.unless_stopped(|| match metric {
             Metric::Loss { from, to } => {
-                let losses = self.losses(model, base, to);
+                let losses = self.losses(model, base, to, watch);
                 let of_run = |&run: &usize| {
                     let loss = |pos: usize| losses[self.rows.find(run, pos)];
                     let end = End::Loss(mean((from..to).map(loss)));
@@ -60,20 +61,21 @@ impl Ends {
                 let last = self.read.end - 1;
                 let row = |&run: &usize| (which(run), self.rows.row(run, last));
                 let rows: Vec<(usize, &[f32])> = patched.iter().map(row).collect();
-                metric.of_rows(model, &rows, clean)
+                metric.of_rows(model, &rows, clean, watch)
             }
-        };
-        for (run, measured) in patched.into_iter().zip(measured) {
-            values[which(run)] = measured;
+        });
+        for (run, measured) in patched.into_iter().zip(measured.into_iter().flatten()) {
+            values[which(run)] = Some(measured);
         }
     }
 
     /// The loss at every row, NaN at positions from `to` on.
-    fn losses(&self, model: &Gpt2, base: &[u32], to: usize) -> Vec<f32> {
+    fn losses(&self, model: &Gpt2, base: &[u32], to: usize, watch: Watch<'_>) -> Vec<f32> {
         let index = self.rows.index();
         let mut losses = vec![f32::NAN; index.len()];
         let wanted: Vec<usize> = (0..index.len()).filter(|&row| index[row].1 < to).collect();
         for some in wanted.chunks(LOGIT_ROWS) {
+            watch.leave_if_stopped();
             let c = self.rows.c;
             let rows = some.iter().flat_map(|row| &self.rows.data[row * c..][..c]);
             let rows = Tensor::new(&[some.len(), c], rows.copied().collect());

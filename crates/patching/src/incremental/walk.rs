@@ -10,7 +10,7 @@ use super::attention::Attention;
 use super::ends::Ends;
 use super::rows::{BASE, Born, Rows, Run, SOURCE, add, same_bits};
 use crate::ablation::Given;
-use crate::{Experiment, Patch, SiteKind};
+use crate::{Experiment, Patch, SiteKind, Watch};
 
 /// All runs on their way through the layers.
 pub struct Walk<'a> {
@@ -28,6 +28,7 @@ pub struct Walk<'a> {
     /// The residual stream.
     x: Rows,
     flops: u64,
+    watch: Watch<'a>,
 }
 
 impl<'a> Walk<'a> {
@@ -39,6 +40,7 @@ impl<'a> Walk<'a> {
         pending: &'a [Pending],
         given: Option<&'a Given>,
         first_read: usize,
+        watch: Watch<'a>,
     ) -> Self {
         let (t, c) = (experiment.n_tokens(), model.config.n_embd);
         let first_difference = experiment.differing_positions().first().copied();
@@ -63,6 +65,7 @@ impl<'a> Walk<'a> {
             first_read,
             x: Rows { runs, data, c },
             flops: 0,
+            watch,
         }
     }
 
@@ -105,6 +108,7 @@ impl<'a> Walk<'a> {
         };
         drop(normalized);
 
+        self.watch.leave_if_stopped();
         // What each head gathers. From the first changed row on, all rows change.
         let mut z = attention.forward(from, t, c);
         let of_row = |(_, dest): (usize, usize)| 4 * c as u64 * (dest as u64 + 1);
@@ -130,6 +134,7 @@ impl<'a> Walk<'a> {
         let x = mid.take();
         let normalized = block.ln_2.forward_rows(&x);
         mid.data = x.into_data();
+        self.watch.leave_if_stopped();
         let mlp_out = Rows {
             runs: mid.runs.clone(),
             data: block.mlp.forward_rows(&normalized).into_data(), // (R', C)
@@ -245,6 +250,7 @@ impl<'a> Walk<'a> {
     }
 
     fn linear(&mut self, x: View<'_>, weight: View<'_>, bias: &[f32]) -> Tensor {
+        self.watch.leave_if_stopped();
         let [rows, n_in] = x.shape();
         self.flops += 2 * (rows * n_in * bias.len()) as u64;
         linear(x, weight, bias)

@@ -25,6 +25,7 @@ pub fn run(task: &Task<'_>, memory: usize) -> Ends {
     // What step 4 begins with, and what freezing needs.
     let mut cache: HashMap<Site, Tensor> = HashMap::new();
     let base = model.transformer(experiment.base(), &mut |site, x| {
+        watch.leave_if_stopped();
         let is_receivers = |layer| heads.iter().any(|head| head.layer == layer);
         let is_kept = match site {
             Site::ResidPre(layer) => is_receivers(layer),
@@ -41,6 +42,7 @@ pub fn run(task: &Task<'_>, memory: usize) -> Ends {
     });
     let mut source_z: HashMap<Site, Tensor> = HashMap::new();
     let source = model.transformer(experiment.source(), &mut |site, x| {
+        watch.leave_if_stopped();
         if matches!(site, Site::Z(_)) {
             source_z.insert(site, x.clone());
         }
@@ -62,7 +64,7 @@ pub fn run(task: &Task<'_>, memory: usize) -> Ends {
     let chunk_size = (floats / floats_a_sender.max(1)).max(1);
 
     // What no receiver hears leaves the base as it is.
-    let mut patched = vec![Some(base.clone()); task.senders.len()];
+    let mut patched = vec![base.clone(); task.senders.len()];
     for chunk in heard.chunks(chunk_size) {
         let one_done = || (watch.progress)(1.0 / heard.len() as f64);
         for (sender, end) in chunk.iter().zip(walk.ends(chunk, &one_done)) {
@@ -89,9 +91,9 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// The end for each of these senders, which are sorted by layer and heard by some receiver; none if
-    /// the engine is stopped before. `one_done` is told of each of them.
-    fn ends(&self, senders: &[Head], one_done: &(dyn Fn() + Sync)) -> Vec<Option<Tensor>> {
+    /// The end for each of these senders, which are sorted by layer and heard by some receiver. `one_done`
+    /// is told of each of them.
+    fn ends(&self, senders: &[Head], one_done: &(dyn Fn() + Sync)) -> Vec<Tensor> {
         let Task { paths, model, heads, first_read, watch, .. } = *self.task;
         let c = model.config.n_embd;
         // The residual stream: of each sender that has joined, a row for each position.
@@ -100,9 +102,7 @@ impl Walk<'_> {
         let first_layer = senders.first().map_or(0, |sender| sender.layer);
         let end = heads.last().map_or(model.config.n_layer, |head| head.layer);
         for layer in first_layer..=end {
-            if watch.stopped() {
-                return vec![None; senders.len()];
-            }
+            watch.leave_if_stopped();
             if let Receivers::Heads(input, _) = paths.receivers {
                 x = self.read(layer, input, x, &mut reads);
             }
@@ -119,7 +119,7 @@ impl Walk<'_> {
             }
         }
 
-        let of_sender: &(dyn Fn(usize) -> Option<Tensor> + Sync) = match paths.receivers {
+        let of_sender: &(dyn Fn(usize) -> Tensor + Sync) = match paths.receivers {
             Receivers::Logits => {
                 let x = Tensor::new(&[x.len() / c, c], x);
                 let x = model.ln_f.forward_rows(&x);
@@ -129,16 +129,13 @@ impl Walk<'_> {
                         let row = x.row(index * self.positions.len() + i);
                         end.row_mut(pos - first_read).copy_from_slice(row);
                     }
-                    Some(end)
+                    end
                 }
             }
             Receivers::Heads(input, _) => {
                 drop(x);
                 let reads = &reads;
-                &move |index| {
-                    let stopped = watch.stopped();
-                    (!stopped).then(|| self.run_again(index, senders[index], input, reads))
-                }
+                &move |index| self.run_again(index, senders[index], input, reads)
             }
         };
         let of_sender = |index: usize| {
@@ -224,6 +221,7 @@ impl Walk<'_> {
         let first = first.unwrap_or_else(|| unreachable!("only senders that are heard have rows"));
         let mut x = self.base[&Site::ResidPre(first)].clone();
         let mut hook = |site: Site, x: &mut Tensor| {
+            self.task.watch.leave_if_stopped();
             for read in heard().filter(|read| input.site(read.receiver.layer) == site) {
                 let [t, n_head, _] = x.dims();
                 for pos in 0..t {

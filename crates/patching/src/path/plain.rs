@@ -11,11 +11,12 @@ use crate::{Patch, SiteKind};
 
 /// The end for every sender, of two whole forward passes each.
 pub fn run(task: &Task<'_>) -> Ends {
-    let Task { paths, model, experiment, first_read, .. } = *task;
+    let Task { paths, model, experiment, first_read, watch, .. } = *task;
     // 1. What all heads and MLPs do in either run.
     let cached = |ids: &[u32]| {
         let mut cache: HashMap<Site, Tensor> = HashMap::new();
         let x = model.transformer(ids, &mut |site, x| {
+            watch.leave_if_stopped();
             if matches!(site, Site::Z(_) | Site::MlpOut(_)) {
                 cache.insert(site, x.clone());
             }
@@ -26,9 +27,7 @@ pub fn run(task: &Task<'_>) -> Ends {
     let (base, base_cache) = cached(experiment.base());
 
     let of_sender = |sender: &Head| {
-        if task.watch.stopped() {
-            return None;
-        }
+        watch.leave_if_stopped();
         // 2. and 3. All heads are frozen but the sender; what do the receivers read?
         let z = Patch { pos: paths.pos, head: Some(sender.head), ..Patch::whole(SiteKind::Z, sender.layer) };
         let mut read: HashMap<Site, Tensor> = HashMap::new();
@@ -41,11 +40,12 @@ pub fn run(task: &Task<'_>) -> Ends {
             }
             Site::MlpOut(_) if !paths.through_mlps => *x = base_cache[&site].clone(),
             Site::Q(_) | Site::K(_) | Site::V(_) => drop(read.insert(site, x.clone())),
-            _ => {}
+            _ => watch.leave_if_stopped(),
         });
         if let Receivers::Heads(input, _) = paths.receivers {
             // 4. The base once more, with what the receivers read.
             x = model.transformer(experiment.base(), &mut |site, x| {
+                watch.leave_if_stopped();
                 let here = |head: &&Head| input.site(head.layer) == site;
                 for receiver in task.heads.iter().filter(here) {
                     let [t, n_head, _] = x.dims();
@@ -56,8 +56,8 @@ pub fn run(task: &Task<'_>) -> Ends {
                 }
             });
         }
-        (task.watch.progress)(1.0 / task.senders.len() as f64);
-        Some(rows_from(&x, first_read))
+        (watch.progress)(1.0 / task.senders.len() as f64);
+        rows_from(&x, first_read)
     };
     Ends { base, source, patched: task.senders.par_iter().map(of_sender).collect() }
 }

@@ -152,7 +152,8 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
     fs::write(folder.file("blank.txt"), "\n\n").unwrap();
     let cases: &[(&[&str], &[&str])] = &[
         (&["--top", BEYOND], &[BEYOND]),
-        (&["--threads", "65536"], &["65536", "1..=1024"]),
+        (&["--threads", "65536"], &["65536", "1..=65535"]),
+        (&["--threads", "9999"], &["--threads asks for 9999 threads", "cores: give at most"]),
         (&["--memory", "99999999999GiB"], &["99999999999GiB", "is no size"]),
         (&["--scale", "NaN"], &["NaN", "from 0.25 to 8"]),
         (&["--vmin", "1e39"], &["1e39", "no finite number"]),

@@ -74,6 +74,8 @@ impl Browser {
         assert_eq!(status, 200, "no session: {answer}");
         let id = answer["sessionId"].as_str().unwrap();
         browser.session = format!("{}/{id}", browser.session);
+        // An element that a click brings about may come a moment later.
+        browser.command("/timeouts", &json!({"implicit": 10_000}));
         Some(browser)
     }
 

@@ -196,6 +196,17 @@ fn an_export_that_cannot_be_written_stops_the_run_before_any_work_and_leaves_not
 }
 
 #[test]
+fn a_difference_does_not_replace_what_is_compared() {
+    let folder = exported();
+    let before = fs::read(folder.file("a.csv")).unwrap();
+    fs::create_dir(folder.file("sub")).unwrap();
+    for name in ["a.csv", "sub/../a.csv"] {
+        folder.run(["diff", "a.npy", "a.csv", "--csv", name]).failure(2, &["one of the two files"]);
+    }
+    assert_eq!(fs::read(folder.file("a.csv")).unwrap(), before);
+}
+
+#[test]
 fn colours_follow_the_conventions_of_the_environment() {
     let folder = exported();
     let run = |variables: &[(&str, &str)], args: &[&str]| {

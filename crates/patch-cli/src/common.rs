@@ -1,6 +1,7 @@
 //! What every subcommand that runs a model shares: its arguments, and getting the model ready.
 
 use std::io::{self, Write};
+use std::num::NonZero;
 
 use gpt2::tokenizer::parse_ids;
 use gpt2::{Pretrained, locate};
@@ -33,8 +34,8 @@ pub struct ModelArgs {
     #[arg(long)]
     pub ids: bool,
 
-    /// Number of threads [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Number of threads [default: RAYON_NUM_THREADS, or one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
 
     /// Print one JSON object on stdout, and nothing else there
@@ -45,16 +46,34 @@ pub struct ModelArgs {
     pub color: colorchoice_clap::Color,
 }
 
+/// More threads than this are refused where there are fewer cores: they only wait for each other, and from
+/// a thousand on starting them takes longer than the work.
+const MOST_THREADS: usize = 64;
+
+/// Starts as many threads as are asked for.
+fn start_threads(asked: Option<u16>) -> Result<(), Failure> {
+    let variable = || std::env::var("RAYON_NUM_THREADS").ok()?.parse::<usize>().ok();
+    let (threads, origin) = match (asked, variable()) {
+        (Some(threads), _) => (usize::from(threads), "--threads"),
+        (None, Some(threads)) => (threads, "RAYON_NUM_THREADS"),
+        (None, None) => return Ok(()),
+    };
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let most = cores.max(MOST_THREADS);
+    if threads > most {
+        return Err(Failure::Input(format!(
+            "{origin} asks for {threads} threads, and this machine has {cores} cores: give at most {most}"
+        )));
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    pool.build_global().map_err(|e| Failure::Other(format!("cannot start {threads} threads: {e}")))
+}
+
 impl ModelArgs {
     /// Sets colours and threads, and loads the model.
     pub fn load(&self) -> Result<Pretrained, Failure> {
         self.color.write_global();
-        if let Some(threads) = self.threads {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads.into())
-                .build_global()
-                .map_err(|e| Failure::Other(format!("cannot start {threads} threads: {e}")))?;
-        }
+        start_threads(self.threads)?;
         // The tokenizer's tables are built beside the reading of the weights.
         let (model, _) = rayon::join(
             || match &self.model {

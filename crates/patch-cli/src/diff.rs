@@ -1,12 +1,15 @@
 //! `patch-cli diff`: how two exports differ.
 
+use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::common::terminal_style;
-use crate::export::{Draw, ExportArgs, Grid, MadeHere, Provenance, Study, place_in_words, read_study};
+use crate::export::{
+    Draw, ExportArgs, Exports, Grid, MadeHere, Provenance, Study, place_in_words, read_study,
+};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::output::Output;
@@ -77,6 +80,22 @@ struct Report<'a> {
     differences: &'a [Difference],
 }
 
+impl Args {
+    /// Refuses to replace one of the two files by their difference.
+    fn keep_inputs(&self, exports: &Exports) -> Result<(), Failure> {
+        let same = |a: &Path, b: &Path| {
+            fs::canonicalize(a).ok().zip(fs::canonicalize(b).ok()).is_some_and(|(a, b)| a == b)
+        };
+        let replaced = exports.paths().into_iter().find(|path| same(path, &self.a) || same(path, &self.b));
+        replaced.map_or(Ok(()), |path| {
+            Err(Failure::Input(format!(
+                "{} is one of the two files that are compared, and would be replaced: give another name",
+                path.display()
+            )))
+        })
+    }
+}
+
 /// Compares two files grid by grid.
 pub fn run(args: &Args) -> Result<(), Failure> {
     args.color.write_global();
@@ -86,6 +105,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let (a, b) = matched(args, &names)?;
     let pairs = pairs(&a, &b, &names)?;
     let exports = args.export.prepare(pairs.len())?;
+    args.keep_inputs(&exports)?;
 
     let mut differences = Vec::new();
     let mut grids = Vec::new();

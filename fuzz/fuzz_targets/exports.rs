@@ -87,7 +87,12 @@ enum Kept {
 }
 
 fn assert_same(a: &Study, b: &Study, kept: Kept) {
-    assert_eq!(a.words().unwrap(), b.words().unwrap());
+    // (Where numbers are lost, so is their checksum.)
+    let words = |study: &Study| {
+        let words = read_words(study.words().unwrap().as_bytes()).unwrap();
+        Study { numbers_sha256: words.numbers_sha256.filter(|_| kept != Kept::Finite), ..words }
+    };
+    assert_eq!(words(a), words(b));
     let bits = |value: &f32| match kept {
         Kept::Finite if !value.is_finite() => f32::NAN.to_bits(),
         Kept::Number if value.is_nan() => f32::NAN.to_bits(),

@@ -157,7 +157,9 @@ impl fmt::Display for Error {
                  do not belong together"
             ),
             Self::OtherNumbers => f.write_str(
-                "its numbers are not those that its words were written for (their checksum is another): they                  are of another run, or were changed since; make it again, or, to read the numbers alone,                  move the file of words (NAME.json beside NAME) away",
+                "its numbers are not those that its words were written for (their checksum is another): they \
+                 are of another run, or were changed since; make it again, or, to read the numbers alone, \
+                 move the file of words (NAME.json beside NAME) away",
             ),
             Self::Empty { grid, shape } => {
                 write!(f, "the grid {grid:?} of the shape {shape:?} holds no number")

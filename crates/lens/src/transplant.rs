@@ -23,7 +23,7 @@
 use std::ops::Range;
 
 use gpt2::model::Block;
-use gpt2::{Gpt2, Site};
+use gpt2::{Gpt2, SiteKind};
 use rayon::prelude::*;
 use tensor::{Tensor, all_finite, log_sum_exp, matmul_into};
 
@@ -64,16 +64,16 @@ fn in_chunks(
     }
     let base = run_with_cache_of(model, ids, |site| {
         matches!(
-            site,
-            Site::K(_)
-                | Site::V(_)
-                | Site::MlpOut(_)
-                | Site::ResidMid(_)
-                | Site::ResidPost(_)
-                | Site::LnFinalNormalized
+            site.kind,
+            SiteKind::K
+                | SiteKind::V
+                | SiteKind::MlpOut
+                | SiteKind::ResidMid
+                | SiteKind::ResidPost
+                | SiteKind::LnFinalNormalized
         )
     })?;
-    let base_log_probs = log_probs(model, &base[Site::LnFinalNormalized], &ids[1..]);
+    let base_log_probs = log_probs(model, &base[SiteKind::LnFinalNormalized.at(0)], &ids[1..]);
 
     // The last position predicts nothing, so a transplant there changes nothing.
     let cells: Vec<(usize, usize)> =
@@ -157,7 +157,7 @@ impl Walk<'_> {
     /// What the heads gather, `(N, C)`, from each row's queries, keys and values, `(N, 3C)`.
     fn attention(&self, layer: usize, qkv: &Tensor) -> Tensor {
         let c = qkv.row_len() / 3;
-        let (base_k, base_v) = (&self.base[Site::K(layer)], &self.base[Site::V(layer)]); // (T, n_head, head_size)
+        let (base_k, base_v) = (&self.base[SiteKind::K.at(layer)], &self.base[SiteKind::V.at(layer)]); // (T, n_head, head_size)
         let attn = &self.model.h[layer].attn;
         let index: Vec<(&Run, usize)> =
             (self.runs.iter()).flat_map(|run| run.rows.clone().map(move |dest| (run, dest))).collect();
@@ -180,8 +180,8 @@ impl Walk<'_> {
     /// the unchanged run's.
     fn branch(&mut self, layer: usize, cells: &[(usize, usize)]) {
         let RepeatedTokens { ids, seq_len } = self.prompt;
-        let [mid, mlp_out, post] =
-            [Site::ResidMid, Site::MlpOut, Site::ResidPost].map(|site| &self.base[site(layer)]);
+        let [mid, mlp_out, post] = [SiteKind::ResidMid, SiteKind::MlpOut, SiteKind::ResidPost]
+            .map(|site| &self.base[site.at(layer)]);
         for (_, pos) in cells.iter().filter(|(of, _)| *of == layer) {
             let rows = *pos..ids.len() - 1;
             self.runs.push(Run { layer, at: self.x.len() / post.row_len(), rows: rows.clone() });
@@ -275,7 +275,7 @@ mod tests {
                 for i in 0..seq_len {
                     let p = ids.len() - seq_len + i;
                     let logits = tiny.forward(ids, &mut |site, x| {
-                        if site == Site::MlpOut(layer) {
+                        if site == SiteKind::MlpOut.at(layer) {
                             let row = x.row(p - seq_len).to_vec();
                             x.row_mut(p).copy_from_slice(&row);
                         }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use gpt2::Site;
+use gpt2::{Site, SiteKind};
 use lens::ActivationCache;
 use lens::cache::{Summary, run_with_cache_of};
 use serde::Serialize;
@@ -101,9 +101,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let grids = chosen.len() + usize::from(args.saves_logits());
     let exports = args.exports()?.prepare(grids)?;
     let mut cache = run_with_cache_of(studied.model(), &prompt.ids, |site| {
-        chosen.contains(&site) || (with_logits && site == Site::LnFinalNormalized)
+        chosen.contains(&site) || (with_logits && site == SiteKind::LnFinalNormalized.at(0))
     })?;
-    let logits = with_logits.then(|| studied.model().unembed(&cache[Site::LnFinalNormalized]));
+    let logits = with_logits.then(|| studied.model().unembed(&cache[SiteKind::LnFinalNormalized.at(0)]));
     cache.retain(|site| chosen.contains(&site));
     let summaries = cache.summaries().into_iter();
     let of_logits = logits.iter().map(|x| Summary::of(LOGITS, x));
@@ -243,8 +243,8 @@ fn matching(pattern: &WildMatch, n_layer: usize) -> Vec<Site> {
 fn axes(site: Site, x: &Tensor, prompt: &Prompt) -> Vec<AxisLabels> {
     let tokens = |name: &str| AxisLabels::new(name, prompt.tokens.iter().cloned());
     let indices = |axis: usize, name: &str| AxisLabels::indices(name, x.shape()[axis]);
-    match (site, x.shape().len()) {
-        (Site::AttnScores(_) | Site::Pattern(_), _) => {
+    match (site.kind, x.shape().len()) {
+        (SiteKind::AttnScores | SiteKind::Pattern, _) => {
             vec![indices(0, "head"), tokens("dest"), tokens("src")]
         }
         (_, 3) => vec![tokens("pos"), indices(1, "head"), indices(2, "dim")],

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use gpt2::Site;
+use gpt2::{Site, SiteKind};
 use lens::ActivationCache;
 use lens::cache::run_with_cache_of;
 use lens::heads::stripe_mean;
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     args.model.warn_of_unknown_tokens(model, &prompt.ids);
 
     let is_of = |layer| args.all || heads.iter().any(|head| head.layer == layer);
-    let wanted = |site| matches!(site, Site::Pattern(layer) if is_of(layer));
+    let wanted = |site: Site| site.kind == SiteKind::Pattern && is_of(site.layer);
     let cache = run_with_cache_of(studied.model(), &prompt.ids, wanted)?;
     let tokens = |name: &str| AxisLabels::new(name, prompt.tokens.iter().cloned());
     let config = &model.model.config;
@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
                 name: head.to_string(),
                 title: format!("head {head}"),
                 axes: vec![tokens("dest"), tokens("src")],
-                values: cache[Site::Pattern(head.layer)] // (n_head, T, T)
+                values: cache[SiteKind::Pattern.at(head.layer)] // (n_head, T, T)
                     .at(head.head)
                     .to_rows()
                     .concat(),

@@ -8,7 +8,7 @@
 use std::io::{self, Write};
 
 use gpt2::generate::{check_logits, log_prob};
-use gpt2::{Pretrained, Site, no_hook};
+use gpt2::{Pretrained, SiteKind, no_hook};
 use lens::text::{TokenScore, loss, score_rows};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
@@ -217,7 +217,7 @@ impl Args {
         let ids = &prompt.ids;
         let mut normalized = None;
         let next = model.next_token_logits(ids, &mut |site, x| {
-            if self.all_positions && site == Site::LnFinalNormalized {
+            if self.all_positions && site == SiteKind::LnFinalNormalized.at(0) {
                 normalized = Some(x.clone());
             }
         });

@@ -84,7 +84,7 @@ impl FromStr for Sites {
 
 /// Reads the name of a site, also as TransformerLens spells it (`hook_z`), or of several.
 fn sites() -> impl TypedValueParser<Value = Sites> {
-    let kinds = SiteKind::ALL.map(|site| {
+    let kinds = SiteKind::PATCHABLE.map(|site| {
         let name = site.to_string();
         PossibleValue::new(name.clone()).alias(format!("hook_{name}"))
     });
@@ -212,7 +212,7 @@ pub fn sites_in_words(kinds: &[SiteKind]) -> String {
 pub fn axis_labels(axes: &[Axis], places: &[Vec<usize>], tokens: &[String]) -> Vec<AxisLabels> {
     let labels = |(axis, places): (&Axis, &Vec<usize>)| {
         let label = |&place: &usize| match axis {
-            Axis::Layer | Axis::Head => place.to_string(),
+            Axis::Layer | Axis::Head | Axis::Neuron => place.to_string(),
             Axis::Pos | Axis::Dest | Axis::Src => tokens[place].clone(),
         };
         AxisLabels::at(&axis.to_string(), places.clone(), places.iter().map(label))
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn every_site_is_read_in_both_spellings() {
         let command = clap::Command::new("x").arg(clap::Arg::new("site").value_parser(sites()));
-        for expected in SiteKind::ALL {
+        for expected in SiteKind::PATCHABLE {
             for name in [expected.to_string(), format!("hook_{expected}")] {
                 let matches = command.clone().get_matches_from(["x", &name]);
                 assert_eq!(matches.get_one("site"), Some(&Sites::One(expected)));

@@ -82,7 +82,7 @@ mod plain;
 
 use std::fmt;
 
-use gpt2::{Gpt2, Site};
+use gpt2::{Gpt2, Site, SiteKind};
 use tensor::Tensor;
 
 use crate::metric::Which;
@@ -103,9 +103,9 @@ impl HeadInput {
     /// The activation of one layer that it is a part of, `(T, n_head, head_size)`.
     pub fn site(self, layer: usize) -> Site {
         match self {
-            Self::Q => Site::Q(layer),
-            Self::K => Site::K(layer),
-            Self::V => Site::V(layer),
+            Self::Q => SiteKind::Q.at(layer),
+            Self::K => SiteKind::K.at(layer),
+            Self::V => SiteKind::V.at(layer),
         }
     }
 }

@@ -125,7 +125,7 @@ mod tests {
         let ids = tiny.tokenizer.encode("Her name was Alex Hart. When Alex").unwrap();
         let mut cache = HashMap::new();
         let logits = tiny.model.forward(&ids, &mut |site, x| drop(cache.insert(site, x.clone())));
-        for kind in SiteKind::ALL {
+        for kind in SiteKind::PATCHABLE {
             for layer in [0, 5, 11] {
                 let patch = Patch::whole(kind, layer);
                 let patched = tiny.model.forward(&ids, &mut |site, x| {

@@ -1,6 +1,5 @@
 //! Many patches of one experiment, over axes such as layer × position.
 
-use std::fmt;
 use std::sync::atomic::AtomicBool;
 
 use gpt2::Gpt2;
@@ -8,35 +7,8 @@ use gpt2::Gpt2;
 use crate::engine::{Progress, Unpatched, Watch};
 use crate::metric::Which;
 use crate::{
-    Direction, Endpoints, Error, Experiment, Head, Metric, Patch, Scale, SiteKind, incremental, plain,
+    Axis, Direction, Endpoints, Error, Experiment, Head, Metric, Patch, Scale, SiteKind, incremental, plain,
 };
-
-/// What one axis of a grid counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Axis {
-    /// The block, from 0.
-    Layer,
-    /// The position of a token, from 0.
-    Pos,
-    /// The attention head within its layer, from 0.
-    Head,
-    /// The position that attends.
-    Dest,
-    /// The position that is attended to.
-    Src,
-}
-
-impl fmt::Display for Axis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Layer => "layer",
-            Self::Pos => "pos",
-            Self::Head => "head",
-            Self::Dest => "dest",
-            Self::Src => "src",
-        })
-    }
-}
 
 /// Numbers over axes, the last axis running fastest.
 #[derive(Clone, Debug, PartialEq)]
@@ -248,8 +220,10 @@ impl<'a> Sweep<'a> {
     /// How many places an axis has in all.
     fn length(&self, axis: Axis, model: &Gpt2) -> usize {
         match axis {
+            Axis::Layer if !self.site.is_in_block() => 1,
             Axis::Layer => model.config.n_layer,
             Axis::Head => model.config.n_head,
+            Axis::Neuron => model.config.inner_size(),
             Axis::Pos | Axis::Dest | Axis::Src => self.experiment.n_tokens(),
         }
     }
@@ -264,7 +238,7 @@ impl<'a> Sweep<'a> {
             }
             Axis::Head => heads.as_ref().is_none_or(|heads| heads.iter().any(|head| head.head == place)),
             Axis::Pos | Axis::Dest => positions.as_ref().is_none_or(|wanted| wanted.contains(&place)),
-            Axis::Src => true,
+            Axis::Src | Axis::Neuron => true,
         };
         let along =
             |&axis: &Axis| (0..self.length(axis, model)).filter(|&place| wanted(axis, place)).collect();

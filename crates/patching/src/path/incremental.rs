@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use gpt2::Site;
-use gpt2::model::Mlp;
+use gpt2::model::{Hooks, Mlp};
+use gpt2::{Site, SiteKind};
 use rayon::prelude::*;
 use tensor::{Tensor, linear};
 
@@ -27,13 +27,14 @@ pub fn run(task: &Task<'_>, memory: usize) -> Ends {
     let base = model.transformer(experiment.base(), &mut |site, x| {
         watch.leave_if_stopped();
         let is_receivers = |layer| heads.iter().any(|head| head.layer == layer);
-        let is_kept = match site {
-            Site::ResidPre(layer) => is_receivers(layer),
-            Site::Q(layer) | Site::K(layer) | Site::V(layer) => {
+        let layer = site.layer;
+        let is_kept = match site.kind {
+            SiteKind::ResidPre => is_receivers(layer),
+            SiteKind::Q | SiteKind::K | SiteKind::V => {
                 is_receivers(layer) && input.is_some_and(|input| input.site(layer) == site)
             }
-            Site::Z(_) | Site::AttnOut(_) | Site::ResidMid(_) => true,
-            Site::MlpOut(_) => !paths.through_mlps,
+            SiteKind::Z | SiteKind::AttnOut | SiteKind::ResidMid => true,
+            SiteKind::MlpOut => !paths.through_mlps,
             _ => false,
         };
         if is_kept {
@@ -43,7 +44,7 @@ pub fn run(task: &Task<'_>, memory: usize) -> Ends {
     let mut source_z: HashMap<Site, Tensor> = HashMap::new();
     let source = model.transformer(experiment.source(), &mut |site, x| {
         watch.leave_if_stopped();
-        if matches!(site, Site::Z(_)) {
+        if matches!(site.kind, SiteKind::Z) {
             source_z.insert(site, x.clone());
         }
     });
@@ -109,13 +110,13 @@ impl Walk<'_> {
             if layer == end {
                 break;
             }
-            self.add_base(Site::AttnOut(layer), &mut x);
+            self.add_base(SiteKind::AttnOut.at(layer), &mut x);
             for sender in senders.iter().filter(|sender| sender.layer == layer) {
                 x.extend(self.born(*sender));
             }
             match paths.through_mlps {
                 true => x = self.add_mlp(layer, x),
-                false => self.add_base(Site::MlpOut(layer), &mut x),
+                false => self.add_base(SiteKind::MlpOut.at(layer), &mut x),
             }
         }
 
@@ -149,7 +150,7 @@ impl Walk<'_> {
     /// The rows of a sender after attention in its layer: the base's, and its change to them,
     /// (z_source − z_base) W_O.
     fn born(&self, Head { layer, head }: Head) -> Vec<f32> {
-        let (model, site) = (self.task.model, Site::Z(layer));
+        let (model, site) = (self.task.model, SiteKind::Z.at(layer));
         let (c, head_size) = (model.config.n_embd, model.config.head_size());
         let (source, base) = (&self.source_z[&site], &self.base[&site]);
         let change = self.positions.iter().flat_map(|pos| {
@@ -161,7 +162,7 @@ impl Walk<'_> {
         let w = model.h[layer].attn.c_proj.weight.view();
         let w = w.rows(head * head_size..(head + 1) * head_size); // (head_size, C)
         let mut rows = linear(&change, w, &vec![0.0; c]).into_data();
-        self.add_base(Site::ResidMid(layer), &mut rows);
+        self.add_base(SiteKind::ResidMid.at(layer), &mut rows);
         rows
     }
 
@@ -219,7 +220,7 @@ impl Walk<'_> {
         let heard = || reads.iter().filter(|read| read.receiver.layer > sender.layer);
         let first = heard().map(|read| read.receiver.layer).min();
         let first = first.unwrap_or_else(|| unreachable!("only senders that are heard have rows"));
-        let mut x = self.base[&Site::ResidPre(first)].clone();
+        let mut x = self.base[&SiteKind::ResidPre.at(first)].clone();
         let mut hook = |site: Site, x: &mut Tensor| {
             self.task.watch.leave_if_stopped();
             for read in heard().filter(|read| input.site(read.receiver.layer) == site) {
@@ -237,9 +238,9 @@ impl Walk<'_> {
             }
         };
         for layer in first..model.config.n_layer {
-            x = model.h[layer].forward(layer, x, &mut hook);
+            x = model.h[layer].forward(x, &mut Hooks { hook: &mut hook, layer });
         }
-        let x = model.ln_f.forward(&x, [Site::LnFinalScale, Site::LnFinalNormalized], &mut hook);
+        let x = model.ln_f.forward_rows(&x);
         rows_from(&x, self.task.first_read)
     }
 }

@@ -17,7 +17,7 @@ pub fn run(task: &Task<'_>) -> Ends {
         let mut cache: HashMap<Site, Tensor> = HashMap::new();
         let x = model.transformer(ids, &mut |site, x| {
             watch.leave_if_stopped();
-            if matches!(site, Site::Z(_) | Site::MlpOut(_)) {
+            if matches!(site.kind, SiteKind::Z | SiteKind::MlpOut) {
                 cache.insert(site, x.clone());
             }
         });
@@ -31,15 +31,15 @@ pub fn run(task: &Task<'_>) -> Ends {
         // 2. and 3. All heads are frozen but the sender; what do the receivers read?
         let z = Patch { pos: paths.pos, head: Some(sender.head), ..Patch::whole(SiteKind::Z, sender.layer) };
         let mut read: HashMap<Site, Tensor> = HashMap::new();
-        let mut x = model.transformer(experiment.base(), &mut |site, x| match site {
-            Site::Z(layer) => {
+        let mut x = model.transformer(experiment.base(), &mut |site, x| match site.kind {
+            SiteKind::Z => {
                 *x = base_cache[&site].clone();
-                if layer == sender.layer {
+                if site.layer == sender.layer {
                     z.apply(&source_cache[&site], x);
                 }
             }
-            Site::MlpOut(_) if !paths.through_mlps => *x = base_cache[&site].clone(),
-            Site::Q(_) | Site::K(_) | Site::V(_) => drop(read.insert(site, x.clone())),
+            SiteKind::MlpOut if !paths.through_mlps => *x = base_cache[&site].clone(),
+            SiteKind::Q | SiteKind::K | SiteKind::V => drop(read.insert(site, x.clone())),
             _ => watch.leave_if_stopped(),
         });
         if let Receivers::Heads(input, _) = paths.receivers {

@@ -13,6 +13,7 @@
 //! | [`pretrained`] | a model with its tokenizer, by name or path, and the small one that is always there |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`visible`] | tokens and texts as a person can read them |
+//! | [`walk`] | many runs at once, and only what can change |
 //! | [`session`] | a text that grows, one row at a time |
 //! | [`generate`] | writing on: greedy, temperature, top-k, top-p |
 //! | [`stream`] | text out of tokens that come one at a time |
@@ -52,6 +53,7 @@ pub mod stream;
 pub mod tokenizer;
 mod unread;
 pub mod visible;
+pub mod walk;
 
 pub use checkpoint::Checkpoint;
 pub use config::Config;

@@ -39,7 +39,7 @@ impl fmt::Display for Axis {
 
 impl SiteKind {
     /// The kinds that can be patched: all but those of the layer norms.
-    pub const PATCHABLE: [Self; 10] = [
+    pub const PATCHABLE: [Self; 16] = [
         Self::ResidPre,
         Self::ResidMid,
         Self::ResidPost,
@@ -50,6 +50,12 @@ impl SiteKind {
         Self::K,
         Self::V,
         Self::Pattern,
+        Self::AttnScores,
+        Self::Result,
+        Self::MlpPre,
+        Self::MlpPost,
+        Self::Embed,
+        Self::PosEmbed,
     ];
 
     /// The axes along which an activation of this kind can be cut into pieces, the layer first (the
@@ -77,7 +83,7 @@ impl SiteKind {
     }
 
     /// Whether it is the heads' scores or patterns, of the shape `(n_head, T, T)`.
-    fn is_of_pairs(self) -> bool {
+    pub fn is_of_pairs(self) -> bool {
         matches!(self, Self::AttnScores | Self::Pattern)
     }
 }

@@ -103,7 +103,9 @@ impl CausalSelfAttention {
     /// # Panics
     /// If a row does not have these columns.
     pub fn pattern(&self, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
-        pattern(self.scale, columns, q, keys)
+        let mut pattern = scores(self.scale, columns, q, keys);
+        softmax_row(&mut pattern);
+        pattern
     }
 }
 
@@ -128,15 +130,15 @@ fn attend((n_head, scale): (usize, f32), q: &[f32], keys: &[&[f32]], values: &[&
     }
 }
 
+/// How well the query matches each key in these columns, before softmax.
 #[multiversion(targets = "simd")]
-fn pattern(scale: f32, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
-    let mut pattern = Vec::with_capacity(keys.len());
+pub(crate) fn scores(scale: f32, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
+    let mut scores = Vec::with_capacity(keys.len());
     for key in keys {
         let score = dot(&q[columns.clone()], &key[columns.clone()]);
-        pattern.push(score * scale);
+        scores.push(score * scale);
     }
-    softmax_row(&mut pattern);
-    pattern
+    scores
 }
 
 /// What the head that has these columns gathers, `z` `(head_size)`: the values in the proportions of its

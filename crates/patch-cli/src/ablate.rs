@@ -125,7 +125,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let metric = args.metric.named(model, ids.len(), answers.each_ref(), Scale::Value)?;
     let replacement = args.replacement(model, &how, &prompt)?;
     args.model.warn_of_unknown_tokens(model, &[&ids[..], &metric.tokens()].concat());
-    if kinds.contains(&SiteKind::Pattern)
+    if kinds.iter().any(|kind| kind.is_of_pairs())
         && matches!(&replacement, Replacement::By(ablation) if *ablation != Ablation::Zero)
     {
         return Err(Failure::Input(format!(

@@ -15,9 +15,10 @@ use crate::place::Span;
 /// Arguments of every subcommand that sweeps over activations.
 #[derive(Clone, clap::Args)]
 pub struct SelectionArgs {
-    /// The activation: resid_pre, resid_mid, resid_post, attn_out or mlp_out over layer × position; z,
-    /// q, k, v or pattern over layer × head; heads: all five of these; blocks: resid_pre, attn_out and
-    /// mlp_out [default: resid_post; of ablate: z]
+    /// The activation: resid_pre, resid_mid, resid_post, attn_out, mlp_out, mlp_pre or mlp_post over layer ×
+    /// position; embed or pos_embed by position; z, q, k, v, result, attn_scores or pattern over layer × head;
+    /// heads: z, q, k, v and pattern; blocks: resid_pre, attn_out and mlp_out [default: resid_post; of
+    /// ablate: z]
     #[arg(long, value_name = "SITE", value_parser = sites(), hide_possible_values = true, ignore_case = true)]
     pub site: Option<Sites>,
 
@@ -33,6 +34,10 @@ pub struct SelectionArgs {
     #[arg(long, conflicts_with_all = ["by_pos", "by_dest"])]
     pub by_dest_src: bool,
 
+    /// The MLP's hidden layer (mlp_pre, mlp_post) by neuron: layer × neuron
+    #[arg(long, conflicts_with_all = ["by_pos", "by_dest", "by_dest_src"])]
+    pub by_neuron: bool,
+
     /// Only these layers, such as 5..8 (ends before 8), 5..=7 or 0,3,11; from the end -1 (the last) or
     /// -3.. (the last three)
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
@@ -46,6 +51,10 @@ pub struct SelectionArgs {
     /// Only these heads, as layer.head: 9.9,10.0 (or L9H9, a9.h9)
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub heads: Option<Vec<Head>>,
+
+    /// Only these neurons, of --by-neuron: 0,17 or 100..200
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
+    pub neurons: Option<Vec<Span>>,
 }
 
 /// One kind of site, or several in one go.
@@ -106,20 +115,27 @@ impl SelectionArgs {
 
     /// The axes of a sweep of one kind.
     fn axes(&self, kind: SiteKind) -> Result<&'static [Axis], Failure> {
-        use Axis::{Dest, Head, Layer, Pos, Src};
-        let flag = match (self.by_pos, self.by_dest, self.by_dest_src) {
-            (true, ..) => "--by-pos",
-            (_, true, _) => "--by-dest",
-            (.., true) => "--by-dest-src",
-            _ => return Ok(kind.default_axes()),
+        use Axis::{Dest, Head, Layer, Neuron, Pos, Src};
+        let flags = [
+            (self.by_pos, "--by-pos"),
+            (self.by_dest, "--by-dest"),
+            (self.by_dest_src, "--by-dest-src"),
+            (self.by_neuron, "--by-neuron"),
+        ];
+        let Some((_, flag)) = flags.into_iter().find(|(given, _)| *given) else {
+            return Ok(kind.default_axes());
         };
         match (kind.axes(), flag) {
-            ([_, _], "--by-pos") => Ok(kind.default_axes()),
-            ([_, _, _], "--by-pos") => Ok(&[Layer, Pos, Head]),
+            ([Layer, Pos] | [_, _, Neuron], "--by-pos") => Ok(kind.default_axes()),
+            ([_, _, Head], "--by-pos") => Ok(&[Layer, Pos, Head]),
+            ([_, _, Neuron], "--by-neuron") => Ok(&[Layer, Neuron]),
+            (_, "--by-neuron") => Err(Failure::Input(format!(
+                "--by-neuron is for --site mlp_pre and mlp_post: {kind} has no neurons"
+            ))),
             ([_, _, _, _], "--by-pos" | "--by-dest") => Ok(&[Layer, Head, Dest]),
             ([_, _, _, _], _) => Ok(&[Layer, Head, Dest, Src]),
             _ => Err(Failure::Input(format!(
-                "{flag} is for --site pattern: {kind} has no destination and source"
+                "{flag} is for --site pattern and attn_scores: {kind} has no destination and source"
             ))),
         }
     }
@@ -135,6 +151,7 @@ impl SelectionArgs {
             layers: self.layers(model)?,
             positions: self.positions(tokenizer, experiment)?,
             heads: self.heads.clone(),
+            neurons: self.neurons(model)?,
         };
         let of_kind = |kind: SiteKind| {
             let sweep = Sweep::over(experiment, kind).by(self.axes(kind)?);
@@ -163,6 +180,14 @@ impl SelectionArgs {
             layers.extend(range.map_err(|failure| failure.at("--layers"))?);
         }
         Ok(Some(layers))
+    }
+
+    /// The neurons that were asked for.
+    fn neurons(&self, model: &gpt2::Gpt2) -> Result<Option<Vec<usize>>, Failure> {
+        let of = |span: &Span| span.of(model.config.inner_size(), "neuron");
+        let ranges = self.neurons.as_ref().map(|spans| spans.iter().map(of).collect::<Result<Vec<_>, _>>());
+        let ranges = ranges.transpose().map_err(|failure| failure.at("--neurons"))?;
+        Ok(ranges.map(|ranges| ranges.into_iter().flatten().collect()))
     }
 
     /// The positions that were asked for; a token means every place where one of the prompts has it.

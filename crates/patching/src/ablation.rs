@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use gpt2::{Gpt2, Site};
 use tensor::Tensor;
 
-use crate::{Experiment, Patch, SiteKind, Watch};
+use crate::{Experiment, Patch, Watch};
 
 /// What the ablated activations are replaced by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) fn given(
     watch: Watch<'_>,
 ) -> Option<Given> {
     let ablation = experiment.replaced_by()?;
-    let pattern = patches.iter().any(|patch| patch.site == SiteKind::Pattern);
+    let pattern = patches.iter().any(|patch| patch.site.is_of_pairs());
     assert!(
         !pattern || *ablation == Ablation::Zero,
         "a pattern ablated by {ablation:?}: its rows cannot stand for one another"
@@ -49,9 +49,9 @@ pub(crate) fn given(
     });
     match ablation {
         Ablation::Zero => {
-            for x in given.values_mut() {
-                *x = Tensor::zeros(x.shape());
-            }
+            // Scores of what lies ahead stay −∞.
+            let zero = |x: &mut f32| *x = if *x == f32::NEG_INFINITY { *x } else { 0.0 };
+            given.values_mut().for_each(|x| x.data_mut().iter_mut().for_each(zero));
         }
         Ablation::Mean => {
             for x in given.values_mut() {

@@ -57,6 +57,8 @@ pub struct Subset {
     pub positions: Option<Vec<usize>>,
     /// Heads.
     pub heads: Option<Vec<Head>>,
+    /// Neurons.
+    pub neurons: Option<Vec<usize>>,
 }
 
 /// What came out of a sweep.
@@ -159,7 +161,7 @@ impl<'a> Sweep<'a> {
     /// If the sweep does not run along an axis that the subset names, if the model or the prompts have
     /// no such place, or if nothing is left.
     pub fn only(self, model: &Gpt2, subset: Subset) -> Result<Self, Error> {
-        let Subset { layers, positions, heads } = &subset;
+        let Subset { layers, positions, heads, neurons } = &subset;
         let check = |axis: Axis, places: &[usize]| {
             let length = self.length(axis, model);
             match places.iter().find(|place| **place >= length) {
@@ -175,6 +177,12 @@ impl<'a> Sweep<'a> {
             let axis = [Axis::Pos, Axis::Dest].into_iter().find(|axis| self.axes.contains(axis));
             let axis = axis.ok_or_else(|| missing(Axis::Pos))?;
             check(axis, positions)?;
+        }
+        if let Some(neurons) = neurons {
+            if !self.axes.contains(&Axis::Neuron) {
+                return Err(missing(Axis::Neuron));
+            }
+            check(Axis::Neuron, neurons)?;
         }
         if let Some(heads) = heads {
             if !self.axes.contains(&Axis::Head) {
@@ -230,7 +238,7 @@ impl<'a> Sweep<'a> {
 
     /// The places along each axis.
     pub fn places(&self, model: &Gpt2) -> Vec<Vec<usize>> {
-        let Subset { layers, positions, heads } = &self.subset;
+        let Subset { layers, positions, heads, neurons } = &self.subset;
         let wanted = |axis: Axis, place: usize| match axis {
             Axis::Layer => {
                 layers.as_ref().is_none_or(|layers| layers.contains(&place))
@@ -238,7 +246,8 @@ impl<'a> Sweep<'a> {
             }
             Axis::Head => heads.as_ref().is_none_or(|heads| heads.iter().any(|head| head.head == place)),
             Axis::Pos | Axis::Dest => positions.as_ref().is_none_or(|wanted| wanted.contains(&place)),
-            Axis::Src | Axis::Neuron => true,
+            Axis::Neuron => neurons.as_ref().is_none_or(|wanted| wanted.contains(&place)),
+            Axis::Src => true,
         };
         let along =
             |&axis: &Axis| (0..self.length(axis, model)).filter(|&place| wanted(axis, place)).collect();
@@ -407,7 +416,7 @@ mod tests {
         let sweep = Sweep::over(&experiment, SiteKind::Z).by(&[Axis::Layer, Axis::Pos, Axis::Head]);
         let whole = run(&sweep, &model).grid;
         let subset =
-            Subset { layers: None, positions: Some(vec![3, 1]), heads: Some(heads(&["2.1", "0.0"])) };
+            Subset { positions: Some(vec![3, 1]), heads: Some(heads(&["2.1", "0.0"])), ..Subset::default() };
         let part = run(&sweep.only(&model, subset).unwrap(), &model).grid;
         assert_eq!(part.places, [vec![0, 2], vec![1, 3], vec![0, 1]]);
         for pos in [1, 3] {

@@ -30,6 +30,12 @@ pub fn visible_line(text: &str) -> String {
     shown
 }
 
+/// Whether a character shows, and a terminal does nothing else with it: not so a control character, one of
+/// direction or width zero, and any blank.
+pub fn is_visible(character: char) -> bool {
+    !character.is_control() && !is_invisible(character)
+}
+
 fn push_visible(shown: &mut String, character: char) {
     let code = u32::from(character);
     match character {

@@ -18,7 +18,8 @@ use crate::computation::computation;
 use crate::export::{AxisLabels, ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{self, Prompt, pad, pad_left};
+use crate::report::{Prompt, pad, pad_left};
+use crate::screen;
 
 /// Arguments of `activations`.
 #[derive(clap::Args)]
@@ -121,9 +122,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             prompt: &prompt,
             activations: rows,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
     writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
     write_table(&mut out, &rows)?;

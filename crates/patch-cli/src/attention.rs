@@ -13,7 +13,8 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Draw, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::ProcessArgs;
-use crate::report::{self, Prompt};
+use crate::report::Prompt;
+use crate::screen;
 use crate::study::{StudyArgs, checked};
 
 /// Arguments of `attention`.
@@ -127,9 +128,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             prompt: &prompt,
             study: &study,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
     writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
     match args.all {

@@ -9,7 +9,7 @@ use patching::path::{HeadInput, PathPatching, Receivers};
 use patching::{Direction, Endpoints, Head, Scale, Watch};
 use serde::Serialize;
 
-use crate::common::{ModelArgs, terminal_style};
+use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Draw, ExportArgs, Grid, Provenance, Study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
@@ -21,6 +21,8 @@ use crate::processing::ProcessArgs;
 use crate::render::write_figure;
 use crate::report;
 use crate::running::{EngineArgs, Interrupt, progress_bar};
+use crate::screen;
+use crate::screen::terminal_style;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -230,10 +232,10 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             image: output.path().display().to_string(),
             study: &exported,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
 
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     if pairs.many {
         writeln!(out, "{n_pairs} pairs, the first of which is")?;
     }
@@ -253,7 +255,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     writeln!(out, "clean      {:+.4}", pairs_report.clean_metric)?;
     writeln!(out, "corrupted  {:+.4}\n", pairs_report.corrupted_metric)?;
     let in_terminal = options.applied(&figure.without_subtitle());
-    write_figure(&mut out, &in_terminal, terminal_style())?;
+    write_figure(out.as_it_is(), &in_terminal, terminal_style())?;
     let intervals = match &exported.grids[..] {
         [_, low, high, ..] if pairs.many => Some([&low.values[..], &high.values]),
         _ => None,

@@ -13,10 +13,12 @@ use lens::text::{TokenScore, loss, score_rows};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use crate::common::{ModelArgs, terminal_width};
+use crate::common::ModelArgs;
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{self, Candidate, Prompt, pad, quoted};
+use crate::screen;
+use crate::screen::terminal_width;
 
 /// Arguments of `predict`.
 #[derive(clap::Args)]
@@ -160,9 +162,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             first: &predictions[0],
             compare: predictions.get(1),
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     write_prompts(&mut out, &predictions)?;
     let bos = args.model.bos_in_words(&studied.pretrained, bos);
     writeln!(out, "{bos}\n")?;

@@ -12,21 +12,13 @@ use serde::Serialize;
 use tensor::Tensor;
 use unicode_width::UnicodeWidthStr;
 
-use crate::failure::Failure;
+use crate::screen;
 
 /// What a user should know of a file that was read.
 pub fn write_notes(notes: &[String]) {
     for note in notes {
-        anstream::eprintln!("note: {note}");
+        screen::note(note);
     }
-}
-
-/// Prints what `--json` asks for: one line of JSON on stdout.
-pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    writeln!(out)?;
-    Ok(())
 }
 
 /// The last lines of a run: how long `work` took, and which files were written.

@@ -15,10 +15,9 @@ use crate::place::Span;
 /// Arguments of every subcommand that sweeps over activations.
 #[derive(Clone, clap::Args)]
 pub struct SelectionArgs {
-    /// The activation: resid_pre, resid_mid, resid_post, attn_out, mlp_out, mlp_pre or mlp_post over layer ×
-    /// position; embed or pos_embed by position; z, q, k, v, result, attn_scores or pattern over layer × head;
-    /// heads: z, q, k, v and pattern; blocks: resid_pre, attn_out and mlp_out [default: resid_post; of
-    /// ablate: z]
+    /// The activation, by position: resid_pre, resid_mid, resid_post, attn_out, mlp_pre, mlp_post, mlp_out, embed,
+    /// pos_embed; by head: z, result, q, k, v, attn_scores, pattern; or several: heads, blocks [default:
+    /// resid_post; of ablate: z]
     #[arg(long, value_name = "SITE", value_parser = sites(), hide_possible_values = true, ignore_case = true)]
     pub site: Option<Sites>,
 

@@ -9,7 +9,7 @@ use gpt2::generate::check_logits;
 use patching::{Axis, Endpoints, Outcome, Scale, SiteKind, Sweep};
 use serde::Serialize;
 
-use crate::common::{ModelArgs, terminal_style};
+use crate::common::ModelArgs;
 use crate::computation::differences;
 use crate::explore::{self, Exploration, PageArgs};
 use crate::export::{Draw, ExportArgs, Exports, Grid, Highlight, Provenance, Study, read_study};
@@ -23,6 +23,8 @@ use crate::processing::ProcessArgs;
 use crate::render::write_figure;
 use crate::report::{self, quoted};
 use crate::running::{EngineArgs, Interrupt, progress_bar};
+use crate::screen;
+use crate::screen::terminal_style;
 use crate::selection::{SelectionArgs, axis_labels, sites_in_words};
 
 /// Arguments of `sweep`.
@@ -204,10 +206,10 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             image: output.path().display().to_string(),
             study: &exported,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
 
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     match (&pairs.list[..], &done[..]) {
         ([pair], [_]) => {
             write_prompts(&mut out, pair)?;
@@ -238,7 +240,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     writeln!(out, "clean      {:+.4}", pairs_report.clean_metric)?;
     writeln!(out, "corrupted  {:+.4}\n", pairs_report.corrupted_metric)?;
     let in_terminal = options.applied(&figure.without_subtitle());
-    write_figure(&mut out, &in_terminal, terminal_style())?;
+    write_figure(out.as_it_is(), &in_terminal, terminal_style())?;
     let files = [&[output.path()][..], &exports.paths()].concat();
     let files = files.into_iter().chain(page.iter().map(Output::path));
     let work = format!("{n_cells} patched runs");

@@ -30,7 +30,8 @@ use unicode_width::UnicodeWidthStr;
 use self::published::{Figure, NextToken, RepeatFigure, Repeated};
 use crate::common::ModelArgs;
 use crate::failure::Failure;
-use crate::report::{self, pad, quoted};
+use crate::report::{pad, quoted};
+use crate::screen;
 use crate::study::Vocab;
 
 const EXAMPLES: &str = "\
@@ -100,9 +101,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
     if args.model.json {
         let report = Report { model: &model.name, published, pass: failed == 0, lines: &lines };
-        report::print_json(&report)?;
+        screen::print_json(&report)?;
     } else {
-        let mut out = anstream::stdout().lock();
+        let mut out = screen::stdout();
         writeln!(out, "\n{} of {} pass", lines.len() - failed, lines.len())?;
         if !published && has_gpt2_sizes(&model) {
             writeln!(
@@ -564,7 +565,7 @@ impl Lines {
             return Ok(());
         }
         let [width, column] = COLUMNS;
-        let mut out = anstream::stdout().lock();
+        let mut out = screen::stdout();
         writeln!(out, "model {} ({})\n", model.name, place(model))?;
         writeln!(out, "{:width$}  {:>column$}  {:>column$}  {:>column$}", "", "expected", "got", "difference")
     }
@@ -574,7 +575,7 @@ impl Lines {
         if !self.print {
             return Ok(());
         }
-        writeln!(anstream::stdout(), "{name}")
+        writeln!(screen::stdout(), "{name}")
     }
 
     fn add(&mut self, name: &str, check: Check) -> Result<(), Failure> {
@@ -589,7 +590,7 @@ impl Lines {
             pass,
         };
         if self.print {
-            write_line(&mut anstream::stdout().lock(), &line)?;
+            write_line(screen::stdout().as_it_is(), &line)?;
         }
         self.done.push(line);
         Ok(())

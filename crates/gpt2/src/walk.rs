@@ -643,24 +643,20 @@ impl<'a> Walk<'a> {
         self.plan.readers.iter().copied().enumerate().filter(here).collect()
     }
 
-    /// Keeps what a reader makes of each fork's rows of the residual stream.
+    /// Keeps what a reader makes of the rows of the base run and of each fork.
     fn read(&mut self, reader: usize, runs: &[Run], x: &Tensor, made_of: impl Fn(&Tensor) -> Tensor) {
-        let first = runs[..2].iter().map(|run| run.rows.len()).sum::<usize>();
-        let rows = x.view().rows(first..x.n_rows());
-        let made = made_of(&Tensor::new(&[x.n_rows() - first, x.row_len()], rows.to_rows().concat()));
+        let made = made_of(x);
         let width = made.row_len();
-        for run in &runs[2..] {
-            let at = (run.at - first) * width;
-            let data = made.data()[at..at + run.rows.len() * width].to_vec();
-            let fork = run.fork.unwrap_or_else(|| unreachable!("only the first two runs are no forks"));
+        for run in runs[..1].iter().chain(&runs[2..]) {
+            let data = made.data()[run.at * width..(run.at + run.rows.len()) * width].to_vec();
             let rows = Tensor::new(&[run.rows.len(), width], data);
-            self.reads.push(Read { reader, fork, first: run.rows.start, rows });
+            self.reads.push(Read { reader, fork: run.fork, first: run.rows.start, rows });
         }
     }
 
-    /// What was read on the way so far.
-    pub fn reads(&self) -> &[Read] {
-        &self.reads
+    /// What was read on the way.
+    pub fn into_reads(self) -> Vec<Read> {
+        self.reads
     }
 
     fn forward_linear(&mut self, x: &Tensor, layer: &Linear) -> Tensor {

@@ -14,7 +14,7 @@ use crate::ablation::given;
 use crate::metric::{LOGIT_ROWS, Which};
 use crate::{Experiment, Measured, Metric, Patch, Unpatched, Watch};
 
-use self::ends::Ends;
+pub(crate) use self::ends::Ends;
 
 /// How many rows of width C are held for each row of the walk, at the most: the residual stream before
 /// and after attention, its normalised form, q, k, v, z, attention's output, and a packed copy.
@@ -119,7 +119,7 @@ pub fn run(
 }
 
 /// How many rows walk together.
-fn rows_together(model: &Gpt2, t: usize, memory: usize) -> usize {
+pub(crate) fn rows_together(model: &Gpt2, t: usize, memory: usize) -> usize {
     let (c, inner) = (model.config.n_embd, model.config.inner_size());
     let floats = memory / size_of::<f32>();
     let fixed =

@@ -105,14 +105,14 @@ pub struct Reader {
     pub head: Option<usize>,
 }
 
-/// What a reader reads in a fork.
+/// What a reader reads in the base run or in a fork.
 #[derive(Clone, Debug)]
 pub struct Read {
     /// The reader's place among the readers.
     pub reader: usize,
-    /// The fork.
-    pub fork: usize,
-    /// The first position at which the fork differs.
+    /// The fork; none for the base run.
+    pub fork: Option<usize>,
+    /// The first position at which the fork differs; 0 for the base run.
     pub first: usize,
     /// A row for each of its positions.
     pub rows: Tensor,

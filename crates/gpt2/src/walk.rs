@@ -550,6 +550,11 @@ impl<'a> Walk<'a> {
         edited: impl Fn(&[&'a Edit<'a>], usize, &mut [f32]) + Sync,
     ) -> Vec<NewFork> {
         let c = base.c;
+        // With attention frozen no position hears of another.
+        let from = match self.plan.frozen.attention && self.plan.readers.is_empty() {
+            true => from.max(self.plan.first_read),
+            false => from,
+        };
         let present: Vec<usize> = match self.is_simple() {
             true => Vec::new(),
             false => base.runs.iter().filter_map(|run| run.fork).collect(),

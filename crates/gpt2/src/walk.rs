@@ -195,7 +195,7 @@ impl<'a> Walk<'a> {
                 let source = self.plan.source.map_or(token, |ids| model.wte.row(ids[pos] as usize));
                 match edit.patch.site {
                     Embed => token = edit.piece(pos, 0..token.len(), source),
-                    _ => position = edit.piece(pos, 0..position.len(), position),
+                    _ => position = edit.piece(pos, 0..position.len(), model.wpe.row(pos)),
                 }
             }
             token.iter().zip(position).map(|(token, position)| token + position).collect()
@@ -307,8 +307,10 @@ impl<'a> Walk<'a> {
         let mut z = attention.forward(from, t, &pairs);
         // (Runs without a part in it keep their places.)
         z.runs.extend(x.runs[n_active..].iter().map(|run| Run { rows: t..t, at: 0, ..run.clone() }));
+        let lasting: Vec<&Edit<'_>> = pairs(BASE);
         let forks = self.forks_at(layer, &[Q, K, V, AttnScores, Pattern], from, &z, |edits, dest, row| {
-            attention.forked_row(edits, dest, t, row);
+            let edits: Vec<&Edit<'_>> = lasting.iter().chain(edits).copied().collect();
+            attention.forked_row(&edits, dest, t, row);
         });
         z.append(forks);
         self.edit_rows(layer, Z, &mut z);
@@ -368,9 +370,10 @@ impl<'a> Walk<'a> {
         let Mlp { c_fc, c_proj, activation } = &self.model.h[layer].mlp;
         let pre = c_fc.forward_rows(normalized); // (R, 4C)
         // What the MLP writes at a row, with these edits of its hidden layer.
-        let edited = |edits: &[&Edit<'_>], run: usize, pos: usize, rows: &Rows| -> Vec<f32> {
-            let source = pre.row(rows.find(SOURCE, pos));
-            let mut hidden = Tensor::new(&[1, source.len()], pre.row(rows.find(run, pos)).to_vec());
+        let runs = written.runs.clone();
+        let edited = |edits: &[&Edit<'_>], run: usize, pos: usize| -> Vec<f32> {
+            let source = pre.row(rows::find(&runs, SOURCE, pos));
+            let mut hidden = Tensor::new(&[1, source.len()], pre.row(rows::find(&runs, run, pos)).to_vec());
             let mut of_source = Tensor::new(&[1, source.len()], source.to_vec());
             for kind in [MlpPre, MlpPost] {
                 if kind == MlpPost {
@@ -388,28 +391,25 @@ impl<'a> Walk<'a> {
             c_proj.forward_rows(&hidden).into_data()
         };
         let hidden_edits = |run: usize| -> Vec<&Edit<'_>> {
-            [MlpPre, MlpPost]
-                .iter()
-                .flat_map(|kind| self.edits_of(&written.runs, run, layer, *kind))
-                .collect()
+            [MlpPre, MlpPost].iter().flat_map(|kind| self.edits_of(&runs, run, layer, *kind)).collect()
         };
-        let of_runs: Vec<Vec<&Edit<'_>>> = (0..written.runs.len()).map(hidden_edits).collect();
+        let of_runs: Vec<Vec<&Edit<'_>>> = (0..runs.len()).map(hidden_edits).collect();
         let is_edited =
             |run: usize, pos: usize| of_runs[run].iter().any(|edit| edit.positions(self.t).contains(&pos));
         let index = written.index();
         let changed: Vec<(usize, Vec<f32>)> = (index.par_iter().enumerate())
             .filter(|(_, (run, pos))| is_edited(*run, *pos))
-            .map(|(at, (run, pos))| (at, edited(&of_runs[*run], *run, *pos, written)))
+            .map(|(at, (run, pos))| (at, edited(&of_runs[*run], *run, *pos)))
             .collect();
-        let lasting = of_runs[BASE].clone();
-        let forks = self.forks_at(layer, &[MlpPre, MlpPost], from, written, |edits, pos, row| {
-            let edits: Vec<&Edit<'_>> = lasting.iter().chain(edits).copied().collect();
-            row.copy_from_slice(&edited(&edits, BASE, pos, written));
-        });
         let c = written.c;
         for (at, row) in changed {
             written.data[at * c..][..c].copy_from_slice(&row);
         }
+        let lasting = of_runs[BASE].clone();
+        let forks = self.forks_at(layer, &[MlpPre, MlpPost], from, written, |edits, pos, row| {
+            let edits: Vec<&Edit<'_>> = lasting.iter().chain(edits).copied().collect();
+            row.copy_from_slice(&edited(&edits, BASE, pos));
+        });
         written.append(forks);
     }
 

@@ -18,6 +18,7 @@ mod export;
 mod failure;
 mod figure;
 mod generate;
+mod given;
 mod html;
 mod input;
 mod ioi;

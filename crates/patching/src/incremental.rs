@@ -10,7 +10,7 @@ use gpt2::walk::{BASE, Edit, Fork, Plan, SOURCE, Value, Walk};
 use gpt2::{Gpt2, SiteKind};
 use tensor::Tensor;
 
-use crate::ablation::given;
+use crate::ablation::{given, lasting_values};
 use crate::metric::{LOGIT_ROWS, Which};
 use crate::{Experiment, Measured, Metric, Patch, Unpatched, Watch};
 
@@ -48,9 +48,9 @@ pub fn run(
     };
     let t = experiment.n_tokens();
     // To the left of the first difference source and base are the same run.
-    let first_change = match given {
-        Some(_) => 0,
-        None => experiment.differing_positions()[0],
+    let first_change = match (&given, experiment.lasting()) {
+        (None, []) => experiment.differing_positions()[0],
+        _ => 0,
     };
     let patches = patches.iter().enumerate().map(|(cell, &patch)| Pending { cell, patch });
     let (mut pending, unchanged): (Vec<Pending>, Vec<Pending>) = patches.partition(|p| {
@@ -63,6 +63,13 @@ pub fn run(
     let chunks = cut(&pending, rows_together(model, t, memory), rows_of);
     let work_of = |p: &Pending| (rows_of(p) * (model.config.n_layer - p.patch.layer)) as f64;
     let all_work: f64 = pending.iter().map(work_of).sum();
+
+    let values = lasting_values(model, experiment);
+    let lasting = experiment.lasting().iter().zip(&values).map(|(lasting, value)| Edit {
+        patch: lasting.patch,
+        value: value.as_ref().map_or(Value::Source, Value::Activation),
+    });
+    let lasting: Vec<Edit<'_>> = lasting.collect();
 
     // The two unpatched runs step along with every chunk; their ends are kept from the first one.
     let mut unpatched = None;
@@ -78,6 +85,7 @@ pub fn run(
         let plan = Plan {
             source: given.is_none().then_some(experiment.source()),
             forks: &forks,
+            lasting: &lasting,
             first_read: metric.first_position(t),
             between: &|| watch.leave_if_stopped(),
             ..Plan::of(experiment.base())
@@ -163,7 +171,9 @@ mod tests {
     use tensor::Tensor;
 
     use super::*;
-    use crate::{Ablation, Axis, Direction, Engine, Outcome, SiteKind, Subset, Sweep, plain};
+    use crate::{
+        Ablation, Axis, Direction, Engine, Lasting, LastingValue, Outcome, SiteKind, Subset, Sweep, plain,
+    };
 
     /// A random small model, a random pair of prompts and a direction.
     fn random_experiment() -> impl Strategy<Value = (Gpt2, Experiment)> {
@@ -380,6 +390,48 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn it_equals_the_plain_engine_given_edits_that_stay(
+            (model, experiment) in random_experiment(),
+            edits in prop::collection::vec(any::<[prop::sample::Index; 6]>(), 1..4),
+        ) {
+            let t = experiment.n_tokens();
+            let lasting = |[site, layer, head, pos, neuron, value]: [prop::sample::Index; 6]| {
+                let site = *site.get(&SiteKind::PATCHABLE);
+                let some = |axis: Axis, index: prop::sample::Index, n: usize| {
+                    // One place along an axis, or all of them.
+                    let index = index.index(2 * n);
+                    (site.axes().contains(&axis) && index < n).then_some(index)
+                };
+                let patch = Patch {
+                    site,
+                    layer: if site.is_in_block() { layer.index(model.config.n_layer) } else { 0 },
+                    head: some(Axis::Head, head, model.config.n_head),
+                    pos: some(Axis::Pos, pos, t),
+                    neuron: some(Axis::Neuron, neuron, model.config.inner_size()),
+                    dest: some(Axis::Dest, pos, t),
+                    src: some(Axis::Src, neuron, t),
+                };
+                let values = match site.is_of_pairs() {
+                    true => &[LastingValue::Source, LastingValue::Zero][..],
+                    false => &[LastingValue::Source, LastingValue::Zero, LastingValue::Mean],
+                };
+                Lasting { patch, value: *value.get(values) }
+            };
+            let given = experiment.clone().given(&model, edits.into_iter().map(lasting).collect()).unwrap();
+            let metric = Metric::LogitDiff { a: &[0], b: &[1] };
+            let mut largest = 0.0_f32;
+            for sweep in all_sweeps(&model, &given) {
+                largest = largest.max(difference_of_engines(&model, &sweep, metric));
+            }
+            println!("largest difference {largest:e}");
+            prop_assert!(largest < 3e-4, "largest difference {largest:e}, given {:?}", given.lasting());
         }
     }
 

@@ -76,7 +76,7 @@ mod sweep;
 
 pub use ablation::Ablation;
 pub use engine::{Measured, Progress, Unpatched, Watch};
-pub use experiment::{Direction, Error, Experiment};
+pub use experiment::{Direction, Error, Experiment, Lasting, LastingValue};
 pub use gpt2::{Axis, Head, Patch, SiteKind};
 pub use metric::{Metric, Which};
 pub use scale::{Endpoints, Means, Scale, normalized_unit};

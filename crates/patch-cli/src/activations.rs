@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{Prompt, pad, pad_left};
 use crate::screen;
+use gpt2::visible::visible_path;
 
 /// Arguments of `activations`.
 #[derive(clap::Args)]
@@ -129,7 +130,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
     write_table(&mut out, &rows)?;
     for path in exports.paths() {
-        writeln!(out, "\nwrote {}", path.display())?;
+        writeln!(out, "\nwrote {}", visible_path(path))?;
     }
     if args.save.is_some() && args.only.is_empty() {
         writeln!(out, "(without the logits, which --only logits saves)")?;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use gpt2::visible::{is_visible, visible_line};
+use gpt2::visible::visible_text;
 use gpt2::{Pretrained, Sampling, TextStream, Written};
 use serde::Serialize;
 
@@ -145,7 +145,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             writeln!(out, "sample {} of {}, seed {}", i + 1, args.samples, sampling.seed)?;
         }
         let mut show = |text: &str| {
-            out.as_it_is().write_all(printable(text).as_bytes())?;
+            out.as_it_is().write_all(visible_text(text).as_bytes())?;
             if is_terminal { out.flush() } else { Ok(()) }
         };
         match args.model.ids {
@@ -274,32 +274,4 @@ fn how(sampling: Sampling) -> String {
         Some(format!("seed {seed}")),
     ];
     settings.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-/// The text with everything escaped that a terminal would obey, but for line ends and tabs.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' | '\t' => shown.push(character),
-            _ if is_visible(character) || (character.is_whitespace() && !character.is_control()) => {
-                shown.push(character);
-            }
-            _ => shown += &visible_line(&character.to_string()),
-        }
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_terminal_is_told_nothing_but_text() {
-        assert_eq!(
-            printable("a\tb\n\u{1b}[2J\r\u{9b}é🦀\u{202e}\u{a0}"),
-            "a\tb\n\\x1b[2J\\r\\x9bé🦀\\u{202e}\u{a0}"
-        );
-    }
 }

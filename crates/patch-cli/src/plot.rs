@@ -12,6 +12,7 @@ use crate::place::Place;
 use crate::render::write_figure;
 use crate::screen;
 use crate::screen::terminal_style;
+use gpt2::visible::visible_path;
 
 /// Arguments of `plot`.
 #[derive(clap::Args)]
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut out = screen::stdout();
     write_figure(out.as_it_is(), &options.applied(&figure), terminal_style())?;
     if let Some(output) = &output {
-        writeln!(out, "\nwrote {}", output.path().display())?;
+        writeln!(out, "\nwrote {}", visible_path(output.path()))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use gpt2::generate::{LogProbs, log_prob, rank};
-use gpt2::visible::visible_line;
+use gpt2::visible::{visible_line, visible_path};
 use gpt2::{Pretrained, Tokenizer};
 use serde::Serialize;
 use tensor::Tensor;
@@ -37,7 +37,7 @@ pub fn write_end<'a>(
 /// Says which files were written.
 pub fn write_files<'a>(out: &mut impl Write, files: impl IntoIterator<Item = &'a Path>) -> io::Result<()> {
     let mut files = files.into_iter();
-    files.try_for_each(|file| writeln!(out, "wrote {}", file.display()))
+    files.try_for_each(|file| writeln!(out, "wrote {}", visible_path(file)))
 }
 
 /// A prompt with its tokens.

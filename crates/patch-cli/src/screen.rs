@@ -9,7 +9,7 @@ use std::io::{self, StderrLock, Stdout, StdoutLock, Write};
 use std::process::ExitCode;
 
 use anstream::AutoStream;
-use gpt2::visible::{is_visible, visible_line};
+use gpt2::visible::{is_harmless, visible_line, visible_text};
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
@@ -76,11 +76,6 @@ impl Write for Screen {
     }
 }
 
-/// A text of several lines in which everything is visible.
-fn visible_text(text: &str) -> String {
-    text.split('\n').map(visible_line).collect::<Vec<_>>().join("\n")
-}
-
 /// Says something that a user should know on stderr. If that is full or closed, the work goes on.
 pub fn note(text: &str) {
     let _ = writeln!(stderr(), "note: {}", visible_text(text));
@@ -137,7 +132,7 @@ struct Visible(CompactFormatter);
 impl Formatter for Visible {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some(at) = rest.find(|c| c != ' ' && !is_visible(c)) {
+        while let Some(at) = rest.find(|c| !is_harmless(c)) {
             out.write_all(&rest.as_bytes()[..at])?;
             let character = rest[at..].chars().next().unwrap_or_default();
             let mut units = [0; 2];
@@ -208,7 +203,7 @@ mod tests {
         let mut printer = serde_json::Serializer::with_formatter(&mut json, Visible(CompactFormatter));
         texts.serialize(&mut printer).unwrap();
         let json = String::from_utf8(json).unwrap();
-        assert!(json.chars().all(|c| c == ' ' || is_visible(c)), "{json}");
+        assert!(json.chars().all(is_harmless), "{json}");
         assert!(json.contains("日本 é 😀 \\udb40\\udc41"), "{json}");
         assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), texts);
     }

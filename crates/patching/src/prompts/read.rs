@@ -506,11 +506,13 @@ fn unclear_year(name: &str, number: Option<u32>) -> String {
 /// A text out of a file as a message can show it: in one line, and not too long.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
-    let mut shown: String = text.chars().take(LONGEST).collect();
-    if shown.len() < text.len() {
+    // (An invisible character takes several to show.)
+    let visible = visible_line(&text.chars().take(LONGEST).collect::<String>());
+    let mut shown: String = visible.chars().take(LONGEST).collect();
+    if shown.len() < visible.len() || text.chars().nth(LONGEST).is_some() {
         shown.push('…');
     }
-    visible_line(&shown)
+    shown
 }
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //! `2 · n_layer · n_head · T²` numbers.
 //!
 //! Logits are not kept, for they are the largest of all: [`Gpt2::unembed`] makes them from
-//! [`SiteKind::LnFinalNormalized.at(0)`]. (`run_with_cache` returns them beside the cache, too.)
+//! [`gpt2::SiteKind::LnFinalNormalized`]. (`run_with_cache` returns them beside the cache, too.)
 
 use std::collections::HashMap;
 use std::ops::Index;

@@ -8,7 +8,7 @@ use patching::{Direction, Endpoints, Means, Metric, Outcome, Scale};
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::report::quoted;
+use crate::report::{quoted, signed};
 
 /// Arguments of every subcommand that measures runs.
 #[derive(Clone, clap::Args)]
@@ -418,6 +418,27 @@ impl NamedMetric {
             LogitDiff | Normalized | NormalizedByPair | ProbDiff | LogitChange | ProbChange
         );
         (has_zero || self.scale != Scale::Value).then_some(0.0)
+    }
+
+    /// The middle colour for these values, and what it means. It is 0 where that means "no difference"; but if
+    /// all values lie far from 0 on one side, which would make one colour of the figure, it is the value
+    /// of the unpatched base run, `base`.
+    pub fn middle(&self, values: &[f32], unpatched: f32, base: &str) -> (Option<f32>, Option<String>) {
+        let finite = || values.iter().copied().filter(|value| value.is_finite());
+        let (low, high) =
+            (finite().fold(f32::INFINITY, f32::min), finite().fold(f32::NEG_INFINITY, f32::max));
+        let nearest = low.abs().min(high.abs());
+        let is_one_sided = low * high > 0.0 && 2.0 * nearest > low.abs().max(high.abs());
+        match self.center() {
+            Some(0.0) if self.scale == Scale::Value && is_one_sided && unpatched.is_finite() => {
+                let words = format!(
+                    "Middle colour: the {base} run's {}; blue: the patch raises the metric; red: it lowers it.",
+                    signed(unpatched)
+                );
+                (Some(unpatched), Some(words))
+            }
+            center => (center, self.colors(base)),
+        }
     }
 
     /// The metric of the clean and of the corrupted run, as they are shown.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use gpt2::Gpt2;
 use gpt2::generate::check_logits;
-use patching::{Axis, Endpoints, Outcome, Scale, SiteKind, Sweep};
+use patching::{Axis, Direction, Endpoints, Outcome, Scale, SiteKind, Sweep};
 use serde::Serialize;
 
 use crate::common::ModelArgs;
@@ -286,12 +286,17 @@ impl Done {
         let outcome = sweep.run(model, metric.metric(), args.engine.engine(), progress);
         let ends = outcome.ends(pairs.direction);
         let mut values = vec![f32::NAN; outcome.grid.values.len()];
-        let mut legend = vec![metric.colors(args.pair.base_name())];
+        let mut unpatched_base = f32::NAN;
+        let mut legend = Vec::new();
         // A sweep that was stopped before its unpatched runs has nothing to compare with.
         if outcome.unpatched.is_some() {
             pairs.check_ends(pair, model, ends)?;
             let (shown, unpatched) = metric.shown(&outcome, pairs.direction)?;
             values = shown;
+            unpatched_base = match pairs.direction {
+                Direction::Denoising => unpatched[1],
+                Direction::Noising => unpatched[0],
+            };
             legend.push(Some(unpatched_in_words(unpatched)));
         }
         legend.push(missing_in_words(outcome.missing));
@@ -300,8 +305,11 @@ impl Done {
                 *value = *known; // as it was shown
             }
         }
+        let (center, colors) = metric.middle(&values, unpatched_base, args.pair.base_name());
+        legend.insert(0, colors);
+        let legend = legend.into_iter().flatten().collect();
         Ok(Self {
-            shown: Grid { values: values.clone(), legend: legend.into_iter().flatten().collect(), ..blank },
+            shown: Grid { center, values: values.clone(), legend, ..blank },
             grid: patching::Grid { values, ..outcome.grid.clone() },
             ends,
             outcome,

@@ -63,7 +63,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// [`find`] among these runs.
+    /// Where the row of a run at a position stands among all rows.
     pub fn find(&self, run: usize, pos: usize) -> usize {
         find(&self.runs, run, pos)
     }

@@ -200,7 +200,10 @@ fn heatmap(grid: &Grid, rows: &AxisLabels, columns: &AxisLabels, values: Vec<f32
         highlight_columns: marked.map(|marked| marked.indices.clone()).unwrap_or_default(),
         highlight_label: marked.map(|marked| marked.label.clone()).unwrap_or_default(),
         legend: grid.legend.clone(),
-        column_numbers: !columns.is_numbered() && columns.places.is_empty(),
+        // (A head's name says where it is.)
+        column_numbers: !columns.is_numbered()
+            && columns.places.is_empty()
+            && !columns.name.ends_with("head"),
         rows_are_tokens: rows.has_tokens(),
         ..Heatmap::default()
     }

@@ -60,6 +60,8 @@ const SOFT_INK: Rgb = [92, 92, 92];
 const PALE_INK: Rgb = [165, 165, 165];
 const FRAME: Rgb = [150, 150, 150];
 const HATCH: Rgb = [165, 165, 165];
+/// How a line of the legend begins that says why cells have no number.
+const HATCHED: &str = "Hatched: ";
 /// The colour of marked columns: neither of the ends of a diverging map.
 const ACCENT: Rgb = [178, 84, 0];
 
@@ -741,12 +743,14 @@ impl Drawing {
             let rect = Rect { x: margin, y: top, w: SAMPLE, h: SAMPLE, fill: NO_VALUE };
             self.scene.items.push(Item::Rect(rect));
             self.hatch(&rect);
-            y = self.paragraph("not a finite number", text_x, y, limit, style);
+            // A figure may say itself why cells have no number.
+            let why = figure.legend.iter().find_map(|line| line.strip_prefix(HATCHED));
+            y = self.paragraph(why.unwrap_or("not a finite number"), text_x, y, limit, style);
         }
         if clipped {
             y = self.paragraph(CLIPPED, margin, y, limit, style);
         }
-        for line in &figure.legend {
+        for line in figure.legend.iter().filter(|line| !hatched || !line.starts_with(HATCHED)) {
             y = self.paragraph(line, margin, y, limit, style);
         }
         y

@@ -29,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 use tiktoken_rs::CoreBPE;
 
 use crate::Error;
-use crate::visible::{visible, visible_line};
+use crate::visible::{visible, visible_line, visible_start};
 
 mod added;
 mod alphabet;
@@ -361,7 +361,8 @@ pub fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
         // `u32::from_str` would take a plus sign.
         let digits = piece.bytes().all(|byte| byte.is_ascii_digit());
         piece.parse().ok().filter(|_| digits).ok_or_else(|| {
-            format!("\"{}\" is not a token id: give whole numbers, such as \"464 3290\"", visible_line(piece))
+            let piece = visible_start(piece, 80);
+            format!("\"{piece}\" is not a token id: give whole numbers, such as \"464 3290\"")
         })
     };
     pieces.map(id).collect()

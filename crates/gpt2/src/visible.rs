@@ -32,6 +32,18 @@ pub fn visible_line(text: &str) -> String {
     shown
 }
 
+/// The beginning of a text in a message: on one line, with everything invisible escaped, and at most `most`
+/// characters as they are shown.
+pub fn visible_start(text: &str, most: usize) -> String {
+    // (An invisible character takes several to show.)
+    let visible = visible_line(&text.chars().take(most).collect::<String>());
+    let mut shown: String = visible.chars().take(most).collect();
+    if shown.len() < visible.len() || text.chars().nth(most).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// A path in a message, on one line and with everything invisible escaped.
 pub fn visible_path(path: &Path) -> String {
     visible_line(&path.to_string_lossy())
@@ -132,6 +144,13 @@ mod tests {
     fn letters_of_any_script_stay_as_they_are() {
         assert_eq!(visible("日本"), "日本");
         assert_eq!(visible(" é😀"), "␣é😀");
+    }
+
+    #[test]
+    fn the_start_of_a_text_is_as_long_as_it_is_shown() {
+        assert_eq!(visible_start("short", 5), "short");
+        assert_eq!(visible_start("longer", 5), "longe…");
+        assert_eq!(visible_start("\0\0\0", 5), "\\x00\\…");
     }
 
     #[test]

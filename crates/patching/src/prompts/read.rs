@@ -56,7 +56,7 @@ use std::io;
 use std::path::Path;
 
 use gpt2::encoding::{other_encoding, without_mark};
-use gpt2::visible::visible_line;
+use gpt2::visible::{visible_line, visible_start};
 
 use self::cells::{Cell, Field};
 use self::columns::{Column, Layout, Wanted};
@@ -505,15 +505,9 @@ fn unclear_year(name: &str, number: Option<u32>) -> String {
 
 /// A text out of a file as a message can show it: in one line, and not too long.
 fn shown(text: &str) -> String {
-    const LONGEST: usize = 80;
-    // (An invisible character takes several to show.)
-    let visible = visible_line(&text.chars().take(LONGEST).collect::<String>());
-    let mut shown: String = visible.chars().take(LONGEST).collect();
-    if shown.len() < visible.len() || text.chars().nth(LONGEST).is_some() {
-        shown.push('…');
-    }
-    shown
+    visible_start(text, 80)
 }
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -157,7 +157,7 @@ fn sweeps_ablations_and_paths_run_on_processed_weights() {
     // The zero ablation is that of the library with the processed model and a hook.
     let ablated = json(&folder, &["ablate", "--process=default"]);
     let logits = processed.next_token_logits(&ids, &mut |site, x| {
-        if site == gpt2::Site::Z(3) {
+        if site == gpt2::SiteKind::Z.at(3) {
             for pos in 0..ids.len() {
                 x.row_mut(pos * 4 + 2).fill(0.0);
             }

@@ -458,3 +458,42 @@ fn numbers_too_many_to_draw_are_compared_all_the_same() {
     picture.failure(2, &["--select token=0"]);
     assert_eq!(folder.files(), ["a.safetensors", "b.safetensors"]);
 }
+
+#[test]
+fn texts_without_end_are_cut_and_grids_without_number_left_out() {
+    let folder = Folder::new();
+    let axes = serde_json::json!([
+        {"name": "layer", "labels": ["0", "1"]},
+        {"name": "pos", "labels": ["a", "b"]},
+    ]);
+    let export = |text: &str, grids: usize| {
+        let grid = |i: usize| {
+            serde_json::json!({
+                "name": format!("g{i}"), "axes": axes, "values": [1, 2, 3, 4], "value_label": text,
+                "legend": vec![text; if grids == 1 { 100 } else { 1 }],
+            })
+        };
+        let grids: Vec<_> = (0..grids).map(grid).collect();
+        let study = serde_json::json!({"title": text, "subtitle": vec![text; 100], "grids": grids});
+        fs::write(folder.file("a.json"), study.to_string()).unwrap();
+    };
+    for letters in [10_000, 1_000_000] {
+        export(&"t".repeat(letters), 1);
+        let missing = format!("[…{} more characters…]", letters - 1000);
+        let shown = folder.run(["plot", "a.json", "--out", "a.svg"]).success().stdout.replace('\n', " ");
+        assert!(shown.contains("more characters") && shown.contains("[…40 more lines…]"), "{shown}");
+        let svg = fs::read_to_string(folder.file("a.svg")).unwrap();
+        // A line of the picture ends where it is full.
+        assert!(svg.contains(missing.split(' ').next().unwrap()) && svg.len() < 500_000, "{}", svg.len());
+        folder.run(["plot", "a.json", "--out", "a.png"]).success();
+    }
+    for grids in [151, 10_000] {
+        export("x", grids);
+        let shown = folder.run(["plot", "a.json", "--out", "a.svg"]).success().stdout;
+        let left_out = format!("Left out: {} of {grids} grids; --grid NAME", grids - 150);
+        assert!(shown.contains(&left_out), "{shown}");
+        let svg = fs::read_to_string(folder.file("a.svg")).unwrap();
+        assert!(svg.contains("Left out:") && svg.contains(">g149<") && !svg.contains(">g150<"));
+        folder.run(["plot", "a.json", "--grid", "g150"]).success();
+    }
+}

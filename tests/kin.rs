@@ -89,26 +89,7 @@ fn put_model(folder: &Path, vocab_size: usize, tokenizer: Option<&str>) -> Gpt2 
 /// Writes a model as transformers does, with a head of its own if it has one.
 pub fn write_model(folder: &Path, model: &Gpt2) {
     fs::create_dir_all(folder).unwrap();
-    let mut tensors = vec![
-        ("wte.weight".to_owned(), &model.wte),
-        ("wpe.weight".to_owned(), &model.wpe),
-        ("ln_f.weight".to_owned(), &model.ln_f.weight),
-        ("ln_f.bias".to_owned(), &model.ln_f.bias),
-    ];
-    for (i, block) in model.h.iter().enumerate() {
-        for (name, weight, bias) in [
-            ("ln_1", &block.ln_1.weight, &block.ln_1.bias),
-            ("ln_2", &block.ln_2.weight, &block.ln_2.bias),
-            ("attn.c_attn", &block.attn.c_attn.weight, &block.attn.c_attn.bias),
-            ("attn.c_proj", &block.attn.c_proj.weight, &block.attn.c_proj.bias),
-            ("mlp.c_fc", &block.mlp.c_fc.weight, &block.mlp.c_fc.bias),
-            ("mlp.c_proj", &block.mlp.c_proj.weight, &block.mlp.c_proj.bias),
-        ] {
-            tensors.push((format!("h.{i}.{name}.weight"), weight));
-            tensors.push((format!("h.{i}.{name}.bias"), bias));
-        }
-    }
-    tensors.extend(model.lm_head.iter().map(|head| ("lm_head.weight".to_owned(), head)));
+    let tensors = model.parameters();
     let bytes: Vec<Vec<u8>> =
         tensors.iter().map(|(_, x)| x.data().iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
     let views = tensors.iter().zip(&bytes).map(|((name, x), bytes)| {

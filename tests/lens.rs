@@ -1,7 +1,7 @@
 //! The studies of `crates/lens` against golden values. Each test prints its largest difference
 //! (`cargo test lens -- --nocapture`).
 
-use gpt2::{Gpt2, Pretrained, Site};
+use gpt2::{Gpt2, Pretrained, SiteKind};
 use lens::attribution::direct_logit_attribution;
 use lens::composition::{
     Composition, all_composition_scores, full_ov_circuit, k_composition_circuit, strongest_pairs,
@@ -281,7 +281,7 @@ fn a_refactored_model_is_that_of_transformer_lens() {
     let cache = run_with_cache(&processed, &ids).unwrap();
     for layer in 0..12 {
         // Up to the arbitrary signs of singular vectors.
-        for (site, key) in [(Site::Z(layer), "z_abs_last"), (Site::Q(layer), "q_abs_last")] {
+        for (site, key) in [(SiteKind::Z.at(layer), "z_abs_last"), (SiteKind::Q.at(layer), "q_abs_last")] {
             let x = cache[site].data();
             let got: Vec<f32> = x[x.len() - 64..].iter().map(|x| x.abs()).collect();
             assert_close(&format!("|{site}|"), &got, &numbers(&expected[key][layer]), 1e-3);

@@ -1,6 +1,7 @@
 //! The end-to-end tests: the binary as a user runs it, and the libraries against golden values that
 //! PyTorch, Hugging Face transformers and TransformerLens computed for the tiny model.
 
+#![allow(clippy::disallowed_macros, clippy::disallowed_methods, reason = "tests print for their reader")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod abuse;
@@ -21,6 +22,8 @@ mod prompts;
 mod stopping;
 mod studies;
 mod sweeps;
+#[cfg(unix)]
+mod terminal;
 mod text;
 mod util;
 mod verify;

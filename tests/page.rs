@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
+use gpt2::Pretrained;
 use gpt2::generate::{log_prob, rank};
 use gpt2::visible::visible;
-use gpt2::{Pretrained, Site};
 use patching::{Patch, SiteKind};
 use serde_json::Value;
 
@@ -330,7 +330,7 @@ fn pointing_at_a_token_shows_where_a_head_attends_in_both_runs() {
         let ids = tiny.tokenizer.encode(text).unwrap();
         let mut row = Vec::new();
         tiny.model.transformer(&ids, &mut |site, pattern| {
-            if site == Site::Pattern(layer) {
+            if site == SiteKind::Pattern.at(layer) {
                 row = pattern.row(head * ids.len() + dest)[..=dest].to_vec();
             }
         });

@@ -1,7 +1,7 @@
 //! Path patching: against a straightforward PyTorch implementation, and as a user runs it.
 
 use gpt2::Pretrained;
-use patching::path::{HeadInput, PathPatching, Receivers};
+use patching::path::{HeadInput, PathPatching, Receivers, Senders};
 use patching::{Direction, Engine, Experiment, Head, Metric, Watch};
 use serde_json::Value;
 
@@ -25,6 +25,7 @@ fn paths(case: &Value) -> PathPatching {
         other => panic!("{other}"),
     };
     PathPatching {
+        senders: Senders::Heads,
         receivers,
         pos: case["pos"].as_u64().map(|pos| pos as usize),
         through_mlps: case["through_mlps"].as_bool().unwrap(),

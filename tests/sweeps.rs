@@ -314,3 +314,41 @@ fn resampling_is_the_mean_of_patching_from_the_other_prompts() {
     let args = ["ablate", "--with", "mean", "--others", "ioi", "--count", "3", "--site", "z", "--json"];
     folder.tiny(&args).success();
 }
+
+#[test]
+fn a_sweep_given_an_edit_differs_and_says_what_stays() {
+    let folder = Folder::new();
+    let run = |more: &[&str]| folder.tiny(&[&["--site", "z", "--json"], more].concat()).success().json();
+    let plain = run(&[]);
+    let given = run(&["--given", "z8.3=zero", "--safetensors", "a.safetensors"]);
+    assert_eq!(given["given"], serde_json::json!(["z8.3=zero"]));
+    assert_eq!(given["clean_metric"], plain["clean_metric"], "the source run has no edits");
+    assert_ne!(given["corrupted_metric"], plain["corrupted_metric"]);
+    assert!(given["title"].as_str().unwrap().contains("given z8.3=zero"));
+    // To patch what is edited for good is to undo the edit.
+    let whole = folder.tiny(&["--site", "resid_post", "--given", "resid_post11", "--json"]).success().json();
+    let values = numbers(&grid(&whole, "resid_post")["values"]);
+    assert!((values[131] as f64 - whole["clean_metric"].as_f64().unwrap()).abs() < 1e-5);
+    folder
+        .tiny(&["--site", "z", "--resume", "a.safetensors"])
+        .failure(2, &["given: z8.3=zero there, not given here"]);
+    folder.tiny(&["--given", "z99.0"]).failure(2, &["--given: there is no layer 99"]);
+    folder.tiny(&["--given", "z1.0@77"]).failure(2, &["--given: there is no pos 77"]);
+}
+
+#[test]
+fn neurons_and_what_heads_write_are_swept() {
+    let folder = Folder::new();
+    let run = |args: &[&str]| folder.tiny(&[args, &["--json"]].concat()).success().json();
+    let neurons = run(&["--site", "mlp_post", "--by-neuron", "--neurons", "3,7..9", "--layers", "2"]);
+    let axes = &grid(&neurons, "mlp_post")["axes"];
+    assert_eq!(
+        (&axes[1]["name"], &axes[1]["labels"]),
+        (&"neuron".into(), &serde_json::json!(["3", "7", "8"]))
+    );
+    // z and what it is written as are the same patch.
+    let values = |site: &str| numbers(&run(&["--site", site])["grids"][0]["values"]);
+    assert!(largest_difference(&values("z"), &values("result")) < 1e-5);
+    folder.tiny(&["--site", "z", "--by-neuron"]).failure(2, &["--by-neuron is for --site mlp_pre"]);
+    folder.tiny(&["--site", "mlp_post", "--neurons", "3"]).failure(2, &["has no neuron to choose from"]);
+}

@@ -1,6 +1,5 @@
 //! SHA-256 checksums, as the 64 hexadecimal digits that other tools print.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -46,7 +45,7 @@ impl Checksum {
 /// The checksum of a file on the disk.
 pub fn of_file(path: &Path) -> io::Result<String> {
     let mut checksum = Checksum::default();
-    checksum.add_all(&mut File::open(path)?)?;
+    checksum.add_all(&mut files::open(path)?)?;
     Ok(checksum.hex())
 }
 

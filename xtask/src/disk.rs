@@ -1,8 +1,10 @@
 //! Careful use of the disk: locks, free space, files that appear only when they are whole.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use files::Part;
 
 use crate::failure::{Failure, Outcome};
 
@@ -19,6 +21,9 @@ impl FolderLock {
     pub fn take(folder: &Path) -> Outcome<Self> {
         fs::create_dir_all(folder).map_err(|error| write_failure(folder, &error))?;
         let path = folder.join(".lock");
+        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(Failure::run(format!("{} is not a regular file: delete it", path.display())));
+        }
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -97,16 +102,9 @@ pub fn part_path(path: &Path) -> PathBuf {
 
 /// Writes a small file so that readers see the old content or the new, never a half of it.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Outcome {
-    let part = part_path(path);
-    let written = File::create(&part)
-        .and_then(|mut file| file.write_all(content).map(|()| file))
-        .map_err(|error| write_failure(&part, &error))
-        .and_then(|file| publish(file, &part, path));
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&part);
-    }
-    written
+    Part::with_bytes(path, content)
+        .and_then(|part| part.publish(|_| Ok(true)))
+        .map_err(|error| write_failure(path, &error))
 }
 
 /// Brings a finished file to the disk and gives it its real name.
@@ -117,18 +115,19 @@ pub fn publish(file: File, part: &Path, path: &Path) -> Outcome {
             fs::rename(part, path)
         })
         .map_err(|error| write_failure(path, &error))?;
-    // The new name lasts only once the folder is on the disk too. Not every system can do that.
-    if let Some(folder) = path.parent()
-        && let Ok(folder) = File::open(folder)
-    {
-        let _ = folder.sync_all();
-    }
+    files::sync_folder(path);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told() {
+        let told = write_failure(Path::new("w/model.part"), &io::ErrorKind::StorageFull.into()).to_string();
+        assert!(told.starts_with("the disk is full: cannot write w/model.part"), "{told}");
+    }
 
     #[test]
     fn bytes_are_told_in_the_unit_that_fits() {

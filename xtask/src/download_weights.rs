@@ -23,6 +23,7 @@ use self::transfer::{Authority, Expected, Transfer};
 use crate::checksum;
 use crate::disk::{FolderLock, bytes};
 use crate::failure::{Failure, Outcome};
+use crate::screen;
 
 /// The options of `download-weights`.
 #[derive(Debug, clap::Args)]
@@ -95,7 +96,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     for file in &model.files {
         job.provide(file)?;
     }
-    println!("{} is ready in {}", model.name, short(&job.folder));
+    screen::say(&format!("{} is ready in {}", model.name, short(&job.folder)));
     Ok(())
 }
 
@@ -118,15 +119,15 @@ impl Job<'_> {
             match look(&path, file, &expected, &self.record)? {
                 Found::Nothing => {}
                 Found::Checked => {
-                    println!("{}: is there, and was checked before", file.name);
+                    screen::say(&format!("{}: is there, and was checked before", file.name));
                     return Ok(());
                 }
                 Found::Right(sha256, authority) => {
                     self.record.add(&self.folder, file.name, sha256, authority.words())?;
-                    println!("{}: is there, and matches {}", file.name, authority.words());
+                    screen::say(&format!("{}: is there, and matches {}", file.name, authority.words()));
                     return Ok(());
                 }
-                Found::Damaged => eprintln!("{}: is damaged, fetching it again", file.name),
+                Found::Damaged => screen::warn(&format!("{}: is damaged, fetching it again", file.name)),
                 Found::Foreign(sha256) => {
                     return Err(self.foreign(&path, &sha256, &expected));
                 }
@@ -146,12 +147,12 @@ impl Job<'_> {
                 short(&self.folder)
             )));
         }
-        eprintln!(
+        screen::warn(&format!(
             "{}: fetching {} at {revision} from {}",
             file.name,
             self.model.repository,
             self.source.describe()
-        );
+        ));
         let transfer = Transfer {
             client: &self.client,
             token: self.source.token(),
@@ -163,12 +164,12 @@ impl Job<'_> {
         // From here on every file is of the commit that the first one came from.
         self.record.revision = self.record.revision.take().or(arrived.commit);
         let words = arrived.authority.words();
-        println!(
+        screen::say(&format!(
             "{}: {}, SHA-256 {}, checked against {words}",
             file.name,
             bytes(arrived.size),
             arrived.sha256
-        );
+        ));
         self.record.add(&self.folder, file.name, arrived.sha256, words)
     }
 
@@ -213,7 +214,7 @@ fn check(model: &Model, folder: &Path, sha256: Option<&str>) -> Outcome {
                 short(&path)
             )));
         }
-        println!("{}: SHA-256 {found} matches {words}", file.name);
+        screen::say(&format!("{}: SHA-256 {found} matches {words}", file.name));
     }
     Ok(())
 }

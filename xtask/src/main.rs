@@ -7,6 +7,7 @@ mod download_weights;
 mod failure;
 mod man;
 mod progress;
+mod screen;
 mod synth_weights;
 
 use std::process::ExitCode;
@@ -34,7 +35,15 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().chore {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => {
+            error.render().to_string().lines().for_each(screen::warn);
+            return ExitCode::from(2);
+        }
+        Err(help) => help.exit(),
+    };
+    let outcome = match arguments.chore {
         Chore::DownloadWeights(arguments) => download_weights::run(&arguments),
         Chore::SynthWeights(arguments) => synth_weights::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
@@ -43,7 +52,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            screen::warn(&format!("error: {failure}"));
             ExitCode::from(failure.code())
         }
     }

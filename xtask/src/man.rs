@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::disk;
 use crate::failure::{Failure, Outcome};
+use crate::screen;
 
 /// Arguments of `man`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +30,6 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if !status.success() {
         return Err(Failure::run(format!("patch-cli man failed: {status}")));
     }
-    println!("read them with: man {}/patch-cli.1", folder.display());
+    screen::say(&format!("read them with: man {}/patch-cli.1", folder.display()));
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::disk::bytes;
+use crate::screen;
 
 /// The pause between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -49,13 +50,13 @@ impl Progress {
         let seconds = self.began.elapsed().as_secs_f64();
         let speed = (self.done - self.start) as f64 / seconds.max(1e-3);
         let left = self.total.saturating_sub(self.done) as f64 / speed.max(1.0);
-        eprintln!(
+        screen::warn(&format!(
             "{}: {} of {} ({}/s, {left:.0} s left)",
             self.name,
             bytes(self.done),
             bytes(self.total),
             bytes(speed as u64),
-        );
+        ));
     }
 }
 

@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::disk::{self, FolderLock};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
+use crate::screen;
 
 const VOCABULARY: u64 = 50257;
 const CONTEXT: u64 = 1024;
@@ -78,11 +79,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
 
     write_checkpoint(&model, &header, &tensors, *seed, length)?;
     disk::write_atomically(&config, &config_json(size)?)?;
-    println!(
+    screen::say(&format!(
         "{}: random weights of {size} (layers x heads x width), seed {seed}, {}",
         out.display(),
         disk::bytes(length)
-    );
+    ));
     Ok(())
 }
 
@@ -352,7 +353,7 @@ fn require_replaceable(path: &Path, maker: fn(&Path) -> Option<String>) -> Outco
 }
 
 fn checkpoint_maker(path: &Path) -> Option<String> {
-    let mut file = File::open(path).ok()?;
+    let mut file = files::open(path).ok()?;
     let mut length = [0; 8];
     file.read_exact(&mut length).ok()?;
     let length = u64::from_le_bytes(length);
@@ -365,7 +366,7 @@ fn checkpoint_maker(path: &Path) -> Option<String> {
 }
 
 fn config_maker(path: &Path) -> Option<String> {
-    made_by(&serde_json::from_slice(&fs::read(path).ok()?).ok()?)
+    made_by(&serde_json::from_slice(&files::read(path, LONGEST_HEADER).ok()?).ok()?)
 }
 
 fn made_by(value: &Value) -> Option<String> {

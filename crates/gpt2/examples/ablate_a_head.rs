@@ -7,7 +7,7 @@
 use std::error::Error;
 
 use gpt2::generate::log_prob;
-use gpt2::{Pretrained, Site, no_hook};
+use gpt2::{Pretrained, SiteKind, no_hook};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let model = Pretrained::load(&std::env::args().nth(1).unwrap_or_else(|| "tiny".to_owned()))?;
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         print!("{layer:>4}");
         for head in 0..config.n_head {
             let logits = model.model.next_token_logits(&ids, &mut |site, z| {
-                if site == Site::Z(layer) {
+                if site == SiteKind::Z.at(layer) {
                     // z is (T, n_head, head_size): one row for each head at each position.
                     for pos in 0..ids.len() {
                         z.row_mut(pos * config.n_head + head).fill(0.0);

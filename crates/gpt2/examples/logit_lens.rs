@@ -8,7 +8,7 @@
 use std::error::Error;
 
 use gpt2::generate::log_prob;
-use gpt2::{Pretrained, Site};
+use gpt2::{Pretrained, Site, SiteKind};
 use tensor::{Tensor, argmax, matmul_transposed};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The last position's residual stream, before block 0 and after every block.
     let mut stream: Vec<(Site, Vec<f32>)> = Vec::new();
     model.model.forward(&ids, &mut |site, x| {
-        if matches!(site, Site::ResidPre(0) | Site::ResidPost(_)) {
+        if site == SiteKind::ResidPre.at(0) || site.kind == SiteKind::ResidPost {
             stream.push((site, x.row(last).to_vec()));
         }
     });

@@ -7,7 +7,7 @@
 use std::error::Error;
 
 use gpt2::generate::log_prob;
-use gpt2::{Pretrained, Site, no_hook};
+use gpt2::{Pretrained, SiteKind, no_hook};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let model = Pretrained::load(&std::env::args().nth(1).unwrap_or_else(|| "tiny".to_owned()))?;
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (layer, pos) = (0, 1);
     let mut kept = Vec::new();
     let logits = model.model.next_token_logits(&clean, &mut |site, x| {
-        if site == Site::ResidPost(layer) {
+        if site == SiteKind::ResidPost.at(layer) {
             kept = x.row(pos).to_vec();
         }
     });
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // 3. Run it again, and put that one activation in its place.
     let logits = model.model.next_token_logits(&corrupted, &mut |site, x| {
-        if site == Site::ResidPost(layer) {
+        if site == SiteKind::ResidPost.at(layer) {
             x.row_mut(pos).copy_from_slice(&kept);
         }
     });
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // 4. The same activation at another position does not say the name.
     let logits = model.model.next_token_logits(&corrupted, &mut |site, x| {
-        if site == Site::ResidPost(layer) {
+        if site == SiteKind::ResidPost.at(layer) {
             x.row_mut(5).copy_from_slice(&kept);
         }
     });

@@ -7,7 +7,7 @@
 
 use std::error::Error;
 
-use gpt2::{Pretrained, Site};
+use gpt2::{Pretrained, SiteKind};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A hook sees every activation on its way. This one keeps a copy of the pattern, (n_head, T, T).
     let mut pattern = None;
     model.model.forward(&ids, &mut |site, x| {
-        if site == Site::Pattern(layer) {
+        if site == SiteKind::Pattern.at(layer) {
             pattern = Some(x.clone());
         }
     });

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 
-use gpt2::{Pretrained, Site};
+use gpt2::{Pretrained, SiteKind};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let model = Pretrained::load(&std::env::args().nth(1).unwrap_or_else(|| "tiny".to_owned()))?;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for pos in 0..corrupted.len() {
             // The corrupted run, with one row of the clean one.
             let logits = model.model.next_token_logits(&corrupted, &mut |site, x| {
-                if site == Site::ResidPost(layer) {
+                if site == SiteKind::ResidPost.at(layer) {
                     x.row_mut(pos).copy_from_slice(kept[&site].row(pos));
                 }
             });

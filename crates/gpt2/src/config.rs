@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use tensor::Activation;
+use tensor::{Activation, Tensor};
 
 use crate::locate::KNOWN;
-use crate::{Checkpoint, Error, files};
+use crate::{Checkpoint, Error, Gpt2, files};
 
 /// The sizes of a GPT-2, under minGPT's names, and in what it differs from OpenAI's, under transformers'.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,10 +95,13 @@ impl Config {
 
     /// How many numbers the model has learned, `lm_head` tied to `wte`.
     pub fn n_parameters(&self) -> usize {
-        let (c, inner) = (self.n_embd, self.inner_size());
-        // Two layer norms (4C), c_attn (3C² + 3C), c_proj (C² + C); c_fc and c_proj of the MLP.
-        let block = 4 * c * c + 8 * c + 2 * c * inner + inner + c;
-        (self.vocab_size + self.block_size) * c + self.n_layer * block + 2 * c
+        let mut n = 0;
+        // A model of no numbers, whose shapes are counted.
+        let counted = Gpt2::new(*self, &mut |_, shape| {
+            n += shape.iter().product::<usize>();
+            Ok(Tensor::zeros(&[0]))
+        });
+        counted.map_or(0, |_| n)
     }
 
     /// Reads `config.json` in Hugging Face's form.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::visible::visible_line;
+use crate::visible::{visible_line, visible_path};
 
 /// What is wrong with a model file, a model's name or a text, in words for the person who gave it.
 #[derive(Debug)]
@@ -159,18 +159,29 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io { path, source } => write!(f, "cannot read {}: {source}", path.display()),
+            Self::Io { path, source } => write!(f, "cannot read {}: {source}", visible_path(path)),
             Self::Format { path, reason } => {
-                write!(f, "{}: not a whole safetensors file: {reason}", path.display())
+                write!(f, "{}: not a whole safetensors file: {reason}", visible_path(path))
             }
             Self::Tensor { path, tensor, reason } => {
-                write!(f, "{}: tensor `{tensor}`: {reason}", path.display())
+                write!(
+                    f,
+                    "{}: tensor `{}`: {}",
+                    visible_path(path),
+                    visible_line(tensor),
+                    visible_line(reason)
+                )
             }
             Self::Index { path, reason } | Self::Config { path, reason } => {
-                write!(f, "{}: {reason}", path.display())
+                write!(f, "{}: {}", visible_path(path), visible_line(reason))
             }
             Self::Tokenizer { path, reason } => {
-                write!(f, "{}: {reason} (prompts can be given as token ids: --ids)", path.display())
+                write!(
+                    f,
+                    "{}: {} (prompts can be given as token ids: --ids)",
+                    visible_path(path),
+                    visible_line(reason)
+                )
             }
             Self::NoTokenizer => f.write_str(
                 "this model has no tokenizer: give token ids instead of text (`--ids '464 3290'`, and \
@@ -186,8 +197,13 @@ impl fmt::Display for Error {
                 write!(f, "\"{}\" is not the id of a token: ids are below 4294967296", visible_line(text))
             }
             Self::ModelNotFound { name, looked, help } => {
-                let looked: Vec<String> = looked.iter().map(|path| path.display().to_string()).collect();
-                write!(f, "no weights for `{name}` found; looked in {}\n{help}", looked.join(", "))
+                let looked: Vec<String> = looked.iter().map(|path| visible_path(path)).collect();
+                write!(
+                    f,
+                    "no weights for `{}` found; looked in {}\n{help}",
+                    visible_line(name),
+                    looked.join(", ")
+                )
             }
             Self::TextTooLong { bytes, limit } => write!(
                 f,

@@ -13,6 +13,7 @@
 //! | [`pretrained`] | a model with its tokenizer, by name or path, and the small one that is always there |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`visible`] | tokens and texts as a person can read them |
+//! | [`walk`] | many runs at once, and only what can change |
 //! | [`session`] | a text that grows, one row at a time |
 //! | [`generate`] | writing on: greedy, temperature, top-k, top-p |
 //! | [`stream`] | text out of tokens that come one at a time |
@@ -21,12 +22,12 @@
 //! it reads the tensor; to patch, it overwrites it:
 //!
 //! ```
-//! use gpt2::{Pretrained, Site};
+//! use gpt2::{Pretrained, SiteKind};
 //!
 //! let tiny = Pretrained::tiny()?;
 //! let ids = tiny.tokenizer.encode("Michelle Jones was a top-notch student. Michelle")?;
 //! let logits = tiny.model.forward(&ids, &mut |site, x| {
-//!     if site == Site::ResidPost(3) {
+//!     if site == SiteKind::ResidPost.at(3) {
 //!         x.row_mut(10).fill(0.0); // wipe out what the last token knows after block 3
 //!     }
 //! });
@@ -42,8 +43,9 @@ mod files;
 pub mod generate;
 pub mod locate;
 pub mod model;
+mod parameters;
+mod patch;
 pub mod pretrained;
-mod random;
 pub mod rows;
 pub mod session;
 pub mod site;
@@ -51,14 +53,16 @@ pub mod stream;
 pub mod tokenizer;
 mod unread;
 pub mod visible;
+pub mod walk;
 
 pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use error::Error;
 pub use generate::{Sampling, Writer, Written};
 pub use model::{Gpt2, Hook, no_hook};
+pub use patch::{Axis, Patch};
 pub use pretrained::Pretrained;
 pub use session::Session;
-pub use site::Site;
+pub use site::{Head, Site, SiteKind};
 pub use stream::TextStream;
 pub use tokenizer::{Occurrence, Tokenizer};

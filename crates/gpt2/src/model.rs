@@ -16,13 +16,36 @@
 
 use tensor::{Activation, Tensor, View, layer_norm_scale, matmul, matmul_into, scale_and_shift, softmax};
 
-use crate::{Checkpoint, Config, Error, Site};
+use crate::SiteKind::{
+    AttnOut, AttnScores, Embed, K, Ln1Normalized, Ln1Scale, Ln2Normalized, Ln2Scale, LnFinalNormalized,
+    LnFinalScale, MlpOut, MlpPost, MlpPre, Pattern, PosEmbed, Q, ResidMid, ResidPost, ResidPre,
+    Result as HeadResult, V, Z,
+};
+use crate::{Checkpoint, Config, Error, Site, SiteKind};
 
 /// What the forward pass calls with every activation as it is made: to look at it or to change it.
 pub type Hook<'a> = dyn FnMut(Site, &mut Tensor) + 'a;
 
 /// A hook that does nothing.
 pub fn no_hook(_: Site, _: &mut Tensor) {}
+
+/// A hook, and the layer whose activations it is called with.
+pub struct Hooks<'h, 'f> {
+    /// The hook.
+    pub hook: &'h mut Hook<'f>,
+    /// The layer.
+    pub layer: usize,
+}
+
+impl Hooks<'_, '_> {
+    /// Calls the hook with an activation of this layer.
+    pub fn at(&mut self, kind: SiteKind, x: &mut Tensor) {
+        (self.hook)(kind.at(self.layer), x);
+    }
+}
+
+/// Makes or finds a parameter of this name and shape.
+type Source<'a> = dyn FnMut(&str, &[usize]) -> Result<Tensor, Error> + 'a;
 
 /// Layer norm with a weight and a bias: (x − mean) / √(var + ε) · weight + bias.
 #[derive(Clone, Debug)]
@@ -36,13 +59,22 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Normalises each row of `x`, `(T, C)`. The two sites name the scale and the result.
-    pub fn forward(&self, x: &Tensor, sites: [Site; 2], hook: &mut Hook<'_>) -> Tensor {
-        let mut scale = layer_norm_scale(x, self.epsilon); // (T, 1)
-        hook(sites[0], &mut scale);
-        let mut x = scale_and_shift(x, &scale, &self.weight, &self.bias); // (T, C)
-        hook(sites[1], &mut x);
-        x
+    fn new(name: &str, config: &Config, source: &mut Source<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            weight: source(&format!("{name}.weight"), &[config.n_embd])?,
+            bias: source(&format!("{name}.bias"), &[config.n_embd])?,
+            epsilon: config.layer_norm_epsilon,
+        })
+    }
+
+    /// √(var + ε) of each row of `x`, `(T, C)`: `(T, 1)`.
+    pub fn scale(&self, x: &Tensor) -> Tensor {
+        layer_norm_scale(x, self.epsilon)
+    }
+
+    /// Each row of `x`, `(T, C)`, centred, divided by its `scale`, `(T, 1)`, weighted and shifted.
+    pub fn forward(&self, x: &Tensor, scale: &Tensor) -> Tensor {
+        scale_and_shift(x, scale, &self.weight, &self.bias)
     }
 }
 
@@ -56,6 +88,13 @@ pub struct Linear {
 }
 
 impl Linear {
+    fn new(name: &str, shape: [usize; 2], source: &mut Source<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            weight: source(&format!("{name}.weight"), &shape)?,
+            bias: source(&format!("{name}.bias"), &shape[1..])?,
+        })
+    }
+
     /// `(T, in)` to `(T, out)`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let mut y = matmul(x, &self.weight);
@@ -78,59 +117,91 @@ pub struct CausalSelfAttention {
 }
 
 impl CausalSelfAttention {
+    fn new(name: &str, layer: usize, config: &Config, source: &mut Source<'_>) -> Result<Self, Error> {
+        let c = config.n_embd;
+        Ok(Self {
+            c_attn: Linear::new(&format!("{name}.c_attn"), [c, 3 * c], source)?,
+            c_proj: Linear::new(&format!("{name}.c_proj"), [c, c], source)?,
+            n_head: config.n_head,
+            scale: config.score_scale(layer),
+        })
+    }
+
     /// What attention adds to the residual stream, `(T, C)`, from its normalised rows `x`, `(T, C)`.
-    pub fn forward(&self, layer: usize, x: &Tensor, hook: &mut Hook<'_>) -> Tensor {
+    pub fn forward(&self, x: &Tensor, hooks: &mut Hooks<'_, '_>) -> Tensor {
         let [t, c] = x.dims();
-        let (n_head, head_size) = (self.n_head, c / self.n_head);
-
         // Each token asks (q), offers (k) and carries (v); one matrix makes all three.
-        let [q, k, v] = self.c_attn.forward(x).split_columns(); // (T, 3C) → 3 × (T, C)
-        let [mut q, mut k, mut v] = [q, k, v].map(|m| m.reshape(&[t, n_head, head_size]));
-        hook(Site::Q(layer), &mut q);
-        hook(Site::K(layer), &mut k);
-        hook(Site::V(layer), &mut v);
+        let qkv = self.c_attn.forward(x).split_columns(); // (T, 3C) → 3 × (T, C)
+        let [mut q, mut k, mut v] = qkv.map(|m| m.reshape(&[t, self.n_head, c / self.n_head]));
+        hooks.at(Q, &mut q); // (T, n_head, head_size)
+        hooks.at(K, &mut k);
+        hooks.at(V, &mut v);
 
-        // How well does each query match each key?  att = q kᵀ / √head_size
-        let mut att = Tensor::zeros(&[n_head, t, t]); // (n_head, T, T): head, destination, source
-        for h in 0..n_head {
-            matmul_into(q.at_middle(h), k.at_middle(h).t(), att.at_mut(h));
-        }
+        let mut att = scores(&q, &k); // q kᵀ, (n_head, T, T): head, destination, source
         att.scale(self.scale);
-        for h in 0..n_head {
-            for dest in 0..t {
-                att.row_mut(h * t + dest)[dest + 1..].fill(f32::NEG_INFINITY); // no look ahead
-            }
-        }
-        hook(Site::AttnScores(layer), &mut att);
+        mask_future(&mut att);
+        hooks.at(AttnScores, &mut att);
         softmax(&mut att);
-        hook(Site::Pattern(layer), &mut att);
+        hooks.at(Pattern, &mut att);
+        let mut z = mix(&att, &v); // att v, (T, n_head, head_size)
+        hooks.at(Z, &mut z);
 
-        // Each head gathers the values it attends to.  z = att v
-        let mut z = Tensor::zeros(&[t, n_head, head_size]); // (T, n_head, head_size)
-        for h in 0..n_head {
-            matmul_into(att.at(h), v.at_middle(h), z.at_middle_mut(h));
-        }
-        hook(Site::Z(layer), &mut z);
-
-        // Each head writes to the stream through its own rows of c_proj, and the heads add up: with
-        // all heads side by side in z, (T, C), this is z W + b.
-        let w = self.c_proj.weight.view();
-        let mut result = Tensor::zeros(&[t, n_head, c]); // (T, n_head, C)
-        for h in 0..n_head {
-            matmul_into(z.at_middle(h), w.rows(h * head_size..(h + 1) * head_size), result.at_middle_mut(h));
-        }
-        hook(Site::Result(layer), &mut result);
-        let mut y = Tensor::zeros(&[t, c]); // (T, C)
-        for pos in 0..t {
-            for h in 0..n_head {
-                for (y, r) in y.row_mut(pos).iter_mut().zip(result.row(pos * n_head + h)) {
-                    *y += r;
-                }
-            }
-        }
+        let mut result = project_heads(&z, &self.c_proj.weight); // z W_O, (T, n_head, C)
+        hooks.at(HeadResult, &mut result);
+        let mut y = sum_heads(&result); // (T, C)
         y.add_to_rows(&self.c_proj.bias);
         y
     }
+}
+
+/// How well each query matches each key: q kᵀ in every head, `(n_head, T, T)`, from `(T, n_head, head_size)`.
+fn scores(q: &Tensor, k: &Tensor) -> Tensor {
+    let [t, n_head, _] = q.dims();
+    let mut att = Tensor::zeros(&[n_head, t, t]);
+    for h in 0..n_head {
+        matmul_into(q.at_middle(h), k.at_middle(h).t(), att.at_mut(h));
+    }
+    att
+}
+
+/// No token looks ahead: the scores `(n_head, T, T)` above the diagonal become −∞.
+fn mask_future(att: &mut Tensor) {
+    let [n_head, t, _] = att.dims();
+    for row in 0..n_head * t {
+        att.row_mut(row)[row % t + 1..].fill(f32::NEG_INFINITY);
+    }
+}
+
+/// Each head gathers the values that it attends to: att v, `(T, n_head, head_size)`.
+fn mix(att: &Tensor, v: &Tensor) -> Tensor {
+    let mut z = Tensor::zeros(v.shape());
+    for h in 0..v.shape()[1] {
+        matmul_into(att.at(h), v.at_middle(h), z.at_middle_mut(h));
+    }
+    z
+}
+
+/// Each head writes through its own rows of `w`, `(C, C)`: `(T, n_head, C)` from z, `(T, n_head, head_size)`.
+fn project_heads(z: &Tensor, w: &Tensor) -> Tensor {
+    let [t, n_head, head_size] = z.dims();
+    let mut result = Tensor::zeros(&[t, n_head, w.row_len()]);
+    for h in 0..n_head {
+        let rows = w.view().rows(h * head_size..(h + 1) * head_size);
+        matmul_into(z.at_middle(h), rows, result.at_middle_mut(h));
+    }
+    result
+}
+
+/// The heads add up: `(T, C)` from `(T, n_head, C)`. With all heads side by side in z, `(T, C)`, this is z W.
+fn sum_heads(result: &Tensor) -> Tensor {
+    let [t, n_head, c] = result.dims();
+    let mut y = Tensor::zeros(&[t, c]);
+    for row in 0..t * n_head {
+        for (y, r) in y.row_mut(row / n_head).iter_mut().zip(result.row(row)) {
+            *y += r;
+        }
+    }
+    y
 }
 
 /// The feed-forward network of a block, each token by itself.
@@ -145,12 +216,21 @@ pub struct Mlp {
 }
 
 impl Mlp {
+    fn new(name: &str, config: &Config, source: &mut Source<'_>) -> Result<Self, Error> {
+        let (c, inner) = (config.n_embd, config.inner_size());
+        Ok(Self {
+            c_fc: Linear::new(&format!("{name}.c_fc"), [c, inner], source)?,
+            c_proj: Linear::new(&format!("{name}.c_proj"), [inner, c], source)?,
+            activation: config.activation_function,
+        })
+    }
+
     /// What the MLP adds to the residual stream, `(T, C)`, from its normalised rows `x`, `(T, C)`.
-    pub fn forward(&self, layer: usize, x: &Tensor, hook: &mut Hook<'_>) -> Tensor {
+    pub fn forward(&self, x: &Tensor, hooks: &mut Hooks<'_, '_>) -> Tensor {
         let mut hidden = self.c_fc.forward(x); // (T, 4C)
-        hook(Site::MlpPre(layer), &mut hidden);
+        hooks.at(MlpPre, &mut hidden);
         self.activation.apply(&mut hidden); // ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))
-        hook(Site::MlpPost(layer), &mut hidden);
+        hooks.at(MlpPost, &mut hidden);
         self.c_proj.forward(&hidden) // (T, C)
     }
 }
@@ -169,19 +249,36 @@ pub struct Block {
 }
 
 impl Block {
+    fn new(layer: usize, config: &Config, source: &mut Source<'_>) -> Result<Self, Error> {
+        let name = |part: &str| format!("h.{layer}.{part}");
+        Ok(Self {
+            ln_1: LayerNorm::new(&name("ln_1"), config, source)?,
+            attn: CausalSelfAttention::new(&name("attn"), layer, config, source)?,
+            ln_2: LayerNorm::new(&name("ln_2"), config, source)?,
+            mlp: Mlp::new(&name("mlp"), config, source)?,
+        })
+    }
+
     /// The residual stream after this block, `(T, C)`, from the one before it.
-    pub fn forward(&self, layer: usize, mut x: Tensor, hook: &mut Hook<'_>) -> Tensor {
-        hook(Site::ResidPre(layer), &mut x);
-        let normalized = self.ln_1.forward(&x, [Site::Ln1Scale(layer), Site::Ln1Normalized(layer)], hook);
-        let mut attn_out = self.attn.forward(layer, &normalized, hook);
-        hook(Site::AttnOut(layer), &mut attn_out);
+    pub fn forward(&self, mut x: Tensor, hooks: &mut Hooks<'_, '_>) -> Tensor {
+        hooks.at(ResidPre, &mut x);
+        let mut scale = self.ln_1.scale(&x); // (T, 1)
+        hooks.at(Ln1Scale, &mut scale);
+        let mut normalized = self.ln_1.forward(&x, &scale); // (T, C)
+        hooks.at(Ln1Normalized, &mut normalized);
+        let mut attn_out = self.attn.forward(&normalized, hooks); // (T, C)
+        hooks.at(AttnOut, &mut attn_out);
         x.add_assign(&attn_out); // x = x + attn(ln_1(x))
-        hook(Site::ResidMid(layer), &mut x);
-        let normalized = self.ln_2.forward(&x, [Site::Ln2Scale(layer), Site::Ln2Normalized(layer)], hook);
-        let mut mlp_out = self.mlp.forward(layer, &normalized, hook);
-        hook(Site::MlpOut(layer), &mut mlp_out);
+
+        hooks.at(ResidMid, &mut x);
+        let mut scale = self.ln_2.scale(&x);
+        hooks.at(Ln2Scale, &mut scale);
+        let mut normalized = self.ln_2.forward(&x, &scale);
+        hooks.at(Ln2Normalized, &mut normalized);
+        let mut mlp_out = self.mlp.forward(&normalized, hooks); // (T, C)
+        hooks.at(MlpOut, &mut mlp_out);
         x.add_assign(&mlp_out); // x = x + mlp(ln_2(x))
-        hook(Site::ResidPost(layer), &mut x);
+        hooks.at(ResidPost, &mut x);
         x
     }
 }
@@ -207,6 +304,22 @@ pub struct Gpt2 {
 }
 
 impl Gpt2 {
+    /// A model whose parameters come from `source`, which is told each one's name and shape.
+    pub(crate) fn new(config: Config, source: &mut Source<'_>) -> Result<Self, Error> {
+        let c = config.n_embd;
+        Ok(Self {
+            config,
+            wte: source("wte.weight", &[config.vocab_size, c])?,
+            wpe: source("wpe.weight", &[config.block_size, c])?,
+            h: (0..config.n_layer)
+                .map(|layer| Block::new(layer, &config, source))
+                .collect::<Result<_, _>>()?,
+            ln_f: LayerNorm::new("ln_f", &config, source)?,
+            lm_head: None,
+            lm_head_bias: None,
+        })
+    }
+
     /// The logits of the token after each position, `(T, V)`, for a prompt of token ids.
     ///
     /// # Panics
@@ -236,19 +349,22 @@ impl Gpt2 {
         if let Err(error) = self.check_prompt(ids) {
             panic!("{error}");
         }
-        let gather = |table: &Tensor, rows: &mut dyn Iterator<Item = usize>| {
-            let data = rows.flat_map(|i| table.row(i)).copied().collect();
-            Tensor::new(&[ids.len(), self.config.n_embd], data)
-        };
-        let mut x = gather(&self.wte, &mut ids.iter().map(|&id| id as usize)); // (T, C)
-        hook(Site::Embed, &mut x);
-        let mut pos_embed = gather(&self.wpe, &mut (0..ids.len())); // (T, C)
-        hook(Site::PosEmbed, &mut pos_embed);
+        let c = self.config.n_embd;
+        let rows = ids.iter().flat_map(|&id| self.wte.row(id as usize)).copied();
+        let mut x = Tensor::new(&[ids.len(), c], rows.collect()); // (T, C)
+        hook(Embed.at(0), &mut x);
+        let rows = (0..ids.len()).flat_map(|pos| self.wpe.row(pos)).copied();
+        let mut pos_embed = Tensor::new(&[ids.len(), c], rows.collect()); // (T, C)
+        hook(PosEmbed.at(0), &mut pos_embed);
         x.add_assign(&pos_embed);
         for (layer, block) in self.h.iter().enumerate() {
-            x = block.forward(layer, x, hook); // (T, C)
+            x = block.forward(x, &mut Hooks { hook, layer }); // (T, C)
         }
-        self.ln_f.forward(&x, [Site::LnFinalScale, Site::LnFinalNormalized], hook)
+        let mut scale = self.ln_f.scale(&x); // (T, 1)
+        hook(LnFinalScale.at(0), &mut scale);
+        let mut normalized = self.ln_f.forward(&x, &scale); // (T, C)
+        hook(LnFinalNormalized.at(0), &mut normalized);
+        normalized
     }
 
     /// The logits, `(N, V)`, of rows that `ln_f` has normalised, `(N, C)`.
@@ -291,49 +407,13 @@ impl Gpt2 {
     /// If a tensor is missing, left over, of another shape or type, or not finite, or if the head is not
     /// what `config` says of it.
     pub fn from_checkpoint(config: Config, mut checkpoint: Checkpoint) -> Result<Self, Error> {
-        let (c, inner) = (config.n_embd, config.inner_size());
         checkpoint.adapt(&config)?;
-        let layer_norm = |checkpoint: &mut Checkpoint, name: &str| {
-            Ok::<_, Error>(LayerNorm {
-                weight: checkpoint.take(&format!("{name}.weight"), &[c])?,
-                bias: checkpoint.take_bias(name, c)?,
-                epsilon: config.layer_norm_epsilon,
-            })
-        };
-        let linear = |checkpoint: &mut Checkpoint, name: &str, n_in: usize, n_out: usize| {
-            Ok::<_, Error>(Linear {
-                weight: checkpoint.take_linear(&format!("{name}.weight"), [n_in, n_out])?,
-                bias: checkpoint.take_bias(name, n_out)?,
-            })
-        };
-
-        let wte = checkpoint.take("wte.weight", &[config.vocab_size, c])?;
-        let wpe = checkpoint.take("wpe.weight", &[config.block_size, c])?;
-        let mut h = Vec::new();
-        for layer in 0..config.n_layer {
-            let name = |part: &str| format!("h.{layer}.{part}");
-            h.push(Block {
-                ln_1: layer_norm(&mut checkpoint, &name("ln_1"))?,
-                attn: CausalSelfAttention {
-                    c_attn: linear(&mut checkpoint, &name("attn.c_attn"), c, 3 * c)?,
-                    c_proj: linear(&mut checkpoint, &name("attn.c_proj"), c, c)?,
-                    n_head: config.n_head,
-                    scale: config.score_scale(layer),
-                },
-                ln_2: layer_norm(&mut checkpoint, &name("ln_2"))?,
-                mlp: Mlp {
-                    c_fc: linear(&mut checkpoint, &name("mlp.c_fc"), c, inner)?,
-                    c_proj: linear(&mut checkpoint, &name("mlp.c_proj"), inner, c)?,
-                    activation: config.activation_function,
-                },
-            });
+        let mut model = Self::new(config, &mut |name, shape| checkpoint.take_parameter(name, shape))?;
+        if checkpoint.contains("lm_head.weight") {
+            let shape = [config.vocab_size, config.n_embd];
+            model.lm_head = Some(checkpoint.take("lm_head.weight", &shape)?);
         }
-        let ln_f = layer_norm(&mut checkpoint, "ln_f")?;
-        let lm_head = match checkpoint.contains("lm_head.weight") {
-            true => Some(checkpoint.take("lm_head.weight", &[config.vocab_size, c])?),
-            false => None,
-        };
         checkpoint.finish()?;
-        Ok(Self { config, wte, wpe, h, ln_f, lm_head, lm_head_bias: None })
+        Ok(model)
     }
 }

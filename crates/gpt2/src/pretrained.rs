@@ -8,6 +8,7 @@ use crate::config::ConfigFile;
 use crate::locate::{DEFAULT, KNOWN, Known, Places, TINY, weights_in};
 use crate::tokenizer::{END_OF_TEXT, N_TOKENS};
 use crate::unread::{shard_of, what_is, what_is_in};
+use crate::visible::{visible_line, visible_path};
 use crate::{Checkpoint, Config, Error, Gpt2, Tokenizer, files};
 
 /// A model with what belongs to it.
@@ -239,11 +240,11 @@ fn not_found(model: &str, places: &Places) -> Error {
     let path = Path::new(model);
     let mut help: Vec<String> = Vec::new();
     if path.exists() {
-        help.push(format!("./{model} is here: --model ./{model}"));
+        help.push(format!("./{0} is here: --model ./{0}", visible_line(model)));
     }
     for folder in places.without_weights(model) {
         if let Some(what) = what_is_in(&folder) {
-            help.push(format!("in {}: {what}", folder.display()));
+            help.push(format!("in {}: {what}", visible_path(&folder)));
         }
     }
     help.push(match Known::named(model) {
@@ -275,7 +276,7 @@ fn check_is_whole(weights: &Path) -> Result<(), Error> {
     };
     let index = weights.with_file_name("model.safetensors.index.json");
     let next = match index.is_file() {
-        true => format!("give its index, {}", index.display()),
+        true => format!("give its index, {}", visible_path(&index)),
         false => {
             "fetch model.safetensors.index.json and all files that it names, and give the folder".to_owned()
         }

@@ -103,7 +103,9 @@ impl CausalSelfAttention {
     /// # Panics
     /// If a row does not have these columns.
     pub fn pattern(&self, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
-        pattern(self.scale, columns, q, keys)
+        let mut pattern = scores(self.scale, columns, q, keys);
+        softmax_row(&mut pattern);
+        pattern
     }
 }
 
@@ -128,15 +130,15 @@ fn attend((n_head, scale): (usize, f32), q: &[f32], keys: &[&[f32]], values: &[&
     }
 }
 
+/// How well the query matches each key in these columns, before softmax.
 #[multiversion(targets = "simd")]
-fn pattern(scale: f32, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
-    let mut pattern = Vec::with_capacity(keys.len());
+pub(crate) fn scores(scale: f32, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
+    let mut scores = Vec::with_capacity(keys.len());
     for key in keys {
         let score = dot(&q[columns.clone()], &key[columns.clone()]);
-        pattern.push(score * scale);
+        scores.push(score * scale);
     }
-    softmax_row(&mut pattern);
-    pattern
+    scores
 }
 
 /// What the head that has these columns gathers, `z` `(head_size)`: the values in the proportions of its
@@ -163,8 +165,8 @@ fn add_times(z: &mut [f32], weight: f32, value: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::no_hook;
-    use crate::{Config, Gpt2, Site};
+    use crate::model::{Hooks, no_hook};
+    use crate::{Config, Gpt2, Site, SiteKind};
 
     #[test]
     fn rows_come_out_as_in_the_model_and_have_the_same_bits_in_any_company() {
@@ -177,11 +179,10 @@ mod tests {
         let numbers = (0..n * 6).map(|i| (i * i % 101) as f32 / 50.0 - 1.0);
         let x = Tensor::new(&[n, 6], numbers.collect());
 
-        let sites = [Site::Ln2Scale(0), Site::Ln2Normalized(0)];
         let normalized = block.ln_2.forward_rows(&x);
-        assert_eq!(normalized, block.ln_2.forward(&x, sites, &mut no_hook));
+        assert_eq!(normalized, block.ln_2.forward(&x, &block.ln_2.scale(&x)));
         let out = block.mlp.forward_rows(&normalized);
-        let expected = block.mlp.forward(0, &normalized, &mut no_hook);
+        let expected = block.mlp.forward(&normalized, &mut Hooks { hook: &mut no_hook, layer: 0 });
         for (got, expected) in out.data().iter().zip(expected.data()) {
             assert!((got - expected).abs() < 1e-6, "{got}, not {expected}");
         }
@@ -208,7 +209,8 @@ mod tests {
         model.forward(&ids, &mut keep);
         let rows = |site: Site| -> Vec<&[f32]> { kept[&site].data().chunks(74).collect() };
         let attn = &model.h[0].attn;
-        let [q, k, v, z] = [Site::Q(0), Site::K(0), Site::V(0), Site::Z(0)].map(rows);
+        let [q, k, v, z] =
+            [SiteKind::Q.at(0), SiteKind::K.at(0), SiteKind::V.at(0), SiteKind::Z.at(0)].map(rows);
         for pos in 0..30 {
             let (keys, values) = (&k[..=pos], &v[..=pos]);
             let mut row = [0.0; 74];

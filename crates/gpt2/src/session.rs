@@ -6,10 +6,9 @@
 
 use std::iter::zip;
 
-use rayon::prelude::*;
 use tensor::Tensor;
 
-use crate::model::Block;
+use crate::walk::{BASE, Known, Plan, Walk};
 use crate::{Error, Gpt2};
 
 /// A text that a model reads piece by piece.
@@ -19,20 +18,13 @@ pub struct Session<'m> {
     /// The tokens read so far.
     ids: Vec<u32>,
     /// Their keys and values in each layer.
-    layers: Vec<Seen>,
-}
-
-/// The keys and values of the tokens read so far in one layer, `(T, C)` each.
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    layers: Vec<Known>,
 }
 
 impl<'m> Session<'m> {
     /// Nothing has been read yet.
     pub fn new(model: &'m Gpt2) -> Self {
-        Self { model, ids: Vec::new(), layers: vec![Seen::default(); model.config.n_layer] }
+        Self { model, ids: Vec::new(), layers: vec![Known::default(); model.config.n_layer] }
     }
 
     /// The logits of the token after the last one of `ids`, `(V)`. Of the text that was given before, the
@@ -49,44 +41,15 @@ impl<'m> Session<'m> {
         self.ids.truncate(known);
         self.ids.extend_from_slice(&ids[known..]);
 
-        let c = model.config.n_embd;
-        let mut x = Vec::with_capacity((ids.len() - known) * c);
-        for (pos, &id) in ids.iter().enumerate().skip(known) {
-            let embed = zip(model.wte.row(id as usize), model.wpe.row(pos));
-            x.extend(embed.map(|(token, position)| token + position));
+        let mut walk = Walk::after(model, Plan::of(ids), known);
+        for (layer, seen) in self.layers.iter_mut().enumerate() {
+            seen.keys.truncate(known * model.config.n_embd);
+            seen.values.truncate(known * model.config.n_embd);
+            walk.block(layer, Some(seen));
         }
-        let mut x = Tensor::new(&[ids.len() - known, c], x); // (R, C)
-        for (block, seen) in zip(&model.h, &mut self.layers) {
-            seen.keys.truncate(known * c);
-            seen.values.truncate(known * c);
-            x = read_on(block, x, seen);
-        }
-        let last = Tensor::new(&[1, c], x.row(x.n_rows() - 1).to_vec());
-        let last = model.ln_f.forward_rows(&last); // (1, C)
+        let last: Tensor = walk.ends().of_run(BASE); // (1, C)
         Ok(model.unembed_rows(&last).into_data()) // (V)
     }
-}
-
-/// The residual stream after a block, `(R, C)`, at positions that follow those seen before.
-fn read_on(block: &Block, mut x: Tensor, seen: &mut Seen) -> Tensor {
-    let [_, c] = x.dims();
-    let known = seen.keys.len() / c;
-    let normalized = block.ln_1.forward_rows(&x);
-    let [q, k, v] = block.attn.c_attn.forward_rows(&normalized).split_columns(); // 3 × (R, C)
-    seen.keys.extend_from_slice(k.data());
-    seen.values.extend_from_slice(v.data());
-    let keys: Vec<&[f32]> = seen.keys.chunks_exact(c).collect(); // (T, C)
-    let values: Vec<&[f32]> = seen.values.chunks_exact(c).collect(); // (T, C)
-    let mut z = Tensor::zeros(x.shape()); // (R, C)
-    let rows = z.data_mut().par_chunks_exact_mut(c).enumerate();
-    rows.for_each(|(i, z)| {
-        let seen = ..known + i + 1; // no look ahead
-        block.attn.attend(q.row(i), &keys[seen], &values[seen], z);
-    });
-    x.add_assign(&block.attn.c_proj.forward_rows(&z));
-    let normalized = block.ln_2.forward_rows(&x);
-    x.add_assign(&block.mlp.forward_rows(&normalized));
-    x
 }
 
 #[cfg(test)]

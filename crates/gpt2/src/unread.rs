@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::locate::weights_in;
+use crate::visible::{visible_line, visible_path};
 
 /// Files that are not the weights of a whole model in a form that is read.
 #[derive(Clone, Copy)]
@@ -36,9 +37,10 @@ impl Kind {
 
     /// Why a file in this folder is not read, and the command that helps.
     fn explain(self, folder: &Path, name: &str) -> String {
-        let shown = folder.display();
+        let shown = visible_path(folder);
         let file = folder.join(name);
-        let file = file.display();
+        let file = visible_path(&file);
+        let name = visible_line(name);
         match self {
             Self::Adapter => format!(
                 "{name} belongs to an adapter, which is only a change of another model. Merge the two:\n  \
@@ -87,7 +89,7 @@ pub(crate) fn what_is_in(folder: &Path) -> Option<String> {
     if let Some((kind, name)) = Kind::ALL.into_iter().find_map(first) {
         return Some(kind.explain(folder, name));
     }
-    deeper(folder).map(|folder| format!("weights are in it: --model '{}'", folder.display()))
+    deeper(folder).map(|folder| format!("weights are in it: --model '{}'", visible_path(&folder)))
 }
 
 /// What a file is, by its name, that is not read as weights, and the command that helps; `None` for a

@@ -1,5 +1,7 @@
 //! Tokens and texts as a person can read them: every character is visible.
 
+use std::path::Path;
+
 /// How a space is shown in a token.
 pub const SPACE: char = '␣';
 
@@ -28,6 +30,35 @@ pub fn visible_line(text: &str) -> String {
         push_visible(&mut shown, character);
     }
     shown
+}
+
+/// A path in a message, on one line and with everything invisible escaped.
+pub fn visible_path(path: &Path) -> String {
+    visible_line(&path.to_string_lossy())
+}
+
+/// Text of any number of lines with everything escaped that a terminal would obey or hide, such as escape
+/// sequences and characters that reverse the direction of writing. Line breaks, tabs, blanks of any width
+/// and U+FFFD stay, because they are harmless, and common in what a model writes.
+pub fn visible_text(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_harmless(character) {
+            true => shown.push(character),
+            false => push_visible(&mut shown, character),
+        }
+    }
+    shown
+}
+
+/// Whether [`visible_text`] leaves this character as it is.
+pub fn is_harmless(character: char) -> bool {
+    match character {
+        '\n' | '\t' | char::REPLACEMENT_CHARACTER => true,
+        '\u{2028}' | '\u{2029}' => false,
+        _ if character.is_control() => false,
+        _ => character.is_whitespace() || !is_invisible(character),
+    }
 }
 
 fn push_visible(shown: &mut String, character: char) {
@@ -111,5 +142,18 @@ mod tests {
     #[test]
     fn running_text_keeps_its_spaces() {
         assert_eq!(visible_line("a b\nc"), "a b⏎c");
+    }
+
+    #[test]
+    fn several_lines_keep_their_breaks_and_blanks() {
+        let harmless = "a\tb\n\u{a0}\u{3000}é日🦀\u{fffd}";
+        assert_eq!(visible_text(harmless), harmless);
+        assert_eq!(visible_text("\u{1b}[2J\r\u{7f}\u{9b}"), "\\x1b[2J\\r\\x7f\\x9b");
+        assert_eq!(visible_text("\u{202e}\u{200b}\u{2028}"), "\\u{202e}\\u{200b}\\u{2028}");
+    }
+
+    #[test]
+    fn a_path_stays_on_one_line() {
+        assert_eq!(visible_path(Path::new("a b\nerror: c")), "a b⏎error: c");
     }
 }

@@ -16,7 +16,7 @@
 //! `accumulated_resid`, `stack_head_results` with `apply_ln_to_stack`, as in its Exploratory
 //! Analysis Demo.
 
-use gpt2::{Gpt2, Site};
+use gpt2::{Gpt2, Site, SiteKind};
 use tensor::Tensor;
 
 use crate::cache::run_with_cache_of;
@@ -104,12 +104,12 @@ impl Attribution {
 #[track_caller]
 pub fn decompose_resid(cache: &ActivationCache, n_layer: usize) -> (Vec<String>, Tensor) {
     let mut labels = vec!["embed".to_owned(), "pos_embed".to_owned()];
-    let mut sites = vec![Site::Embed, Site::PosEmbed];
+    let mut sites = vec![SiteKind::Embed.at(0), SiteKind::PosEmbed.at(0)];
     for layer in 0..n_layer {
         labels.extend([format!("{layer}_attn_out"), format!("{layer}_mlp_out")]);
-        sites.extend([Site::AttnOut(layer), Site::MlpOut(layer)]);
+        sites.extend([SiteKind::AttnOut.at(layer), SiteKind::MlpOut.at(layer)]);
     }
-    let [t, c] = cache[Site::Embed].dims();
+    let [t, c] = cache[SiteKind::Embed.at(0)].dims();
     let data = sites.iter().flat_map(|site| cache[*site].data()).copied();
     let rows = Tensor::new(&[sites.len(), t, c], data.collect());
     (labels, rows)
@@ -157,28 +157,28 @@ pub fn direct_logit_attribution(
     let cache = run_with_cache_of(model, ids, |site| {
         points.contains(&site)
             || matches!(
-                site,
-                Site::Embed
-                    | Site::PosEmbed
-                    | Site::AttnOut(_)
-                    | Site::MlpOut(_)
-                    | Site::Result(_)
-                    | Site::LnFinalScale
-                    | Site::LnFinalNormalized
+                site.kind,
+                SiteKind::Embed
+                    | SiteKind::PosEmbed
+                    | SiteKind::AttnOut
+                    | SiteKind::MlpOut
+                    | SiteKind::Result
+                    | SiteKind::LnFinalScale
+                    | SiteKind::LnFinalNormalized
             )
     })?;
     if pos >= ids.len() {
         return Err(Error::NoSuchPosition { pos, count: ids.len() });
     }
 
-    let scale = cache[Site::LnFinalScale].row(pos)[0];
+    let scale = cache[SiteKind::LnFinalScale.at(0)].row(pos)[0];
     let direction = logit_diff_direction(model, a, b);
     let share = |row: &[f32]| share(row, &direction, scale);
     let at = |site: Site| share(cache[site].row(pos));
 
     let n_head = model.config.n_head;
     let heads = (0..n_layer * n_head).map(|i| {
-        let result = &cache[Site::Result(i / n_head)]; // (T, n_head, C)
+        let result = &cache[SiteKind::Result.at(i / n_head)]; // (T, n_head, C)
         share(result.row(pos * n_head + i % n_head))
     });
     let [row_a, row_b] = [a, b].map(|id| model.unembedding().row(id as usize));
@@ -190,15 +190,15 @@ pub fn direct_logit_attribution(
     let b_u =
         (model.lm_head_bias.as_ref()).map_or(0.0, |b_u| b_u.data()[a as usize] - b_u.data()[b as usize]);
     Ok(Attribution {
-        embed: at(Site::Embed),
-        pos_embed: at(Site::PosEmbed),
-        attn_out: (0..n_layer).map(|l| at(Site::AttnOut(l))).collect(),
-        mlp_out: (0..n_layer).map(|l| at(Site::MlpOut(l))).collect(),
+        embed: at(SiteKind::Embed.at(0)),
+        pos_embed: at(SiteKind::PosEmbed.at(0)),
+        attn_out: (0..n_layer).map(|l| at(SiteKind::AttnOut.at(l))).collect(),
+        mlp_out: (0..n_layer).map(|l| at(SiteKind::MlpOut.at(l))).collect(),
         heads: Tensor::new(&[n_layer, n_head], heads.collect()),
         attn_bias: (model.h.iter()).map(|block| share(block.attn.c_proj.bias.data())).collect(),
         ln_f_bias: difference(model.ln_f.bias.data()) + b_u,
         accumulated: points.iter().map(|site| at(*site)).collect(),
-        logit_diff: difference(cache[Site::LnFinalNormalized].row(pos)) + b_u,
+        logit_diff: difference(cache[SiteKind::LnFinalNormalized.at(0)].row(pos)) + b_u,
     })
 }
 
@@ -299,7 +299,7 @@ mod tests {
         let cache = crate::run_with_cache(&tiny, &[48736, 5437, 373]).unwrap();
         let (labels, parts) = decompose_resid(&cache, 12);
         assert_eq!((labels.len(), parts.shape()), (26, &[26, 3, 64][..]));
-        let last = &cache[Site::ResidPost(11)];
+        let last = &cache[SiteKind::ResidPost.at(11)];
         for (i, expected) in last.data().iter().enumerate() {
             let sum: f32 = parts.data().iter().skip(i).step_by(3 * 64).sum();
             assert!((sum - expected).abs() < 1e-4);

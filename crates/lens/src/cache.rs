@@ -5,7 +5,7 @@
 //! `2 · n_layer · n_head · T²` numbers.
 //!
 //! Logits are not kept, for they are the largest of all: [`Gpt2::unembed`] makes them from
-//! [`Site::LnFinalNormalized`]. (`run_with_cache` returns them beside the cache, too.)
+//! [`SiteKind::LnFinalNormalized.at(0)`]. (`run_with_cache` returns them beside the cache, too.)
 
 use std::collections::HashMap;
 use std::ops::Index;
@@ -57,10 +57,9 @@ impl ActivationCache {
         self.activations.get(&site)
     }
 
-    /// The activation with TransformerLens's name (`blocks.3.attn.hook_z`), if it was kept.
+    /// The activation with TransformerLens's name (`blocks.3.attn.hook_z`, or `z3`), if it was kept.
     pub fn by_name(&self, name: &str) -> Option<&Tensor> {
-        let site = self.order.iter().find(|site| site.to_string() == name)?;
-        self.get(*site)
+        self.get(name.parse().ok()?)
     }
 
     /// Drops the activations that `keep` does not choose.
@@ -148,7 +147,7 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
-    use gpt2::Pretrained;
+    use gpt2::{Pretrained, SiteKind};
 
     use super::*;
 
@@ -169,14 +168,14 @@ mod tests {
         assert_eq!(sites, Site::all(12).collect::<Vec<_>>());
         assert_eq!(all.by_name("blocks.2.attn.hook_z").unwrap().shape(), [3, 4, 16]);
 
-        let some = run_with_cache_of(&tiny.model, &ids, |site| matches!(site, Site::Z(_))).unwrap();
+        let some = run_with_cache_of(&tiny.model, &ids, |site| matches!(site.kind, SiteKind::Z)).unwrap();
         assert_eq!(some.len(), 12);
-        assert_eq!(some[Site::Z(7)], all[Site::Z(7)]);
-        assert!(some.get(Site::Q(7)).is_none());
+        assert_eq!(some[SiteKind::Z.at(7)], all[SiteKind::Z.at(7)]);
+        assert!(some.get(SiteKind::Q.at(7)).is_none());
         let mut fewer = some;
-        fewer.retain(|site| site == Site::Z(7));
-        assert_eq!((fewer.len(), fewer.get(Site::Z(6))), (1, None));
-        assert_eq!(fewer[Site::Z(7)], all[Site::Z(7)]);
+        fewer.retain(|site| site == SiteKind::Z.at(7));
+        assert_eq!((fewer.len(), fewer.get(SiteKind::Z.at(6))), (1, None));
+        assert_eq!(fewer[SiteKind::Z.at(7)], all[SiteKind::Z.at(7)]);
     }
 
     #[test]

@@ -24,7 +24,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use gpt2::{Gpt2, Site};
+use gpt2::{Gpt2, SiteKind};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
@@ -195,7 +195,7 @@ fn run(model: &Gpt2, prompt: &RepeatedTokens) -> Result<Run, Error> {
     let RepeatedTokens { ids, seq_len } = prompt;
     let mut stripes = Vec::new();
     let normalized = model.transformer(ids, &mut |site, x| {
-        if let Site::Pattern(_) = site {
+        if site.kind == SiteKind::Pattern {
             for head in 0..x.shape()[0] {
                 let pattern = x.at(head); // (T, T)
                 let seq_len = *seq_len as isize;
@@ -353,7 +353,7 @@ pub struct DetectOptions {
 /// # Errors
 /// If the model cannot read the prompt, or it has only one token.
 pub fn detect(model: &Gpt2, ids: &[u32], kind: HeadKind, options: DetectOptions) -> Result<Tensor, Error> {
-    let cache = run_with_cache_of(model, ids, |site| matches!(site, Site::Pattern(_)))?;
+    let cache = run_with_cache_of(model, ids, |site| matches!(site.kind, SiteKind::Pattern))?;
     if ids.len() < 2 {
         return Err(Error::TooShort { count: ids.len() });
     }

@@ -10,7 +10,7 @@
 //! reads the same points with the scale of the run's last one, which makes them add up.
 
 use gpt2::generate::{LogProbs, check_logits};
-use gpt2::{Gpt2, Site};
+use gpt2::{Gpt2, Site, SiteKind};
 use rayon::prelude::*;
 use tensor::{Tensor, argmax};
 
@@ -67,8 +67,8 @@ pub fn labels(n_layer: usize) -> Vec<String> {
 /// The sites of these points, in order.
 pub fn points(n_layer: usize) -> Vec<Site> {
     (0..n_layer)
-        .flat_map(|layer| [Site::ResidPre(layer), Site::ResidMid(layer)])
-        .chain([Site::ResidPost(n_layer - 1)])
+        .flat_map(|layer| [SiteKind::ResidPre.at(layer), SiteKind::ResidMid.at(layer)])
+        .chain([SiteKind::ResidPost.at(n_layer - 1)])
         .collect()
 }
 

@@ -260,7 +260,7 @@ fn product(x: &[f32], y: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use gpt2::{Pretrained, Site, no_hook};
+    use gpt2::{Pretrained, SiteKind, no_hook};
 
     use super::*;
     use crate::run_with_cache;
@@ -319,7 +319,7 @@ mod tests {
         let cache = run_with_cache(&processed, &IDS).unwrap();
         for layer in 0..12 {
             for pos in 0..5 {
-                let sum: f32 = cache[Site::ResidPost(layer)].row(pos).iter().sum();
+                let sum: f32 = cache[SiteKind::ResidPost.at(layer)].row(pos).iter().sum();
                 assert!(sum.abs() < 1e-3, "{sum}");
             }
         }
@@ -335,12 +335,14 @@ mod tests {
         let after = process(&tiny(), Flags::ALL);
         let [old, new] = [&before, &after].map(|model| run_with_cache(model, &IDS).unwrap());
         for layer in 0..12 {
-            for site in [Site::Pattern(layer), Site::Result(layer), Site::ResidPost(layer)] {
+            for site in
+                [SiteKind::Pattern.at(layer), SiteKind::Result.at(layer), SiteKind::ResidPost.at(layer)]
+            {
                 for (x, y) in old[site].data().iter().zip(new[site].data()) {
                     assert!((x - y).abs() < 1e-4, "{site}: {y} instead of {x}");
                 }
             }
-            let (z, result) = (&new[Site::Z(layer)], &new[Site::Result(layer)]);
+            let (z, result) = (&new[SiteKind::Z.at(layer)], &new[SiteKind::Result.at(layer)]);
             for row in 0..20 {
                 let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
                 assert!((norm(z.row(row)) - norm(result.row(row))).abs() < 1e-4);

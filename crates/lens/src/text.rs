@@ -37,7 +37,7 @@ pub fn score_text(model: &Gpt2, ids: &[u32]) -> Result<Vec<TokenScore>, Error> {
 }
 
 /// [`score_text`] of a run that is there already: `x`, `(T, C)`, is what `ln_f` has normalised
-/// ([`gpt2::Site::LnFinalNormalized`]). Some rows meet the unembedding at a time.
+/// ([`gpt2::SiteKind::LnFinalNormalized.at(0)`]). Some rows meet the unembedding at a time.
 ///
 /// # Errors
 /// If the logits are not finite numbers.

@@ -13,23 +13,18 @@
 //!
 //! # How it is computed
 //!
-//! Each cell of the grid is a run of its own, and it differs from the unchanged run only in the rows
-//! p … T − 2 (what the last token predicts is not asked for), and only after the MLP of its layer.
-//! So all runs walk through the layers together, each from its own layer on, their changed rows
-//! below each other in one tall matrix: every weight is read once a layer for thousands of rows.
-//! Keys and values to the left of p are those of the unchanged run. A row's result depends on that
-//! row alone, so the grid has the same bits however the runs are cut into chunks.
+//! Each cell of the grid is a run of its own, a fork of the unchanged run with one row of one MLP's output
+//! replaced. All of them step through the layers together ([`gpt2::walk`]), so every weight is read once a
+//! layer for thousands of rows. A row's result depends on that row alone, so the grid has the same bits
+//! however the runs are cut into chunks.
 
-use std::ops::Range;
-
-use gpt2::model::Block;
-use gpt2::{Gpt2, Site};
+use gpt2::walk::{BASE, Edit, Ends, Fork, Plan, Reader, SOURCE, Value, Walk};
+use gpt2::{Gpt2, Patch, SiteKind};
 use rayon::prelude::*;
 use tensor::{Tensor, all_finite, log_sum_exp, matmul_into};
 
-use crate::cache::run_with_cache_of;
+use crate::Error;
 use crate::heads::RepeatedTokens;
-use crate::{ActivationCache, Error};
 
 /// Rows that walk together: of GPT-2's width about 110 MB of activations.
 const ROWS: usize = 4096;
@@ -62,18 +57,12 @@ fn in_chunks(
     if *seq_len == 0 || *seq_len > t / 2 {
         return Err(Error::SeqLen { seq_len: *seq_len, limit: t / 2 });
     }
-    let base = run_with_cache_of(model, ids, |site| {
-        matches!(
-            site,
-            Site::K(_)
-                | Site::V(_)
-                | Site::MlpOut(_)
-                | Site::ResidMid(_)
-                | Site::ResidPost(_)
-                | Site::LnFinalNormalized
-        )
-    })?;
-    let base_log_probs = log_probs(model, &base[Site::LnFinalNormalized], &ids[1..]);
+    model.check_prompt(ids)?;
+    let readers: Vec<Reader> =
+        (0..n_layer).map(|layer| Reader { site: SiteKind::MlpOut, layer, head: None }).collect();
+    let mut base = Walk::new(model, Plan { readers: &readers, first_read: 0, ..Plan::of(ids) });
+    base.run(|_| {});
+    let written = base.into_reads(); // of each layer's MLP, (T, C)
 
     // The last position predicts nothing, so a transplant there changes nothing.
     let cells: Vec<(usize, usize)> =
@@ -83,23 +72,24 @@ fn in_chunks(
     while !left.is_empty() {
         let mut rows = 0;
         let fits = |cell: &&(usize, usize)| {
-            rows += t - 1 - cell.1;
+            rows += t - cell.1;
             rows <= limit
         };
         let n = left.iter().take_while(fits).count().max(1);
         let (chunk, rest) = left.split_at(n);
         left = rest;
-        let mut walk = Walk { model, prompt, base: &base, runs: Vec::new(), x: Vec::new() };
-        for layer in chunk[0].0..n_layer {
-            walk.block(layer);
-            walk.branch(layer, chunk);
-        }
-        for (run, log_probs) in walk.ends() {
-            // In f64: a small difference of sums.
-            let lost = run.rows.clone().zip(log_probs);
-            let lost = lost.map(|(pos, patched)| f64::from(base_log_probs[pos] - patched));
-            grid.row_mut(run.layer)[run.rows.start - (t - seq_len)] =
-                (lost.sum::<f64>() / *seq_len as f64) as f32;
+        let fork = |&(layer, pos): &(usize, usize)| {
+            let row = written[layer].rows.row(pos - seq_len).to_vec();
+            let rows = Tensor::new(&[1, row.len()], row);
+            let value = Value::Rows { first: pos, rows };
+            Fork { edits: vec![Edit { patch: Patch::whole(SiteKind::MlpOut, layer), value }] }
+        };
+        let forks: Vec<Fork<'_>> = chunk.iter().map(fork).collect();
+        let mut walk = Walk::new(model, Plan { forks: &forks, first_read: t - seq_len, ..Plan::of(ids) });
+        walk.run(|_| {});
+        for (fork, lost) in losses(model, ids, &walk.ends()) {
+            let (layer, pos) = chunk[fork];
+            grid.row_mut(layer)[pos - (t - seq_len)] = (lost / *seq_len as f64) as f32;
         }
         progress(n as f64 / cells.len() as f64);
     }
@@ -109,104 +99,25 @@ fn in_chunks(
     Ok(grid)
 }
 
-/// One cell's run.
-struct Run {
-    /// The layer whose MLP's output was transplanted.
-    layer: usize,
-    /// The positions that may differ from the unchanged run: from the transplanted one on.
-    rows: Range<usize>,
-    /// Where the first one's row stands in the tall matrix.
-    at: usize,
-}
-
-/// Runs on their way through the layers.
-struct Walk<'a> {
-    model: &'a Gpt2,
-    prompt: &'a RepeatedTokens,
-    /// The unchanged run.
-    base: &'a ActivationCache,
-    runs: Vec<Run>,
-    /// The residual stream: the rows of all runs, `(N, C)`.
-    x: Vec<f32>,
-}
-
-impl Walk<'_> {
-    /// Takes the runs that are under way through one block.
-    fn block(&mut self, layer: usize) {
-        if self.runs.is_empty() {
-            return;
-        }
-        let c = self.model.config.n_embd;
-        let Block { ln_1, attn, ln_2, mlp } = &self.model.h[layer];
-        let n = self.x.len() / c;
-        let x = Tensor::new(&[n, c], std::mem::take(&mut self.x));
-
-        let normalized = ln_1.forward_rows(&x);
-        let qkv = attn.c_attn.forward_rows(&normalized); // (N, 3C)
-        drop(normalized);
-        let z = self.attention(layer, &qkv); // (N, C)
-        drop(qkv);
-        let mut mid = attn.c_proj.forward_rows(&z);
-        mid.add_assign(&x);
-
-        let normalized = ln_2.forward_rows(&mid);
-        mid.add_assign(&mlp.forward_rows(&normalized));
-        self.x = mid.into_data();
+/// How much less likely all tokens together become in each fork that differs from the unchanged run.
+fn losses(model: &Gpt2, ids: &[u32], ends: &Ends) -> Vec<(usize, f64)> {
+    let rows = &ends.rows;
+    let predicts = |(_, pos): &(usize, usize)| pos + 1 < ids.len();
+    let index: Vec<(usize, usize)> = rows.index().into_iter().filter(predicts).collect();
+    let data = index.iter().flat_map(|&(run, pos)| rows.row(run, pos)).copied().collect();
+    let next: Vec<u32> = index.iter().map(|(_, pos)| ids[pos + 1]).collect();
+    let all = log_probs(model, &Tensor::new(&[index.len(), model.config.n_embd], data), &next);
+    let first = ends.read.start;
+    // The unchanged run's rows come first, one for each position.
+    let base = |pos: usize| all[pos - first];
+    let mut lost = vec![0.0; rows.runs.len()];
+    for ((run, pos), log_prob) in index.iter().zip(&all) {
+        // In f64: a small difference of sums.
+        lost[*run] += f64::from(base(*pos) - log_prob);
     }
-
-    /// What the heads gather, `(N, C)`, from each row's queries, keys and values, `(N, 3C)`.
-    fn attention(&self, layer: usize, qkv: &Tensor) -> Tensor {
-        let c = qkv.row_len() / 3;
-        let (base_k, base_v) = (&self.base[Site::K(layer)], &self.base[Site::V(layer)]); // (T, n_head, head_size)
-        let attn = &self.model.h[layer].attn;
-        let index: Vec<(&Run, usize)> =
-            (self.runs.iter()).flat_map(|run| run.rows.clone().map(move |dest| (run, dest))).collect();
-        let mut z = Tensor::zeros(&[index.len(), c]);
-        let rows = z.data_mut().par_chunks_exact_mut(c).zip(index).enumerate();
-        rows.for_each(|(at, (z, (run, dest)))| {
-            // Keys and values: the unchanged run's to the left of the transplant, then the run's own.
-            let left = (0..run.rows.start).map(|src| {
-                let row = src * c..(src + 1) * c;
-                (&base_k.data()[row.clone()], &base_v.data()[row])
-            });
-            let own = (run.at..=run.at + dest - run.rows.start).map(|row| qkv.row(row)[c..].split_at(c));
-            let (keys, values): (Vec<_>, Vec<_>) = left.chain(own).unzip();
-            attn.attend(&qkv.row(at)[..c], &keys, &values, z);
-        });
-        z
-    }
-
-    /// Starts the runs of this layer: the transplanted row, and those to its right, which are still
-    /// the unchanged run's.
-    fn branch(&mut self, layer: usize, cells: &[(usize, usize)]) {
-        let RepeatedTokens { ids, seq_len } = self.prompt;
-        let [mid, mlp_out, post] =
-            [Site::ResidMid, Site::MlpOut, Site::ResidPost].map(|site| &self.base[site(layer)]);
-        for (_, pos) in cells.iter().filter(|(of, _)| *of == layer) {
-            let rows = *pos..ids.len() - 1;
-            self.runs.push(Run { layer, at: self.x.len() / post.row_len(), rows: rows.clone() });
-            let transplanted = mid.row(*pos).iter().zip(mlp_out.row(pos - seq_len));
-            self.x.extend(transplanted.map(|(x, y)| x + y));
-            (rows.skip(1)).for_each(|pos| self.x.extend(post.row(pos)));
-        }
-    }
-
-    /// Each run with the log probability of the token after each of its rows.
-    fn ends(self) -> Vec<(Run, Vec<f32>)> {
-        let c = self.model.config.n_embd;
-        let x = Tensor::new(&[self.x.len() / c, c], self.x);
-        let x = self.model.ln_f.forward_rows(&x);
-        let next: Vec<u32> = (self.runs.iter())
-            .flat_map(|run| &self.prompt.ids[run.rows.start + 1..run.rows.end + 1])
-            .copied()
-            .collect();
-        let all = log_probs(self.model, &x, &next);
-        let of_run = |run: Run| {
-            let log_probs = all[run.at..run.at + run.rows.len()].to_vec();
-            (run, log_probs)
-        };
-        self.runs.into_iter().map(of_run).collect()
-    }
+    debug_assert!(lost[BASE] == 0.0 && lost[SOURCE] == 0.0);
+    let of_fork = |(run, lost): (&gpt2::walk::Run, f64)| Some((run.fork?, lost));
+    rows.runs.iter().zip(lost).filter_map(of_fork).collect()
 }
 
 /// The log probability of `next[i]` after each normalised row i, for as many as there are. All rows
@@ -275,7 +186,7 @@ mod tests {
                 for i in 0..seq_len {
                     let p = ids.len() - seq_len + i;
                     let logits = tiny.forward(ids, &mut |site, x| {
-                        if site == Site::MlpOut(layer) {
+                        if site == SiteKind::MlpOut.at(layer) {
                             let row = x.row(p - seq_len).to_vec();
                             x.row_mut(p).copy_from_slice(&row);
                         }

@@ -75,7 +75,7 @@ pub(crate) fn copy(view: View<'_>) -> Tensor {
 
 #[cfg(test)]
 mod tests {
-    use gpt2::{Pretrained, Site};
+    use gpt2::{Pretrained, SiteKind};
     use tensor::matmul;
 
     use super::*;
@@ -86,15 +86,15 @@ mod tests {
         let tiny = Pretrained::tiny().unwrap().model;
         let cache = run_with_cache(&tiny, &[48736, 5437, 373]).unwrap();
         let head = head_weights(&tiny, 3, 2).unwrap();
-        let q = matmul(&cache[Site::Ln1Normalized(3)], head.w_q);
-        let result = matmul(cache[Site::Z(3)].at_middle(2), head.w_o);
+        let q = matmul(&cache[SiteKind::Ln1Normalized.at(3)], head.w_q);
+        let result = matmul(cache[SiteKind::Z.at(3)].at_middle(2), head.w_o);
         for pos in 0..3 {
             for i in 0..16 {
                 let bias = tiny.h[3].attn.c_attn.bias.data()[2 * 16 + i];
-                let expected = cache[Site::Q(3)].at_middle(2).get(pos, i);
+                let expected = cache[SiteKind::Q.at(3)].at_middle(2).get(pos, i);
                 assert!((q.row(pos)[i] + bias - expected).abs() < 1e-5);
             }
-            let expected = cache[Site::Result(3)].at_middle(2).to_rows();
+            let expected = cache[SiteKind::Result.at(3)].at_middle(2).to_rows();
             assert_eq!(result.row(pos), expected[pos]);
         }
     }

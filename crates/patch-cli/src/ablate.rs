@@ -1,6 +1,6 @@
 //! `patch-cli ablate`: replace one activation after the other, and see what is lost.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use patching::prompts::{Ioi, PromptPair, PromptSet, Prompts, Written};
 use patching::{Ablation, Direction, Endpoints, Experiment, Scale, SiteKind, Sweep};
 use serde::Serialize;
 
-use crate::common::{ModelArgs, terminal_style};
+use crate::common::ModelArgs;
 use crate::computation::{checksum_of_tokens, computation};
 use crate::export::{Draw, ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
@@ -22,6 +22,8 @@ use crate::processing::ProcessArgs;
 use crate::render::write_figure;
 use crate::report::{self, Prompt, signed};
 use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
+use crate::screen;
+use crate::screen::terminal_style;
 use crate::selection::{SelectionArgs, axis_labels, sites_in_words};
 
 const EXAMPLES: &str = "\
@@ -125,7 +127,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let metric = args.metric.named(model, ids.len(), answers.each_ref(), Scale::Value)?;
     let replacement = args.replacement(model, &how, &prompt)?;
     args.model.warn_of_unknown_tokens(model, &[&ids[..], &metric.tokens()].concat());
-    if kinds.contains(&SiteKind::Pattern)
+    if kinds.iter().any(|kind| kind.is_of_pairs())
         && matches!(&replacement, Replacement::By(ablation) if *ablation != Ablation::Zero)
     {
         return Err(Failure::Input(format!(
@@ -246,9 +248,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             image: output.path().display().to_string(),
             study: &study,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     writeln!(
         out,
         "prompt     {}\n           {}\n           {}",
@@ -261,7 +263,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     writeln!(out, "metric     {}", metric.label())?;
     writeln!(out, "unablated  {unablated:+.4}\n")?;
     let in_terminal = options.applied(&figure.without_subtitle());
-    write_figure(&mut out, &in_terminal, terminal_style())?;
+    write_figure(out.as_it_is(), &in_terminal, terminal_style())?;
     let work = format!("{n_cells} ablated runs");
     let files = [&[output.path()][..], &exports.paths()].concat();
     report::write_end(&mut out, &work, sweep_seconds, start, files)?;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use gpt2::Site;
+use gpt2::{Site, SiteKind};
 use lens::ActivationCache;
 use lens::cache::{Summary, run_with_cache_of};
 use serde::Serialize;
@@ -18,7 +18,9 @@ use crate::computation::computation;
 use crate::export::{AxisLabels, ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{self, Prompt, pad, pad_left};
+use crate::report::{Prompt, pad, pad_left};
+use crate::screen;
+use gpt2::visible::visible_path;
 
 /// Arguments of `activations`.
 #[derive(clap::Args)]
@@ -101,9 +103,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let grids = chosen.len() + usize::from(args.saves_logits());
     let exports = args.exports()?.prepare(grids)?;
     let mut cache = run_with_cache_of(studied.model(), &prompt.ids, |site| {
-        chosen.contains(&site) || (with_logits && site == Site::LnFinalNormalized)
+        chosen.contains(&site) || (with_logits && site == SiteKind::LnFinalNormalized.at(0))
     })?;
-    let logits = with_logits.then(|| studied.model().unembed(&cache[Site::LnFinalNormalized]));
+    let logits = with_logits.then(|| studied.model().unembed(&cache[SiteKind::LnFinalNormalized.at(0)]));
     cache.retain(|site| chosen.contains(&site));
     let summaries = cache.summaries().into_iter();
     let of_logits = logits.iter().map(|x| Summary::of(LOGITS, x));
@@ -121,14 +123,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             prompt: &prompt,
             activations: rows,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
     writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
     write_table(&mut out, &rows)?;
     for path in exports.paths() {
-        writeln!(out, "\nwrote {}", path.display())?;
+        writeln!(out, "\nwrote {}", visible_path(path))?;
     }
     if args.save.is_some() && args.only.is_empty() {
         writeln!(out, "(without the logits, which --only logits saves)")?;
@@ -243,8 +245,8 @@ fn matching(pattern: &WildMatch, n_layer: usize) -> Vec<Site> {
 fn axes(site: Site, x: &Tensor, prompt: &Prompt) -> Vec<AxisLabels> {
     let tokens = |name: &str| AxisLabels::new(name, prompt.tokens.iter().cloned());
     let indices = |axis: usize, name: &str| AxisLabels::indices(name, x.shape()[axis]);
-    match (site, x.shape().len()) {
-        (Site::AttnScores(_) | Site::Pattern(_), _) => {
+    match (site.kind, x.shape().len()) {
+        (SiteKind::AttnScores | SiteKind::Pattern, _) => {
             vec![indices(0, "head"), tokens("dest"), tokens("src")]
         }
         (_, 3) => vec![tokens("pos"), indices(1, "head"), indices(2, "dim")],

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use gpt2::Site;
+use gpt2::{Site, SiteKind};
 use lens::ActivationCache;
 use lens::cache::run_with_cache_of;
 use lens::heads::stripe_mean;
@@ -13,7 +13,8 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Draw, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::ProcessArgs;
-use crate::report::{self, Prompt};
+use crate::report::Prompt;
+use crate::screen;
 use crate::study::{StudyArgs, checked};
 
 /// Arguments of `attention`.
@@ -79,7 +80,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     args.model.warn_of_unknown_tokens(model, &prompt.ids);
 
     let is_of = |layer| args.all || heads.iter().any(|head| head.layer == layer);
-    let wanted = |site| matches!(site, Site::Pattern(layer) if is_of(layer));
+    let wanted = |site: Site| site.kind == SiteKind::Pattern && is_of(site.layer);
     let cache = run_with_cache_of(studied.model(), &prompt.ids, wanted)?;
     let tokens = |name: &str| AxisLabels::new(name, prompt.tokens.iter().cloned());
     let config = &model.model.config;
@@ -100,7 +101,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
                 name: head.to_string(),
                 title: format!("head {head}"),
                 axes: vec![tokens("dest"), tokens("src")],
-                values: cache[Site::Pattern(head.layer)] // (n_head, T, T)
+                values: cache[SiteKind::Pattern.at(head.layer)] // (n_head, T, T)
                     .at(head.head)
                     .to_rows()
                     .concat(),
@@ -127,9 +128,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             prompt: &prompt,
             study: &study,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
     writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
     match args.all {

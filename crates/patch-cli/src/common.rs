@@ -1,16 +1,15 @@
 //! What every subcommand that runs a model shares: its arguments, and getting the model ready.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::num::NonZero;
 
 use gpt2::tokenizer::parse_ids;
 use gpt2::{Pretrained, locate};
-use terminal_size::Width;
 
 use crate::failure::Failure;
 use crate::names;
-use crate::render::{TerminalColor, TerminalStyle};
 use crate::report::{self, Prompt};
+use crate::screen;
 
 /// Arguments of every subcommand that runs a model.
 #[derive(clap::Args)]
@@ -92,9 +91,9 @@ impl ModelArgs {
                 locate::DEFAULT
             );
             if self.json {
-                anstream::eprintln!("note: {note}");
+                screen::note(&note);
             } else {
-                writeln!(anstream::stdout(), "note: {note}\n")?;
+                writeln!(screen::stdout(), "note: {note}\n")?;
             }
         }
         Ok(model)
@@ -170,11 +169,11 @@ impl ModelArgs {
         if unknown.len() > SHOWN {
             names.push(format!("and {} more", unknown.len() - SHOWN));
         }
-        anstream::eprintln!(
-            "warning: the model {} was not trained on {}: it reads a blank in their place",
+        screen::warn(&format!(
+            "the model {} was not trained on {}: it reads a blank in their place",
             model.name,
             names.join(", ")
-        );
+        ));
     }
 }
 
@@ -190,21 +189,4 @@ fn with_suggestion(error: gpt2::Error) -> Failure {
         Some(nearest) if nearest != name => Failure::Input(format!("{error}\ndid you mean {nearest}?")),
         _ => error.into(),
     }
-}
-
-/// What stdout can show.
-pub fn terminal_style() -> TerminalStyle {
-    let colored = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
-    let truecolor = std::env::var("COLORTERM").is_ok_and(|v| v == "truecolor" || v == "24bit");
-    let color = match (colored, truecolor) {
-        (false, _) => TerminalColor::None,
-        (true, true) => TerminalColor::Truecolor,
-        (true, false) => TerminalColor::Ansi256,
-    };
-    TerminalStyle { color, width: terminal_width() }
-}
-
-/// The columns of the terminal, or 80 where stdout is none.
-pub fn terminal_width() -> usize {
-    terminal_size::terminal_size_of(io::stdout()).map_or(80, |(Width(width), _)| width.into())
 }

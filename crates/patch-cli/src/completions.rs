@@ -1,10 +1,11 @@
 //! `patch-cli completions`: a script for a shell.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use clap_complete::Shell;
 
 use crate::failure::Failure;
+use crate::screen;
 
 /// Arguments of `completions`.
 #[derive(clap::Args)]
@@ -26,6 +27,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut script = Vec::new();
     let mut command = crate::full_command();
     clap_complete::generate(args.shell, &mut command, "patch-cli", &mut script);
-    io::stdout().lock().write_all(&script)?;
+    screen::stdout().as_it_is().write_all(&script)?;
     Ok(())
 }

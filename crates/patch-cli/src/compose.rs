@@ -19,7 +19,8 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Draw, Form, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{self, Prompt, pad};
+use crate::report::{Prompt, pad};
+use crate::screen;
 use crate::study::{StudyArgs, Vocab};
 
 /// Arguments of `compose`.
@@ -194,9 +195,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             circuit: circuit.as_ref(),
             study: &study,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     writeln!(out, "{}", studied.label())?;
     for (kind, scores) in &scores {
         writeln!(out, "\n{}", kind_words(*kind))?;

@@ -1,7 +1,7 @@
 //! `patch-cli detect`: which heads of a run are of a kind ([`lens::heads`]; TransformerLens's
 //! `detect_head`).
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use lens::heads::{DetectOptions, ErrorMeasure, HeadKind, detect};
 use serde::Serialize;
@@ -11,7 +11,8 @@ use crate::common::ModelArgs;
 use crate::export::{Draw, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::ProcessArgs;
-use crate::report::{self, Prompt, highest_heads, pad};
+use crate::report::{Prompt, highest_heads, pad};
+use crate::screen;
 use crate::study::{StudyArgs, grid_of_heads};
 
 /// Arguments of `detect`.
@@ -113,9 +114,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             exclude_current_token: args.exclude_current_token,
             study: &study,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
     writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
     for (kind, scores) in &found {

@@ -1,12 +1,11 @@
 //! `patch-cli diff`: how two exports differ.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::common::terminal_style;
 use crate::export::{
     Draw, ExportArgs, Exports, Grid, MadeHere, Provenance, Study, place_in_words, read_study,
 };
@@ -16,6 +15,8 @@ use crate::output::Output;
 use crate::plot::Part;
 use crate::render::{Figure, write_figure};
 use crate::report;
+use crate::screen;
+use crate::screen::terminal_style;
 
 /// Arguments of `diff`.
 #[derive(clap::Args)]
@@ -128,11 +129,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     if args.json {
         let report = Report { study: &study, differences: &differences };
-        report::print_json(&report)?;
+        screen::print_json(&report)?;
     } else {
-        let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+        let mut out = screen::stdout();
         match study.figure() {
-            Ok(figure) => write_figure(&mut out, &options.applied(&figure), terminal_style())?,
+            Ok(figure) => write_figure(out.as_it_is(), &options.applied(&figure), terminal_style())?,
             // The numbers are compared all the same.
             Err(Failure::Input(why)) => writeln!(out, "no figure: {why}")?,
             Err(failure) => return Err(failure),

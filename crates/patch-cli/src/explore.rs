@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use gpt2::Pretrained;
 use gpt2::generate::{LogProbs, rank};
 use gpt2::visible::{visible, visible_line};
-use gpt2::{Pretrained, Site};
 use patching::{Direction, Engine, Experiment, Metric, Outcome, Scale, SiteKind, Sweep, Unpatched, Which};
 use tensor::{Tensor, all_finite};
 
@@ -327,7 +327,7 @@ fn patterns(model: &Pretrained, ids: &[u32]) -> Option<Vec<Vec<u16>>> {
     let mut patterns = Vec::new();
     let mut finite = true;
     model.model.transformer(ids, &mut |site, x| {
-        if matches!(site, Site::Pattern(_)) {
+        if matches!(site.kind, SiteKind::Pattern) {
             finite &= all_finite(x.data());
             patterns.extend((0..config.n_head).map(|head| lower_triangle(x, head)));
         }

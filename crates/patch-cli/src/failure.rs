@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use gpt2::visible::visible_line;
+use crate::screen;
 
 /// Why the program stops.
 #[derive(Debug)]
@@ -34,38 +34,15 @@ impl Failure {
 
     /// Says what is wrong on stderr, and gives the exit code.
     pub fn report(self) -> ExitCode {
-        let (message, code) = match self {
-            Self::Input(message) => (message, 2),
-            Self::Other(message) => (message, 1),
-            Self::Stopped { message, code } => {
-                anstream::eprintln!("{}", readable(&message));
-                return ExitCode::from(code);
-            }
+        let (label, message, code) = match self {
+            Self::Input(message) => ("error:", message, 2),
+            Self::Other(message) => ("error:", message, 1),
+            Self::Stopped { message, code } => ("", message, code),
             Self::NobodyListens => return ExitCode::SUCCESS,
         };
-        let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
-        anstream::eprintln!("{style}error:{style:#} {}", readable(&message));
+        screen::complain(label, &message);
         ExitCode::from(code)
     }
-}
-
-/// A message repeats what the user gave, which may be anything: what a terminal would obey or not show
-/// is escaped, and of a line that is longer than anybody reads the middle is left out.
-fn readable(message: &str) -> String {
-    const LONGEST: usize = 2000;
-    const FIRST: usize = 1500;
-    const LAST: usize = 300;
-    let line = |line: &str| {
-        let line = visible_line(line);
-        let length = line.chars().count();
-        if length <= LONGEST {
-            return line;
-        }
-        let first: String = line.chars().take(FIRST).collect();
-        let last: String = line.chars().skip(length - LAST).collect();
-        format!("{first} […{} characters…] {last}", length - FIRST - LAST)
-    };
-    message.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 impl From<gpt2::Error> for Failure {
@@ -120,19 +97,5 @@ impl From<io::Error> for Failure {
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
         io::Error::from(error).into()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_shows_what_cannot_be_seen_and_leaves_out_the_middle_of_what_is_too_long() {
-        assert_eq!(readable("a\u{1b}[31m\nb\tc"), "a\\x1b[31m\nb\\tc");
-        let long = readable(&format!("start {} end", "é".repeat(100_000)));
-        assert!(long.starts_with("start é") && long.ends_with("é end"));
-        assert!(long.contains(" […98210 characters…] "), "{long}");
-        assert!(long.chars().count() < 2000);
     }
 }

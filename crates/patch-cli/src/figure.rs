@@ -103,6 +103,7 @@ pub fn write_picture(
     output: &Output,
     provenance: &Provenance,
 ) -> Result<(), Failure> {
+    let figure = &*figure.bounded();
     let title = options.title.as_deref().unwrap_or(figure.title());
     let metadata = [
         ("Software", MAKER.to_owned()),

@@ -1,14 +1,15 @@
 //! `patch-cli generate`: what the model writes after a text.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
-use gpt2::visible::visible_line;
+use gpt2::visible::visible_text;
 use gpt2::{Pretrained, Sampling, TextStream, Written};
 use serde::Serialize;
 
 use crate::common::ModelArgs;
 use crate::failure::Failure;
-use crate::report::{self, Prompt, quoted};
+use crate::report::{Prompt, quoted};
+use crate::screen;
 
 /// Arguments of `generate`.
 #[derive(clap::Args)]
@@ -121,7 +122,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.model.json {
         let write = |sampling| args.write(&model, &prompt, sampling, &mut |_| Ok(()));
         let samples = samplings.map(write).collect::<Result<Vec<_>, _>>()?;
-        return report::print_json(&Report {
+        return screen::print_json(&Report {
             model: &model.name,
             bos: bos.is_some(),
             prompt: &prompt,
@@ -134,7 +135,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             more_samples: &samples[1..],
         });
     }
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     let is_terminal = out.is_terminal();
     writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
     writeln!(out, "{}", args.model.bos_in_words(&model, bos))?;
@@ -144,7 +145,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             writeln!(out, "sample {} of {}, seed {}", i + 1, args.samples, sampling.seed)?;
         }
         let mut show = |text: &str| {
-            out.write_all(printable(text).as_bytes())?;
+            out.as_it_is().write_all(visible_text(text).as_bytes())?;
             if is_terminal { out.flush() } else { Ok(()) }
         };
         match args.model.ids {
@@ -273,27 +274,4 @@ fn how(sampling: Sampling) -> String {
         Some(format!("seed {seed}")),
     ];
     settings.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-/// The text with everything escaped that a terminal would obey, but for line ends and tabs.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' | '\t' => shown.push(character),
-            control if control.is_control() => shown += &visible_line(&control.to_string()),
-            _ => shown.push(character),
-        }
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_terminal_is_told_nothing_but_text() {
-        assert_eq!(printable("a\tb\n\u{1b}[2J\r\u{9b}é🦀"), "a\tb\n\\x1b[2J\\r\\x9bé🦀");
-    }
 }

@@ -15,8 +15,9 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Draw, Form, Grid, NamedText, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{self, largest_heads, pad, quoted};
+use crate::report::{largest_heads, pad, quoted};
 use crate::running::progress_bar;
+use crate::screen;
 use crate::study::{StudyArgs, grid_of_heads};
 
 /// Arguments of `ioi`.
@@ -107,9 +108,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             mean_logit_diff: table.mean,
             study: &study,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     let bos = args.model.bos_in_words(model, bos);
     writeln!(out, "{}, {bos}\n", studied.label())?;
     write_table(&mut out, &table)?;

@@ -10,12 +10,14 @@ use lens::logit_lens::{LogitLens, logit_lens};
 use serde::Serialize;
 use tensor::Tensor;
 
-use crate::common::{ModelArgs, terminal_width};
+use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Draw, Form, Grid, Highlight, Study};
 use crate::failure::Failure;
 use crate::place::Place;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{self, Prompt, largest_heads, quoted};
+use crate::screen;
+use crate::screen::terminal_width;
 use crate::study::{StudyArgs, grid_of_heads};
 
 /// Arguments of `lens`.
@@ -171,9 +173,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             attribution: compared.as_ref().map(AttributionReport::from),
             study: &study,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
     writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
     write_top_tokens(&mut out, &prompt, &lens, &top_tokens)?;

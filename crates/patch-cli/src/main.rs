@@ -18,6 +18,7 @@ mod export;
 mod failure;
 mod figure;
 mod generate;
+mod given;
 mod html;
 mod input;
 mod ioi;
@@ -37,6 +38,7 @@ mod render;
 mod repeat;
 mod report;
 mod running;
+mod screen;
 mod selection;
 mod study;
 mod sweep;
@@ -152,9 +154,14 @@ fn main() -> ExitCode {
     let start = Instant::now();
     let mut command = command();
     let args = dashes::texts_behind_escape(&command, std::env::args_os().collect());
-    let matches = command.try_get_matches_from_mut(args).unwrap_or_else(|e| e.exit());
-    computation::remember(&command, &matches);
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let parsed = command.try_get_matches_from_mut(args).and_then(|matches| {
+        computation::remember(&command, &matches);
+        Cli::from_arg_matches(&matches)
+    });
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return screen::clap_says(&error),
+    };
     let result = match cli.command.unwrap_or(Command::Sweep(Box::new(cli.sweep))) {
         Command::Sweep(args) => sweep::run(&args, start),
         Command::Ablate(args) => ablate::run(&args, start),

@@ -10,7 +10,7 @@ use gpt2::tokenizer::N_TOKENS;
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::report;
+use crate::screen;
 
 /// Arguments of `models`.
 #[derive(clap::Args)]
@@ -62,9 +62,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     args.color.write_global();
     let models = list(&Places::from_env());
     if args.json {
-        return report::print_json(&models);
+        return screen::print_json(&models);
     }
-    write_table(&mut anstream::stdout().lock(), &models)?;
+    write_table(&mut screen::stdout(), &models)?;
     Ok(())
 }
 

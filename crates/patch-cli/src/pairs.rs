@@ -10,7 +10,7 @@ use patching::prompts::{
 use patching::{Axis, Direction, Endpoints, Experiment, Means, Scale};
 use serde::Serialize;
 
-use crate::common::{ModelArgs, terminal_width};
+use crate::common::ModelArgs;
 use crate::computation::{Computation, checksum_of_tokens, computation};
 use crate::export::{AxisLabels, Grid, NamedText, Provenance, Study};
 use crate::failure::Failure;
@@ -19,6 +19,7 @@ use crate::names;
 use crate::processing::Studied;
 use crate::report::{self, Prompt, signed};
 use crate::running::EngineKind;
+use crate::screen::terminal_width;
 
 pub const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
 const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";

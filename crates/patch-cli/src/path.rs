@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use patching::path::{HeadInput, PathPatching, Receivers};
-use patching::{Direction, Endpoints, Head, Scale, Watch};
+use patching::path::{HeadInput, PathPatching, Receivers, Senders};
+use patching::{Direction, Endpoints, Scale, Watch};
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
-use crate::common::{ModelArgs, terminal_style};
-use crate::export::{AxisLabels, Draw, ExportArgs, Grid, Provenance, Study};
+use crate::common::ModelArgs;
+use crate::export::{Draw, ExportArgs, Grid, Provenance, Study, place_in_words};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::metric::{MetricArgs, NamedMetric};
@@ -19,8 +20,11 @@ use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, missing_in_
 use crate::place::Place;
 use crate::processing::ProcessArgs;
 use crate::render::write_figure;
-use crate::report;
+use crate::report::{self, pad_left};
 use crate::running::{EngineArgs, Interrupt, progress_bar};
+use crate::screen;
+use crate::screen::terminal_style;
+use crate::selection::axis_labels;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,19 +36,20 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// What of each head is the other run's
+    /// Who speaks: what of each head, MLP or position is the other run's
     #[arg(long, value_enum, ignore_case = true, default_value_t)]
     from: Sent,
 
-    /// Who hears it: the logits, or the queries, keys or values of --receivers
+    /// Who hears it: the logits, or the queries, keys or values of the heads --receivers, or the MLPs of the
+    /// layers --receivers
     #[arg(long, value_enum, ignore_case = true, default_value_t)]
     to: Reader,
 
-    /// Heads that hear it, such as 8.6,8.10
+    /// Heads that hear it, such as 8.6,8.10; or layers of MLPs, such as 8,9
     #[arg(long, value_name = "LAYER.HEAD,…", value_delimiter = ',')]
-    receivers: Vec<Head>,
+    receivers: Vec<String>,
 
-    /// The one position at which each head's z is the other run's: a number from 0, or from the end (-1,
+    /// The one position at which each sender is the other run's: a number from 0, or from the end (-1,
     /// or end, is the last) [default: all]
     #[arg(long, value_name = "N|end", allow_hyphen_values = true)]
     pos: Option<Place>,
@@ -90,10 +95,15 @@ pub struct Args {
 /// What a sender's change can be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 enum Sent {
-    /// What it has gathered, before it is written to the residual stream
+    /// What each head has gathered, before it is written to the residual stream
     #[default]
     Z,
+    /// What each MLP writes
+    MlpOut,
+    /// The token embedding at each position
+    Embed,
 }
 
 /// Who can hear a sender.
@@ -108,6 +118,8 @@ enum Reader {
     K,
     /// Values of --receivers
     V,
+    /// The MLPs of the layers --receivers
+    Mlp,
 }
 
 #[derive(Serialize)]
@@ -173,6 +185,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let mut paths = Vec::new();
     for pair in &pairs.list {
         let of_pair = PathPatching {
+            senders: args.senders(),
             receivers: receivers.clone(),
             pos: args.position(pair)?,
             through_mlps: !args.freeze_mlps,
@@ -184,8 +197,13 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
 
     let before = Instant::now();
     let interrupt = Interrupt::listen()?;
-    let n_senders = model.model.config.n_layer * model.model.config.n_head;
     let n_pairs = pairs.list.len();
+    let (n_layer, n_head) = (model.model.config.n_layer, model.model.config.n_head);
+    let n_senders = match args.from {
+        Sent::Z => n_layer * n_head,
+        Sent::MlpOut => n_layer,
+        Sent::Embed => pairs.first().experiment().n_tokens(),
+    };
     let (bar, progress) = progress_bar(n_pairs, n_pairs * n_senders);
     let watch = Watch { progress: &progress, stop: interrupt.flag() };
     let mut done = Vec::new();
@@ -218,7 +236,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             direction: args.pair.direction.to_string(),
             from: args.from,
             to: args.to,
-            receivers: args.receivers.iter().map(Head::to_string).collect(),
+            receivers: args.receivers.clone(),
             pos: args.pos.map(|pos| match pos {
                 Place::END => "end".into(),
                 Place::FromStart(pos) => pos.into(),
@@ -230,10 +248,10 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             image: output.path().display().to_string(),
             study: &exported,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
 
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     if pairs.many {
         writeln!(out, "{n_pairs} pairs, the first of which is")?;
     }
@@ -253,17 +271,15 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     writeln!(out, "clean      {:+.4}", pairs_report.clean_metric)?;
     writeln!(out, "corrupted  {:+.4}\n", pairs_report.corrupted_metric)?;
     let in_terminal = options.applied(&figure.without_subtitle());
-    write_figure(&mut out, &in_terminal, terminal_style())?;
+    write_figure(out.as_it_is(), &in_terminal, terminal_style())?;
     let intervals = match &exported.grids[..] {
         [_, low, high, ..] if pairs.many => Some([&low.values[..], &high.values]),
         _ => None,
     };
-    let n_head = model.model.config.n_head;
     let strongest = Strongest {
-        values: &shown.grids[0].values,
+        grid: &shown.grids[0],
         unmoved: unmoved(&pairs, &ends),
         intervals,
-        n_head,
         scale: pairs.first().metric.scale.to_string(),
     };
     strongest.write(&mut out, args.top)?;
@@ -283,21 +299,44 @@ impl Args {
             Reader::Logits if self.receivers.is_empty() => return Ok(Receivers::Logits),
             Reader::Logits => {
                 return Err(Failure::Input(
-                    "--receivers are heads, and --to logits is none of their inputs: leave one of the \
-                     two out, or give --to q, k or v"
+                    "--receivers are heads or MLPs, and --to logits is none of their inputs: leave one of the \
+                     two out, or give --to q, k, v or mlp"
                         .to_owned(),
                 ));
             }
             Reader::Q => HeadInput::Q,
             Reader::K => HeadInput::K,
             Reader::V => HeadInput::V,
+            Reader::Mlp => {
+                let layer = |text: &String| {
+                    let digits = text.trim_start_matches(['m', 'M']);
+                    digits.parse().map_err(|_| {
+                        Failure::Input(format!("invalid MLP \"{text}\": expected its layer, such as 8 or m8"))
+                    })
+                };
+                let layers: Vec<usize> = self.receivers.iter().map(layer).collect::<Result<_, _>>()?;
+                return match layers.is_empty() {
+                    true => Err(Failure::Input("--to mlp needs the MLPs: --receivers 8,9".to_owned())),
+                    false => Ok(Receivers::Mlps(layers)),
+                };
+            }
         };
         if self.receivers.is_empty() {
             return Err(Failure::Input(format!(
                 "--to {input} needs the heads that it is the input of: --receivers 8.6,8.10"
             )));
         }
-        Ok(Receivers::Heads(input, self.receivers.clone()))
+        let heads = self.receivers.iter().map(|head| head.parse().map_err(Failure::Input));
+        Ok(Receivers::Heads(input, heads.collect::<Result<_, _>>()?))
+    }
+
+    /// Who speaks.
+    fn senders(&self) -> Senders {
+        match self.from {
+            Sent::Z => Senders::Heads,
+            Sent::MlpOut => Senders::Mlps,
+            Sent::Embed => Senders::Embeddings,
+        }
     }
 
     /// The one position of the senders in the prompts of a pair.
@@ -314,18 +353,24 @@ impl Args {
             Some(pos) => format!(" at position {pos}"),
             None => String::new(),
         };
-        let heads: Vec<String> = self.receivers.iter().map(Head::to_string).collect();
+        let receivers = self.receivers.join(", ");
         let to = match self.to {
             Reader::Logits => "the logits".to_owned(),
-            Reader::Q => format!("the queries of {}", heads.join(", ")),
-            Reader::K => format!("the keys of {}", heads.join(", ")),
-            Reader::V => format!("the values of {}", heads.join(", ")),
+            Reader::Q => format!("the queries of {receivers}"),
+            Reader::K => format!("the keys of {receivers}"),
+            Reader::V => format!("the values of {receivers}"),
+            Reader::Mlp => format!("the MLPs {receivers}"),
+        };
+        let from = match self.from {
+            Sent::Z => "z of each head",
+            Sent::MlpOut => "the output of each MLP",
+            Sent::Embed => "each token embedding",
         };
         let through = match self.freeze_mlps {
             true => "MLPs frozen",
             false => "through MLPs",
         };
-        format!("z of each head{at} to {to}, {through}")
+        format!("{from}{at} to {to}, {through}")
     }
 
     /// What is drawn, and what is exported.
@@ -336,12 +381,19 @@ impl Args {
         provenance: Provenance,
     ) -> Result<(Study, Study), Failure> {
         let base = self.pair.base_name();
-        let name = match self.to {
-            Reader::Logits => "z_to_logits",
-            Reader::Q => "z_to_q",
-            Reader::K => "z_to_k",
-            Reader::V => "z_to_v",
+        let from = match self.from {
+            Sent::Z => "z",
+            Sent::MlpOut => "mlp_out",
+            Sent::Embed => "embed",
         };
+        let to = match self.to {
+            Reader::Logits => "logits",
+            Reader::Q => "q",
+            Reader::K => "k",
+            Reader::V => "v",
+            Reader::Mlp => "mlp",
+        };
+        let name = &format!("{from}_to_{to}");
         let along = |metric: &NamedMetric| match metric.scale {
             Scale::Change | Scale::NormalizedChange => {
                 Some(format!("Blue: along this path the {base} run's metric rises; red: it falls."))
@@ -361,10 +413,7 @@ impl Args {
             let unpatched = unpatched_in_words(metric.shown_unpatched(done.ends));
             let words = words(pairs.name_of_grid(name, pair), metric.label(), &metric);
             Grid {
-                axes: vec![
-                    AxisLabels::indices("layer", places[0].len()),
-                    AxisLabels::indices("head", places[1].len()),
-                ],
+                axes: axis_labels(&done.grid.axes, places, &pair.base().tokens),
                 values: done.grid.values.clone(),
                 legend: (words.legend.into_iter())
                     .chain([unpatched])
@@ -400,33 +449,41 @@ fn unmoved(pairs: &Pairs, ends: &[Endpoints]) -> f32 {
 /// The senders that move the metric most.
 struct Strongest<'a> {
     /// The numbers of all senders.
-    values: &'a [f32],
+    grid: &'a Grid,
     /// That of a sender that changes nothing.
     unmoved: f32,
     /// Of many pairs the ends of the interval of 95 %.
     intervals: Option<[&'a [f32]; 2]>,
-    n_head: usize,
     scale: String,
 }
 
 impl Strongest<'_> {
     fn write(&self, out: &mut impl Write, top: usize) -> io::Result<()> {
-        let moved = |&i: &usize| !self.values[i].is_nan() && self.values[i] != self.unmoved;
-        let distance = |i: usize| (self.values[i] - self.unmoved).abs();
-        let mut order: Vec<usize> = (0..self.values.len()).filter(moved).collect();
+        let values = &self.grid.values;
+        let moved = |&i: &usize| !values[i].is_nan() && values[i] != self.unmoved;
+        let distance = |i: usize| (values[i] - self.unmoved).abs();
+        let mut order: Vec<usize> = (0..values.len()).filter(moved).collect();
         order.sort_by(|&i, &j| distance(j).total_cmp(&distance(i)));
         order.truncate(top);
         if order.is_empty() {
             return Ok(());
         }
+        // A head as 5.1, all else in words.
+        let name = |i: usize| match (&self.grid.axes[..], &self.grid.index_of(i)[..]) {
+            ([layer, head], [l, h]) if head.name == "head" => {
+                format!("{}.{}", layer.labels[*l], head.labels[*h])
+            }
+            _ => place_in_words(self.grid, i),
+        };
+        let width = order.iter().map(|&i| name(i).width()).max().unwrap_or(0).max(6);
+        let column = if self.grid.axes.len() == 2 { "head" } else { "sender" };
         let columns = match self.intervals {
-            Some(_) => format!("  head  {:>9}   95 % interval", self.scale),
-            None => format!("  head  {:>9}", self.scale),
+            Some(_) => format!("{column:>width$}  {:>9}   95 % interval", self.scale),
+            None => format!("{column:>width$}  {:>9}", self.scale),
         };
         writeln!(out, "\nstrongest senders\n{columns}")?;
         for i in order {
-            let head = Head { layer: i / self.n_head, head: i % self.n_head };
-            write!(out, "{head:>6}  {:>+9.4}", self.values[i])?;
+            write!(out, "{}  {:>+9.4}", pad_left(&name(i), width), values[i])?;
             match self.intervals {
                 Some([low, high]) => writeln!(out, "   {:+.4} to {:+.4}", low[i], high[i])?,
                 None => writeln!(out)?,

@@ -1,9 +1,8 @@
 //! `patch-cli plot`: draw what was exported.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
-use crate::common::terminal_style;
 use crate::export::{Draw, Grid, MadeHere, Provenance, Study, read_study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
@@ -11,6 +10,9 @@ use crate::names::nearest;
 use crate::output::Output;
 use crate::place::Place;
 use crate::render::write_figure;
+use crate::screen;
+use crate::screen::terminal_style;
+use gpt2::visible::visible_path;
 
 /// Arguments of `plot`.
 #[derive(clap::Args)]
@@ -66,10 +68,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         };
         write_picture(&figure, &options, output, &provenance)?;
     }
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
-    write_figure(&mut out, &options.applied(&figure), terminal_style())?;
+    let mut out = screen::stdout();
+    write_figure(out.as_it_is(), &options.applied(&figure), terminal_style())?;
     if let Some(output) = &output {
-        writeln!(out, "\nwrote {}", output.path().display())?;
+        writeln!(out, "\nwrote {}", visible_path(output.path()))?;
     }
     Ok(())
 }

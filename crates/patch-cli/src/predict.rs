@@ -8,15 +8,17 @@
 use std::io::{self, Write};
 
 use gpt2::generate::{check_logits, log_prob};
-use gpt2::{Pretrained, Site, no_hook};
+use gpt2::{Pretrained, SiteKind, no_hook};
 use lens::text::{TokenScore, loss, score_rows};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use crate::common::{ModelArgs, terminal_width};
+use crate::common::ModelArgs;
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
 use crate::report::{self, Candidate, Prompt, pad, quoted};
+use crate::screen;
+use crate::screen::terminal_width;
 
 /// Arguments of `predict`.
 #[derive(clap::Args)]
@@ -160,9 +162,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             first: &predictions[0],
             compare: predictions.get(1),
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     write_prompts(&mut out, &predictions)?;
     let bos = args.model.bos_in_words(&studied.pretrained, bos);
     writeln!(out, "{bos}\n")?;
@@ -217,7 +219,7 @@ impl Args {
         let ids = &prompt.ids;
         let mut normalized = None;
         let next = model.next_token_logits(ids, &mut |site, x| {
-            if self.all_positions && site == Site::LnFinalNormalized {
+            if self.all_positions && site == SiteKind::LnFinalNormalized.at(0) {
                 normalized = Some(x.clone());
             }
         });

@@ -12,8 +12,9 @@ use crate::common::ModelArgs;
 use crate::export::{AxisLabels, Draw, Form, Grid, Highlight, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{self, highest_heads, pad};
+use crate::report::{highest_heads, pad};
 use crate::running::progress_bar;
+use crate::screen;
 use crate::study::{StudyArgs, Vocab, grid_of_heads};
 
 /// Arguments of `repeat`.
@@ -141,9 +142,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             accuracy: repeat.accuracy,
             study: &study,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     let words = args.model.bos_in_words(&studied.pretrained, bos);
     let drawn = format!("twice over, {words}\ndrawn from {vocab}");
     args.write_words(&mut out, &studied, &drawn, &repeat, transplant.as_ref())?;

@@ -6,27 +6,19 @@ use std::path::Path;
 use std::time::Instant;
 
 use gpt2::generate::{LogProbs, log_prob, rank};
-use gpt2::visible::visible_line;
+use gpt2::visible::{visible_line, visible_path};
 use gpt2::{Pretrained, Tokenizer};
 use serde::Serialize;
 use tensor::Tensor;
 use unicode_width::UnicodeWidthStr;
 
-use crate::failure::Failure;
+use crate::screen;
 
 /// What a user should know of a file that was read.
 pub fn write_notes(notes: &[String]) {
     for note in notes {
-        anstream::eprintln!("note: {note}");
+        screen::note(note);
     }
-}
-
-/// Prints what `--json` asks for: one line of JSON on stdout.
-pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    writeln!(out)?;
-    Ok(())
 }
 
 /// The last lines of a run: how long `work` took, and which files were written.
@@ -45,7 +37,7 @@ pub fn write_end<'a>(
 /// Says which files were written.
 pub fn write_files<'a>(out: &mut impl Write, files: impl IntoIterator<Item = &'a Path>) -> io::Result<()> {
     let mut files = files.into_iter();
-    files.try_for_each(|file| writeln!(out, "wrote {}", file.display()))
+    files.try_for_each(|file| writeln!(out, "wrote {}", visible_path(file)))
 }
 
 /// A prompt with its tokens.

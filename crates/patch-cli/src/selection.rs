@@ -15,9 +15,9 @@ use crate::place::Span;
 /// Arguments of every subcommand that sweeps over activations.
 #[derive(Clone, clap::Args)]
 pub struct SelectionArgs {
-    /// The activation: resid_pre, resid_mid, resid_post, attn_out or mlp_out over layer × position; z,
-    /// q, k, v or pattern over layer × head; heads: all five of these; blocks: resid_pre, attn_out and
-    /// mlp_out [default: resid_post; of ablate: z]
+    /// The activation, by position: resid_pre, resid_mid, resid_post, attn_out, mlp_pre, mlp_post, mlp_out, embed,
+    /// pos_embed; by head: z, result, q, k, v, attn_scores, pattern; or several: heads, blocks [default:
+    /// resid_post; of ablate: z]
     #[arg(long, value_name = "SITE", value_parser = sites(), hide_possible_values = true, ignore_case = true)]
     pub site: Option<Sites>,
 
@@ -33,6 +33,10 @@ pub struct SelectionArgs {
     #[arg(long, conflicts_with_all = ["by_pos", "by_dest"])]
     pub by_dest_src: bool,
 
+    /// The MLP's hidden layer (mlp_pre, mlp_post) by neuron: layer × neuron
+    #[arg(long, conflicts_with_all = ["by_pos", "by_dest", "by_dest_src"])]
+    pub by_neuron: bool,
+
     /// Only these layers, such as 5..8 (ends before 8), 5..=7 or 0,3,11; from the end -1 (the last) or
     /// -3.. (the last three)
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
@@ -46,6 +50,10 @@ pub struct SelectionArgs {
     /// Only these heads, as layer.head: 9.9,10.0 (or L9H9, a9.h9)
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub heads: Option<Vec<Head>>,
+
+    /// Only these neurons, of --by-neuron: 0,17 or 100..200
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
+    pub neurons: Option<Vec<Span>>,
 }
 
 /// One kind of site, or several in one go.
@@ -84,7 +92,7 @@ impl FromStr for Sites {
 
 /// Reads the name of a site, also as TransformerLens spells it (`hook_z`), or of several.
 fn sites() -> impl TypedValueParser<Value = Sites> {
-    let kinds = SiteKind::ALL.map(|site| {
+    let kinds = SiteKind::PATCHABLE.map(|site| {
         let name = site.to_string();
         PossibleValue::new(name.clone()).alias(format!("hook_{name}"))
     });
@@ -106,20 +114,27 @@ impl SelectionArgs {
 
     /// The axes of a sweep of one kind.
     fn axes(&self, kind: SiteKind) -> Result<&'static [Axis], Failure> {
-        use Axis::{Dest, Head, Layer, Pos, Src};
-        let flag = match (self.by_pos, self.by_dest, self.by_dest_src) {
-            (true, ..) => "--by-pos",
-            (_, true, _) => "--by-dest",
-            (.., true) => "--by-dest-src",
-            _ => return Ok(kind.default_axes()),
+        use Axis::{Dest, Head, Layer, Neuron, Pos, Src};
+        let flags = [
+            (self.by_pos, "--by-pos"),
+            (self.by_dest, "--by-dest"),
+            (self.by_dest_src, "--by-dest-src"),
+            (self.by_neuron, "--by-neuron"),
+        ];
+        let Some((_, flag)) = flags.into_iter().find(|(given, _)| *given) else {
+            return Ok(kind.default_axes());
         };
         match (kind.axes(), flag) {
-            ([_, _], "--by-pos") => Ok(kind.default_axes()),
-            ([_, _, _], "--by-pos") => Ok(&[Layer, Pos, Head]),
+            ([Layer, Pos] | [_, _, Neuron], "--by-pos") => Ok(kind.default_axes()),
+            ([_, _, Head], "--by-pos") => Ok(&[Layer, Pos, Head]),
+            ([_, _, Neuron], "--by-neuron") => Ok(&[Layer, Neuron]),
+            (_, "--by-neuron") => Err(Failure::Input(format!(
+                "--by-neuron is for --site mlp_pre and mlp_post: {kind} has no neurons"
+            ))),
             ([_, _, _, _], "--by-pos" | "--by-dest") => Ok(&[Layer, Head, Dest]),
             ([_, _, _, _], _) => Ok(&[Layer, Head, Dest, Src]),
             _ => Err(Failure::Input(format!(
-                "{flag} is for --site pattern: {kind} has no destination and source"
+                "{flag} is for --site pattern and attn_scores: {kind} has no destination and source"
             ))),
         }
     }
@@ -135,6 +150,7 @@ impl SelectionArgs {
             layers: self.layers(model)?,
             positions: self.positions(tokenizer, experiment)?,
             heads: self.heads.clone(),
+            neurons: self.neurons(model)?,
         };
         let of_kind = |kind: SiteKind| {
             let sweep = Sweep::over(experiment, kind).by(self.axes(kind)?);
@@ -163,6 +179,14 @@ impl SelectionArgs {
             layers.extend(range.map_err(|failure| failure.at("--layers"))?);
         }
         Ok(Some(layers))
+    }
+
+    /// The neurons that were asked for.
+    fn neurons(&self, model: &gpt2::Gpt2) -> Result<Option<Vec<usize>>, Failure> {
+        let of = |span: &Span| span.of(model.config.inner_size(), "neuron");
+        let ranges = self.neurons.as_ref().map(|spans| spans.iter().map(of).collect::<Result<Vec<_>, _>>());
+        let ranges = ranges.transpose().map_err(|failure| failure.at("--neurons"))?;
+        Ok(ranges.map(|ranges| ranges.into_iter().flatten().collect()))
     }
 
     /// The positions that were asked for; a token means every place where one of the prompts has it.
@@ -212,7 +236,7 @@ pub fn sites_in_words(kinds: &[SiteKind]) -> String {
 pub fn axis_labels(axes: &[Axis], places: &[Vec<usize>], tokens: &[String]) -> Vec<AxisLabels> {
     let labels = |(axis, places): (&Axis, &Vec<usize>)| {
         let label = |&place: &usize| match axis {
-            Axis::Layer | Axis::Head => place.to_string(),
+            Axis::Layer | Axis::Head | Axis::Neuron => place.to_string(),
             Axis::Pos | Axis::Dest | Axis::Src => tokens[place].clone(),
         };
         AxisLabels::at(&axis.to_string(), places.clone(), places.iter().map(label))
@@ -237,7 +261,7 @@ mod tests {
     #[test]
     fn every_site_is_read_in_both_spellings() {
         let command = clap::Command::new("x").arg(clap::Arg::new("site").value_parser(sites()));
-        for expected in SiteKind::ALL {
+        for expected in SiteKind::PATCHABLE {
             for name in [expected.to_string(), format!("hook_{expected}")] {
                 let matches = command.clone().get_matches_from(["x", &name]);
                 assert_eq!(matches.get_one("site"), Some(&Sites::One(expected)));

@@ -9,7 +9,6 @@ use gpt2::Pretrained;
 use patching::Head;
 use tensor::Tensor;
 
-use crate::common::terminal_style;
 use crate::computation::computation;
 use crate::export::{AxisLabels, ExportArgs, Exports, Grid, Study, named};
 use crate::failure::Failure;
@@ -18,6 +17,8 @@ use crate::output::Output;
 use crate::processing::Studied;
 use crate::render::{Figure, FigureOptions, write_figure};
 use crate::report;
+use crate::screen::Screen;
+use crate::screen::terminal_style;
 
 /// Which tokens a study of the vocabulary is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -138,10 +139,10 @@ impl Outputs {
     }
 
     /// Shows a figure in the terminal; what is said under its title has been said already.
-    pub fn show(&self, out: &mut impl Write, figure: Figure) -> io::Result<()> {
+    pub fn show(&self, out: &mut Screen, figure: Figure) -> io::Result<()> {
         let figure = self.options.applied(&figure.without_subtitle());
         writeln!(out)?;
-        write_figure(out, &figure, terminal_style())
+        write_figure(out.as_it_is(), &figure, terminal_style())
     }
 
     /// Says which files were written.

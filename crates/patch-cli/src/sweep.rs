@@ -9,12 +9,13 @@ use gpt2::generate::check_logits;
 use patching::{Axis, Endpoints, Outcome, Scale, SiteKind, Sweep};
 use serde::Serialize;
 
-use crate::common::{ModelArgs, terminal_style};
+use crate::common::ModelArgs;
 use crate::computation::differences;
 use crate::explore::{self, Exploration, PageArgs};
 use crate::export::{Draw, ExportArgs, Exports, Grid, Highlight, Provenance, Study, read_study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
+use crate::given::{self, Given};
 use crate::html;
 use crate::metric::MetricArgs;
 use crate::output::Output;
@@ -23,6 +24,8 @@ use crate::processing::ProcessArgs;
 use crate::render::write_figure;
 use crate::report::{self, quoted};
 use crate::running::{EngineArgs, Interrupt, progress_bar};
+use crate::screen;
+use crate::screen::terminal_style;
 use crate::selection::{SelectionArgs, axis_labels, sites_in_words};
 
 /// Arguments of `sweep`.
@@ -36,6 +39,11 @@ pub struct Args {
 
     #[command(flatten)]
     selection: SelectionArgs,
+
+    /// Edits that stay in the base run and in every patched run: SITE, layer and perhaps .HEAD, @POSITION, and
+    /// =source (the default), =zero or =mean; z9.9=zero,mlp_out8@-1, say
+    #[arg(long, value_name = "EDIT,…", value_delimiter = ',')]
+    given: Vec<Given>,
 
     #[command(flatten)]
     engine: EngineArgs,
@@ -77,6 +85,9 @@ struct Report<'a> {
     processing: &'a [&'static str],
     bos: bool,
     direction: String,
+    /// The edits that stay, as they were typed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    given: Vec<String>,
     #[serde(flatten)]
     pairs: PairsReport<'a>,
     /// Whether every cell was reached: true in all that is printed.
@@ -117,7 +128,11 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let model = &studied.pretrained;
     let (gpt2, tokenizer) = (&model.model, &model.tokenizer);
     let asked = (&args.model, Scale::Value);
-    let pairs = args.pair.ready(&args.set, &args.metric, asked, model)?;
+    let mut pairs = args.pair.ready(&args.set, &args.metric, asked, model)?;
+    for pair in &mut pairs.list {
+        let experiment = pair.pair.experiment.clone();
+        pair.pair.experiment = given::given(experiment, &args.given, gpt2)?;
+    }
     let kinds = args.selection.kinds();
     let exports = args.export.prepare(pairs.n_grids(kinds.len()))?;
     args.model.warn_of_unknown_tokens(model, &pairs.ids());
@@ -126,8 +141,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         sweeps.push(args.selection.sweeps(gpt2, tokenizer, pair.experiment())?);
     }
     let bos = args.model.bos(model)?;
-    let site = ("site", sites_in_words(&kinds));
-    let computation = pairs.computation(bos, args.engine.engine, &args.set, [site]);
+    let given = (!args.given.is_empty()).then(|| ("given", given::in_words(&args.given)));
+    let facts = [("site", sites_in_words(&kinds))].into_iter().chain(given);
+    let computation = pairs.computation(bos, args.engine.engine, &args.set, facts);
     let known = match &known {
         Some(known) => Some(Known::of(known, &pairs.provenance(&studied, computation.clone())?)?),
         None => None,
@@ -198,16 +214,17 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             processing: &studied.processing,
             bos: bos.is_some(),
             direction: args.pair.direction.to_string(),
+            given: args.given.iter().map(Given::to_string).collect(),
             pairs: pairs_report,
             complete,
             seconds: Seconds { load, sweep: sweep_seconds, total: start.elapsed().as_secs_f64() },
             image: output.path().display().to_string(),
             study: &exported,
         };
-        return report::print_json(&report);
+        return screen::print_json(&report);
     }
 
-    let mut out = anstream::AutoStream::auto(io::stdout()).lock();
+    let mut out = screen::stdout();
     match (&pairs.list[..], &done[..]) {
         ([pair], [_]) => {
             write_prompts(&mut out, pair)?;
@@ -235,10 +252,13 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
             writeln!(out, "           {}", pairs.mean_in_words())?;
         }
     }
+    if !args.given.is_empty() {
+        writeln!(out, "given      {}", given::in_words(&args.given))?;
+    }
     writeln!(out, "clean      {:+.4}", pairs_report.clean_metric)?;
     writeln!(out, "corrupted  {:+.4}\n", pairs_report.corrupted_metric)?;
     let in_terminal = options.applied(&figure.without_subtitle());
-    write_figure(&mut out, &in_terminal, terminal_style())?;
+    write_figure(out.as_it_is(), &in_terminal, terminal_style())?;
     let files = [&[output.path()][..], &exports.paths()].concat();
     let files = files.into_iter().chain(page.iter().map(Output::path));
     let work = format!("{n_cells} patched runs");
@@ -372,7 +392,11 @@ impl Args {
         let (source, base) = (self.pair.source_name(), self.pair.base_name());
         let kinds = self.selection.kinds();
         let sites: Vec<String> = kinds.iter().map(SiteKind::to_string).collect();
-        let title = format!("Patching {} from the {source} into the {base} run", sites.join(", "));
+        let given = match given::in_words(&self.given) {
+            given if given.is_empty() => given,
+            given => format!(", given {given}"),
+        };
+        let title = format!("Patching {} from the {source} into the {base} run{given}", sites.join(", "));
         let mut averages = Vec::new();
         // There is no mean of what was stopped.
         if pairs.many && complete {

@@ -1,6 +1,6 @@
 //! `patch-cli tokens`: how texts are cut into tokens.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 use gpt2::tokenizer::parse_ids;
@@ -8,6 +8,7 @@ use gpt2::{Pretrained, Tokenizer};
 
 use crate::failure::Failure;
 use crate::report::{self, Prompt};
+use crate::screen;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,9 +48,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         prompts.push(Prompt::new(&tokenizer, text, &ids));
     }
     if args.json {
-        return report::print_json(&prompts);
+        return screen::print_json(&prompts);
     }
-    let mut out = io::stdout().lock();
+    let mut out = screen::stdout();
     for prompt in &prompts {
         let s = if prompt.ids.len() == 1 { "" } else { "s" };
         writeln!(out, "{}\n{}\n{} token{s}", prompt.row(), prompt.id_row(), prompt.ids.len())?;

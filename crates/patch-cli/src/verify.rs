@@ -30,7 +30,8 @@ use unicode_width::UnicodeWidthStr;
 use self::published::{Figure, NextToken, RepeatFigure, Repeated};
 use crate::common::ModelArgs;
 use crate::failure::Failure;
-use crate::report::{self, pad, quoted};
+use crate::report::{pad, quoted};
+use crate::screen;
 use crate::study::Vocab;
 
 const EXAMPLES: &str = "\
@@ -100,9 +101,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
     if args.model.json {
         let report = Report { model: &model.name, published, pass: failed == 0, lines: &lines };
-        report::print_json(&report)?;
+        screen::print_json(&report)?;
     } else {
-        let mut out = anstream::stdout().lock();
+        let mut out = screen::stdout();
         writeln!(out, "\n{} of {} pass", lines.len() - failed, lines.len())?;
         if !published && has_gpt2_sizes(&model) {
             writeln!(
@@ -207,7 +208,7 @@ fn difference_of_engines(model: &Pretrained, ids: &[u32]) -> Option<f64> {
     *changed = if *changed == 0 { 1 } else { 0 };
     let direction = Direction::Denoising;
     let experiment = Experiment::new(&model.model, ids.to_vec(), other, direction).ok()?;
-    let patches: Vec<Patch> = SiteKind::ALL
+    let patches: Vec<Patch> = SiteKind::PATCHABLE
         .into_iter()
         .flat_map(|site| {
             let patches = Sweep::over(&experiment, site).patches(&model.model);
@@ -234,7 +235,7 @@ fn larger(a: f64, b: f64) -> f64 {
 fn attention_sum_farthest_from_1(model: &Pretrained, ids: &[u32]) -> f64 {
     let mut farthest = 1.0_f64;
     model.model.next_token_logits(ids, &mut |site, x| {
-        if matches!(site, Site::Pattern(_)) {
+        if matches!(site.kind, SiteKind::Pattern) {
             for row in 0..x.n_rows() {
                 let sum: f64 = x.row(row).iter().copied().map(f64::from).sum();
                 // NaN is the farthest of all.
@@ -255,16 +256,16 @@ fn residual_gap(model: &Pretrained, ids: &[u32]) -> f64 {
     let width = model.model.config.n_embd;
     let mut sum = vec![0.0_f64; ids.len() * width];
     let mut gap = 0.0_f64;
-    model.model.next_token_logits(ids, &mut |site, x| match site {
-        Site::Embed | Site::PosEmbed | Site::MlpOut(_) => {
+    model.model.next_token_logits(ids, &mut |site, x| match site.kind {
+        SiteKind::Embed | SiteKind::PosEmbed | SiteKind::MlpOut => {
             for (sum, x) in sum.iter_mut().zip(x.data()) {
                 *sum += f64::from(*x);
             }
         }
         // (T, n_head, C): what each head writes, without the bias.
-        Site::Result(layer) => {
+        SiteKind::Result => {
             let [_, n_head, _] = x.dims();
-            let bias = model.model.h[layer].attn.c_proj.bias.data();
+            let bias = model.model.h[site.layer].attn.c_proj.bias.data();
             for (pos, sum) in sum.chunks_exact_mut(width).enumerate() {
                 for (i, sum) in sum.iter_mut().enumerate() {
                     let heads = (0..n_head).map(|head| f64::from(x.row(pos * n_head + head)[i]));
@@ -272,7 +273,7 @@ fn residual_gap(model: &Pretrained, ids: &[u32]) -> f64 {
                 }
             }
         }
-        Site::ResidMid(_) | Site::ResidPost(_) => {
+        SiteKind::ResidMid | SiteKind::ResidPost => {
             let largest = |values: &mut dyn Iterator<Item = f64>| values.map(f64::abs).fold(0.0, larger);
             let scale = largest(&mut x.data().iter().copied().map(f64::from));
             let pairs = sum.iter().zip(x.data());
@@ -302,7 +303,7 @@ fn logits_changed_by_itself(model: &Pretrained, ids: &[u32]) -> usize {
         let pairs = logits.iter().zip(&patched);
         pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).count()
     };
-    SiteKind::ALL.into_iter().map(changed_by).sum()
+    SiteKind::PATCHABLE.into_iter().map(changed_by).sum()
 }
 
 /// What is published of GPT-2 small.
@@ -564,7 +565,7 @@ impl Lines {
             return Ok(());
         }
         let [width, column] = COLUMNS;
-        let mut out = anstream::stdout().lock();
+        let mut out = screen::stdout();
         writeln!(out, "model {} ({})\n", model.name, place(model))?;
         writeln!(out, "{:width$}  {:>column$}  {:>column$}  {:>column$}", "", "expected", "got", "difference")
     }
@@ -574,7 +575,7 @@ impl Lines {
         if !self.print {
             return Ok(());
         }
-        writeln!(anstream::stdout(), "{name}")
+        writeln!(screen::stdout(), "{name}")
     }
 
     fn add(&mut self, name: &str, check: Check) -> Result<(), Failure> {
@@ -589,7 +590,7 @@ impl Lines {
             pass,
         };
         if self.print {
-            write_line(&mut anstream::stdout().lock(), &line)?;
+            write_line(screen::stdout().as_it_is(), &line)?;
         }
         self.done.push(line);
         Ok(())

@@ -9,7 +9,7 @@
 use std::error::Error;
 
 use gpt2::Pretrained;
-use patching::path::{HeadInput, PathPatching, Receivers};
+use patching::path::{HeadInput, PathPatching, Receivers, Senders};
 use patching::prompts::{Average, Bootstrap, Corruption, Ioi, Pair, Part, average};
 use patching::{Direction, Engine, Grid, Head, Watch};
 
@@ -40,6 +40,7 @@ fn strongest(model: &Pretrained, pairs: &[Pair], receivers: &Receivers) -> Resul
     let mut grids: Vec<Grid> = Vec::new();
     for pair in pairs {
         let paths = PathPatching {
+            senders: Senders::Heads,
             receivers: receivers.clone(),
             pos: Some(pair.experiment.n_tokens() - 1),
             through_mlps: true,
@@ -57,6 +58,7 @@ fn strongest(model: &Pretrained, pairs: &[Pair], receivers: &Receivers) -> Resul
     let Average { mean, low, high, .. } = average(&parts, None, Bootstrap::default())?;
 
     match receivers {
+        Receivers::Mlps(layers) => println!("\nto the MLPs {layers:?}"),
         Receivers::Logits => println!("\nto the logits"),
         Receivers::Heads(input, heads) => {
             let heads: Vec<String> = heads.iter().map(Head::to_string).collect();

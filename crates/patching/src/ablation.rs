@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use gpt2::{Gpt2, Site};
 use tensor::Tensor;
 
-use crate::{Experiment, Patch, SiteKind, Watch};
+use crate::{Experiment, Lasting, LastingValue, Patch, Watch};
 
 /// What the ablated activations are replaced by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) fn given(
     watch: Watch<'_>,
 ) -> Option<Given> {
     let ablation = experiment.replaced_by()?;
-    let pattern = patches.iter().any(|patch| patch.site == SiteKind::Pattern);
+    let pattern = patches.iter().any(|patch| patch.site.is_of_pairs());
     assert!(
         !pattern || *ablation == Ablation::Zero,
         "a pattern ablated by {ablation:?}: its rows cannot stand for one another"
@@ -49,9 +49,7 @@ pub(crate) fn given(
     });
     match ablation {
         Ablation::Zero => {
-            for x in given.values_mut() {
-                *x = Tensor::zeros(x.shape());
-            }
+            given.values_mut().for_each(set_to_zero);
         }
         Ablation::Mean => {
             for x in given.values_mut() {
@@ -89,6 +87,36 @@ pub(crate) fn given(
         }
     }
     Some(given)
+}
+
+/// For each lasting edit the activation that it takes its piece from; none where that is the source run's.
+pub(crate) fn lasting_values(model: &Gpt2, experiment: &Experiment) -> Vec<Option<Tensor>> {
+    if experiment.lasting().is_empty() {
+        return Vec::new();
+    }
+    let mut own: HashMap<Site, Tensor> =
+        experiment.lasting().iter().map(|lasting| (lasting.patch.site(), Tensor::zeros(&[0]))).collect();
+    model.transformer(experiment.base(), &mut |site, x| {
+        own.entry(site).and_modify(|kept| kept.clone_from(x));
+    });
+    let value = |lasting: &Lasting| {
+        let mut x = own[&lasting.patch.site()].clone();
+        match lasting.value {
+            LastingValue::Source => return None,
+            LastingValue::Zero => set_to_zero(&mut x),
+            LastingValue::Mean => {
+                let mean = divided(sum_over_positions(&x), experiment.n_tokens());
+                fill(&mut x, &mean);
+            }
+        }
+        Some(x)
+    };
+    experiment.lasting().iter().map(value).collect()
+}
+
+/// Scores of what lies ahead stay −∞.
+fn set_to_zero(x: &mut Tensor) {
+    x.data_mut().iter_mut().for_each(|x| *x = if *x == f32::NEG_INFINITY { *x } else { 0.0 });
 }
 
 /// Σ over the first axis, the positions.

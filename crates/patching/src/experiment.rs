@@ -6,7 +6,7 @@ use std::str::FromStr;
 use gpt2::generate::check_logits;
 use gpt2::{Gpt2, no_hook};
 
-use crate::{Ablation, Axis, Endpoints, SiteKind};
+use crate::{Ablation, Axis, Endpoints, Patch, SiteKind};
 
 /// Which run is patched into which.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -101,6 +101,9 @@ pub enum Error {
     /// A subset without a single patch.
     EmptySubset,
 
+    /// An ablation that is given something of a source run.
+    NoSource,
+
     /// An unpatched run whose metric cannot be computed: there is nothing to compare with.
     NotFinite {
         /// "clean", "corrupted" or "unablated".
@@ -142,6 +145,9 @@ impl fmt::Display for Error {
                 let axes: Vec<String> = axes.iter().map(Axis::to_string).collect();
                 write!(f, "a sweep of {site} over {} has no {asked} to choose from", axes.join(" × "))
             }
+            Self::NoSource => {
+                write!(f, "an ablation has one prompt, so there is no source to take from; give zero or mean")
+            }
             Self::EmptySubset => write!(f, "the subset is empty: there is nothing to patch"),
             Self::NothingToNormalize { clean, corrupted } if !(clean - corrupted).is_finite() => {
                 write!(
@@ -169,6 +175,47 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// An edit of the base run that stays in every patched run ([`Experiment::given`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lasting {
+    /// The piece.
+    pub patch: Patch,
+    /// What is put in its place.
+    pub value: LastingValue,
+}
+
+/// What is put in the place of a piece that is edited for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LastingValue {
+    /// What the source run has there.
+    #[default]
+    Source,
+    /// Zeros.
+    Zero,
+    /// The activation's mean over the base prompt's own positions.
+    Mean,
+}
+
+impl fmt::Display for LastingValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Source => "source",
+            Self::Zero => "zero",
+            Self::Mean => "mean",
+        })
+    }
+}
+
+impl FromStr for LastingValue {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found =
+            [Self::Source, Self::Zero, Self::Mean].into_iter().find(|value| value.to_string() == text);
+        found.ok_or_else(|| format!("there is no value \"{text}\"; give source, zero or mean"))
+    }
+}
+
 /// Two prompts of equally many tokens, and which is patched into which; or one prompt, and what its
 /// activations are replaced by.
 #[derive(Clone, Debug)]
@@ -177,6 +224,7 @@ pub struct Experiment {
     corrupted: Vec<u32>,
     direction: Direction,
     ablation: Option<Ablation>,
+    lasting: Vec<Lasting>,
 }
 
 impl Experiment {
@@ -200,7 +248,7 @@ impl Experiment {
         if clean == corrupted {
             return Err(Error::SamePrompts { count: clean.len() });
         }
-        Ok(Self { clean, corrupted, direction, ablation: None })
+        Ok(Self { clean, corrupted, direction, ablation: None, lasting: Vec::new() })
     }
 
     /// One prompt, run with one activation after the other replaced: what is lost without it? The
@@ -234,7 +282,52 @@ impl Experiment {
             corrupted: prompt,
             direction: Direction::Noising,
             ablation: Some(ablation),
+            lasting: Vec::new(),
         })
+    }
+
+    /// The same experiment *given* these edits: they stay in the base run and in every patched run, before its
+    /// own patch. A sweep then asks what each activation does once these are as they are: back-up heads, say,
+    /// show themselves when the heads that they stand in for are ablated.
+    ///
+    /// # Errors
+    /// If the model or the prompts do not have such a place, or an ablation, which has no source, is given
+    /// something of the source run.
+    pub fn given(self, model: &Gpt2, mut lasting: Vec<Lasting>) -> Result<Self, Error> {
+        let t = self.n_tokens();
+        if self.ablation.is_some() && lasting.iter().any(|it| it.value == LastingValue::Source) {
+            return Err(Error::NoSource);
+        }
+        for Lasting { patch, .. } in &mut lasting {
+            let layers = if patch.site.is_in_block() { model.config.n_layer } else { 1 };
+            let places = [
+                (Axis::Layer, Some(patch.layer), layers),
+                (Axis::Pos, patch.pos, t),
+                (Axis::Head, patch.head, model.config.n_head),
+                (Axis::Neuron, patch.neuron, model.config.inner_size()),
+                (Axis::Dest, patch.dest, t),
+                (Axis::Src, patch.src, t),
+            ];
+            for (axis, place, length) in places {
+                let axes = patch.site.axes().to_vec();
+                if let Some(index) = place.filter(|place| *place >= length) {
+                    return Err(Error::OutOfRange { axis, index, length });
+                }
+                if place.is_some() && !axes.contains(&axis) {
+                    return Err(Error::NoSuchAxis { site: patch.site, asked: axis, axes });
+                }
+            }
+            // What a head writes is linear in z, and has no bias: to edit the one is to edit the other.
+            if patch.site == SiteKind::Result {
+                patch.site = SiteKind::Z;
+            }
+        }
+        Ok(Self { lasting, ..self })
+    }
+
+    /// The edits that stay.
+    pub fn lasting(&self) -> &[Lasting] {
+        &self.lasting
     }
 
     /// Whether the metric of both unpatched runs could be computed: if not, there is nothing to compare

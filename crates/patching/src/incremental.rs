@@ -1,58 +1,20 @@
-//! The incremental engine: every patched run at once, and only what can change.
+//! The incremental engine: all patched runs together, and only what can change.
 //!
-//! # Why it is exact
-//!
-//! A patched run differs from the base run in some rows of one activation. Call a row of the residual
-//! stream (one position in one run) *changed* if it may differ from the base's. Then:
-//!
-//! 1. **Before the patch nothing changes.** Up to the patched site both runs do the same arithmetic on
-//!    the same numbers.
-//! 2. **A block changes no row to the left of the first changed one.** Layer norms, the MLP and all
-//!    linear layers work on each row by itself; attention at a position reads keys and values of that
-//!    position and those to its left, and no others. So if `first` is the first changed position, the
-//!    rows `first…` are the changed ones after any number of blocks.
-//! 3. **What is not changed is the base's.** Queries, keys and values of unchanged rows, to the left or
-//!    (in the first block after the patch) to the right, are those of the base run, bit for bit,
-//!    because every operation computes a row alike whatever else is computed beside it.
-//! 4. **What is the source's stays the source's.** At the first position in which the prompts differ, a
-//!    residual stream that is patched there has the source's row, and to the left of it both runs are
-//!    one: so it has the source's row in all layers that follow.
-//!
-//! So it suffices to compute the changed rows of every block, and to read everything else off the base
-//! run. In the last block only the last position matters for the next token, so only its query,
-//! attention and MLP are computed, and of the logits only those that the metric reads. Where a source
-//! row equals the base's (to the left of the first token that differs), nothing changes at all: the
-//! answer is the base's.
-//!
-//! # How it goes
-//!
-//! All runs *walk* through the layers together: the base, the source, and every patched run from the
-//! layer on in which it branches off the base. Their changed rows stand in one tall matrix, so each
-//! weight is read once a layer, by hundreds of rows at a time. At each site of a layer, the patches of
-//! that site *branch off*: a run is born, with the few rows in which it differs from the base. That is
-//! all that a site has to say; from there on every run is treated alike.
-//!
-//! | file | what it holds |
-//! |---|---|
-//! | this one | which patches need work, in which chunks |
-//! | `rows` | runs and their rows in one tall matrix |
-//! | `walk` | the way through the blocks, and where runs branch off |
-//! | `attention` | the heads, for rows of many runs |
-//! | `ends` | the metric of every run |
+//! Why that is exact, and how the runs step through the layers, is said in [`gpt2::walk`]. Here is which
+//! patches need work, in which chunks, and (in `ends`) what the metric says of every run.
 
-mod attention;
 mod ends;
-mod rows;
-mod walk;
 
-use gpt2::Gpt2;
 use gpt2::model::Mlp;
+use gpt2::walk::{BASE, Edit, Fork, Plan, SOURCE, Value, Walk};
+use gpt2::{Gpt2, SiteKind};
 use tensor::Tensor;
 
-use self::walk::Walk;
-use crate::ablation::given;
+use crate::ablation::{given, lasting_values};
 use crate::metric::{LOGIT_ROWS, Which};
 use crate::{Experiment, Measured, Metric, Patch, Unpatched, Watch};
+
+pub(crate) use self::ends::Ends;
 
 /// How many rows of width C are held for each row of the walk, at the most: the residual stream before
 /// and after attention, its normalised form, q, k, v, z, attention's output, and a packed copy.
@@ -75,14 +37,20 @@ pub fn run(
     watch: Watch<'_>,
 ) -> Measured {
     let mut measured = Measured::nothing(patches.len());
-    let Some(given) = watch.unless_stopped(|| given(model, experiment, patches, watch)) else {
+    // What a head writes is linear in z, and has no bias: to patch the one is to patch the other.
+    let as_z = |patch: &Patch| match patch.site {
+        SiteKind::Result => Patch { site: SiteKind::Z, ..*patch },
+        _ => *patch,
+    };
+    let patches: Vec<Patch> = patches.iter().map(as_z).collect();
+    let Some(given) = watch.unless_stopped(|| given(model, experiment, &patches, watch)) else {
         return measured;
     };
     let t = experiment.n_tokens();
     // To the left of the first difference source and base are the same run.
-    let first_change = match given {
-        Some(_) => 0,
-        None => experiment.differing_positions()[0],
+    let first_change = match (&given, experiment.lasting()) {
+        (None, []) => experiment.differing_positions()[0],
+        _ => 0,
     };
     let patches = patches.iter().enumerate().map(|(cell, &patch)| Pending { cell, patch });
     let (mut pending, unchanged): (Vec<Pending>, Vec<Pending>) = patches.partition(|p| {
@@ -96,23 +64,44 @@ pub fn run(
     let work_of = |p: &Pending| (rows_of(p) * (model.config.n_layer - p.patch.layer)) as f64;
     let all_work: f64 = pending.iter().map(work_of).sum();
 
-    // The two unpatched runs walk along with every chunk; their ends are kept from the first one.
+    let values = lasting_values(model, experiment);
+    let lasting = experiment.lasting().iter().zip(&values).map(|(lasting, value)| Edit {
+        patch: lasting.patch,
+        value: value.as_ref().map_or(Value::Source, Value::Activation),
+    });
+    let lasting: Vec<Edit<'_>> = lasting.collect();
+
+    // The two unpatched runs step along with every chunk; their ends are kept from the first one.
     let mut unpatched = None;
     for chunk in chunks {
-        let from = metric.first_position(t);
+        let fork = |p: &Pending| {
+            let value = match &given {
+                Some(given) => Value::Activation(&given[&p.patch.site()]),
+                None => Value::Source,
+            };
+            Fork { edits: vec![Edit { patch: p.patch, value }] }
+        };
+        let forks: Vec<Fork<'_>> = chunk.iter().map(fork).collect();
+        let plan = Plan {
+            source: given.is_none().then_some(experiment.source()),
+            forks: &forks,
+            lasting: &lasting,
+            first_read: metric.first_position(t),
+            between: &|| watch.leave_if_stopped(),
+            ..Plan::of(experiment.base())
+        };
         let walked = watch.unless_stopped(|| {
-            let mut walk = Walk::new(model, experiment, chunk, given.as_ref(), from, watch);
-            for layer in 0..model.config.n_layer {
-                walk.block(layer);
+            let mut walk = Walk::new(model, plan);
+            walk.run(|layer| {
                 let under_way = chunk.iter().take_while(|p| p.patch.layer <= layer);
                 (watch.progress)(under_way.map(rows_of).sum::<usize>() as f64 / all_work.max(1.0));
-            }
+            });
             walk.ends()
         });
         let Some(ends) = walked else { break };
         measured.flops += ends.flops;
         let [base, clean, corrupted] = unpatched.get_or_insert_with(|| {
-            let [source, base] = [rows::SOURCE, rows::BASE].map(|run| {
+            let [source, base] = [SOURCE, BASE].map(|run| {
                 let rows = ends.of_run(run);
                 (metric.read(model, &rows, experiment.base()), rows)
             });
@@ -124,19 +113,21 @@ pub fn run(
         measured.corrupted = metric.of(Which::Corrupted, &corrupted.0, &clean.0);
         measured.unpatched = Some(Unpatched { clean: last(&clean.1), corrupted: last(&corrupted.1) });
         // A run that has not come to differ from the base is the base.
+        let cells: Vec<usize> = chunk.iter().map(|p| p.cell).collect();
+        let ends = Ends { ends: &ends, cells: &cells, prompt: experiment.base() };
         let differing = ends.cells();
-        let unchanged = unchanged.iter().chain(chunk).map(|p| p.cell);
+        let unchanged = unchanged.iter().map(|p| p.cell).chain(cells.iter().copied());
         for cell in unchanged.filter(|cell| !differing.contains(cell)) {
             let value = &mut measured.values[cell];
             value.get_or_insert_with(|| metric.of(Which::Patched(cell), &base.0, &clean.0));
         }
-        ends.measure(model, metric, experiment.base(), &clean.0, &mut measured.values, watch);
+        ends.measure(model, metric, &clean.0, &mut measured.values, watch);
     }
     measured
 }
 
 /// How many rows walk together.
-fn rows_together(model: &Gpt2, t: usize, memory: usize) -> usize {
+pub(crate) fn rows_together(model: &Gpt2, t: usize, memory: usize) -> usize {
     let (c, inner) = (model.config.n_embd, model.config.inner_size());
     let floats = memory / size_of::<f32>();
     let fixed =
@@ -180,7 +171,9 @@ mod tests {
     use tensor::Tensor;
 
     use super::*;
-    use crate::{Ablation, Axis, Direction, Engine, Outcome, SiteKind, Subset, Sweep, plain};
+    use crate::{
+        Ablation, Axis, Direction, Engine, Lasting, LastingValue, Outcome, SiteKind, Subset, Sweep, plain,
+    };
 
     /// A random small model, a random pair of prompts and a direction.
     fn random_experiment() -> impl Strategy<Value = (Gpt2, Experiment)> {
@@ -212,16 +205,18 @@ mod tests {
         })
     }
 
-    /// Every site over every set of axes that it has.
-    fn all_sweeps(experiment: &Experiment) -> Vec<Sweep<'_>> {
+    /// Every site over every set of axes that it has; of many neurons the first and the last.
+    fn all_sweeps<'a>(model: &Gpt2, experiment: &'a Experiment) -> Vec<Sweep<'a>> {
         let mut sweeps = Vec::new();
-        for site in SiteKind::ALL {
+        for site in SiteKind::PATCHABLE {
             let (_, rest) = site.axes().split_at(1);
             for subset in 0..1_u32 << rest.len() {
                 let chosen = rest.iter().enumerate().filter(|(i, _)| subset & (1 << i) != 0);
                 let axes: Vec<Axis> =
                     [Axis::Layer].into_iter().chain(chosen.map(|(_, axis)| *axis)).collect();
-                sweeps.push(Sweep::over(experiment, site).by(&axes));
+                let sweep = Sweep::over(experiment, site).by(&axes);
+                let neurons = axes.contains(&Axis::Neuron).then(|| vec![0, model.config.inner_size() - 1]);
+                sweeps.push(sweep.only(model, Subset { neurons, ..Subset::default() }).unwrap());
             }
         }
         sweeps
@@ -258,7 +253,7 @@ mod tests {
         ) {
             let metric = *metric.get(&metrics(&experiment));
             let mut largest = 0.0_f32;
-            for sweep in all_sweeps(&experiment) {
+            for sweep in all_sweeps(&model, &experiment) {
                 largest = largest.max(difference_of_engines(&model, &sweep, metric));
             }
             println!("largest difference {largest:e}");
@@ -281,8 +276,8 @@ mod tests {
             let zero = ablation == Ablation::Zero;
             let experiment = Experiment::ablation(&model, base, ablation).unwrap();
             let mut largest = 0.0_f32;
-            for sweep in all_sweeps(&experiment) {
-                if sweep.site() != SiteKind::Pattern || zero {
+            for sweep in all_sweeps(&model, &experiment) {
+                if !sweep.site().is_of_pairs() || zero {
                     let metric = Metric::LogitDiff { a: &[0], b: &[1] };
                     largest = largest.max(difference_of_engines(&model, &sweep, metric));
                 }
@@ -299,7 +294,7 @@ mod tests {
         ) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let metric = *metric.get(&metrics(&experiment));
-            for sweep in all_sweeps(&experiment) {
+            for sweep in all_sweeps(&model, &experiment) {
                 let run = |memory| sweep.run(&model, metric, Engine::Incremental { memory }, &|_| {}).grid;
                 let all_at_once = run(1 << 30);
                 // With no memory at all every patch is a chunk of its own.
@@ -311,7 +306,7 @@ mod tests {
         #[test]
         fn the_order_of_the_patches_changes_nothing((model, experiment) in random_experiment(), turn in 0..1000_usize) {
             let metric = Metric::LogitDiff { a: &[0], b: &[1] };
-            let mut patches: Vec<Patch> = all_sweeps(&experiment).iter().flat_map(|s| s.patches(&model)).collect();
+            let mut patches: Vec<Patch> = all_sweeps(&model, &experiment).iter().flat_map(|s| s.patches(&model)).collect();
             let run = |patches: &[Patch]| run(&model, &experiment, patches, metric, 1 << 30, Watch::NOBODY).values;
             let mut values = run(&patches);
             let n = patches.len();
@@ -362,8 +357,8 @@ mod tests {
             let base = experiment.base().to_vec();
             let pos = at.index(base.len());
             let itself = Experiment::ablation(&model, base, Ablation::Position(pos)).unwrap();
-            for sweep in all_sweeps(&itself).into_iter().filter(by_position) {
-                if sweep.site() != SiteKind::Pattern {
+            for sweep in all_sweeps(&model, &itself).into_iter().filter(by_position) {
+                if !sweep.site().is_of_pairs() {
                     let sweep = sweep.only(&model, at_positions(vec![pos])).unwrap();
                     unchanged(sweep, Engine::Plain, |outcome| outcome.clean_metric)?;
                 }
@@ -380,7 +375,7 @@ mod tests {
             let alike: Vec<usize> =
                 (0..experiment.n_tokens()).filter(|pos| !differing.contains(pos)).collect();
             for engine in [Engine::default(), Engine::Plain] {
-                for sweep in all_sweeps(&experiment).into_iter().filter(by_position) {
+                for sweep in all_sweeps(&model, &experiment).into_iter().filter(by_position) {
                     let of_one_row = matches!(
                         sweep.site(),
                         SiteKind::ResidPre | SiteKind::Q | SiteKind::K | SiteKind::V
@@ -395,6 +390,48 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn it_equals_the_plain_engine_given_edits_that_stay(
+            (model, experiment) in random_experiment(),
+            edits in prop::collection::vec(any::<[prop::sample::Index; 6]>(), 1..4),
+        ) {
+            let t = experiment.n_tokens();
+            let lasting = |[site, layer, head, pos, neuron, value]: [prop::sample::Index; 6]| {
+                let site = *site.get(&SiteKind::PATCHABLE);
+                let some = |axis: Axis, index: prop::sample::Index, n: usize| {
+                    // One place along an axis, or all of them.
+                    let index = index.index(2 * n);
+                    (site.axes().contains(&axis) && index < n).then_some(index)
+                };
+                let patch = Patch {
+                    site,
+                    layer: if site.is_in_block() { layer.index(model.config.n_layer) } else { 0 },
+                    head: some(Axis::Head, head, model.config.n_head),
+                    pos: some(Axis::Pos, pos, t),
+                    neuron: some(Axis::Neuron, neuron, model.config.inner_size()),
+                    dest: some(Axis::Dest, pos, t),
+                    src: some(Axis::Src, neuron, t),
+                };
+                let values = match site.is_of_pairs() {
+                    true => &[LastingValue::Source, LastingValue::Zero][..],
+                    false => &[LastingValue::Source, LastingValue::Zero, LastingValue::Mean],
+                };
+                Lasting { patch, value: *value.get(values) }
+            };
+            let given = experiment.clone().given(&model, edits.into_iter().map(lasting).collect()).unwrap();
+            let metric = Metric::LogitDiff { a: &[0], b: &[1] };
+            let mut largest = 0.0_f32;
+            for sweep in all_sweeps(&model, &given) {
+                largest = largest.max(difference_of_engines(&model, &sweep, metric));
+            }
+            println!("largest difference {largest:e}");
+            prop_assert!(largest < 3e-4, "largest difference {largest:e}, given {:?}", given.lasting());
         }
     }
 

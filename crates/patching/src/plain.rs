@@ -10,11 +10,11 @@
 
 use std::collections::HashMap;
 
-use gpt2::{Gpt2, Hook, Site, no_hook};
+use gpt2::{Gpt2, Hook, Site};
 use rayon::prelude::*;
 use tensor::Tensor;
 
-use crate::ablation::given;
+use crate::ablation::{given, lasting_values};
 use crate::metric::Which;
 use crate::{Experiment, Measured, Metric, Patch, Unpatched, Watch};
 
@@ -40,20 +40,32 @@ fn measured(
     let from = metric.first_position(experiment.n_tokens());
 
     // 1. Keep the source's activations, those that some patch needs.
-    let mut cache: HashMap<Site, Option<Tensor>> = patches.iter().map(|patch| (patch.site(), None)).collect();
+    let lasting = experiment.lasting();
+    let wanted = patches.iter().chain(lasting.iter().map(|lasting| &lasting.patch));
+    let mut cache: HashMap<Site, Option<Tensor>> = wanted.map(|patch| (patch.site(), None)).collect();
     let source = end(model, experiment.source(), from, &mut |site, x| {
         watch.leave_if_stopped();
         if let Some(kept) = cache.get_mut(&site) {
             *kept = Some(x.clone());
         }
     });
+    // What stays in the base run and in all that follow.
+    let values = lasting_values(model, experiment);
+    let source_cache = cache.clone();
+    let edit_for_good = |site: Site, x: &mut Tensor| {
+        for (lasting, value) in lasting.iter().zip(&values).filter(|(it, _)| it.patch.site() == site) {
+            if let Some(value) = value.as_ref().or(source_cache[&site].as_ref()) {
+                lasting.patch.apply(value, x);
+            }
+        }
+    };
     // (An ablation puts in something else.)
     for (site, x) in given(model, experiment, patches, watch).into_iter().flatten() {
         cache.insert(site, Some(x));
     }
 
     // 2. The base run as it is.
-    let base = end(model, experiment.base(), from, &mut no_hook);
+    let base = end(model, experiment.base(), from, &mut |site, x| edit_for_good(site, x));
     let [clean, corrupted] = experiment.direction().clean_and_corrupted(source, base);
     let read = |rows: &Tensor| metric.read(model, rows, experiment.base());
     let clean_end = read(&clean);
@@ -62,6 +74,7 @@ fn measured(
     let patched_metric = |(i, patch): (usize, &Patch)| {
         let rows = end(model, experiment.base(), from, &mut |site, x| {
             watch.leave_if_stopped();
+            edit_for_good(site, x);
             if site == patch.site()
                 && let Some(source) = &cache[&site]
             {
@@ -125,7 +138,7 @@ mod tests {
         let ids = tiny.tokenizer.encode("Her name was Alex Hart. When Alex").unwrap();
         let mut cache = HashMap::new();
         let logits = tiny.model.forward(&ids, &mut |site, x| drop(cache.insert(site, x.clone())));
-        for kind in SiteKind::ALL {
+        for kind in SiteKind::PATCHABLE {
             for layer in [0, 5, 11] {
                 let patch = Patch::whole(kind, layer);
                 let patched = tiny.model.forward(&ids, &mut |site, x| {

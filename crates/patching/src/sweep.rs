@@ -1,6 +1,5 @@
 //! Many patches of one experiment, over axes such as layer × position.
 
-use std::fmt;
 use std::sync::atomic::AtomicBool;
 
 use gpt2::Gpt2;
@@ -8,35 +7,8 @@ use gpt2::Gpt2;
 use crate::engine::{Progress, Unpatched, Watch};
 use crate::metric::Which;
 use crate::{
-    Direction, Endpoints, Error, Experiment, Head, Metric, Patch, Scale, SiteKind, incremental, plain,
+    Axis, Direction, Endpoints, Error, Experiment, Head, Metric, Patch, Scale, SiteKind, incremental, plain,
 };
-
-/// What one axis of a grid counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Axis {
-    /// The block, from 0.
-    Layer,
-    /// The position of a token, from 0.
-    Pos,
-    /// The attention head within its layer, from 0.
-    Head,
-    /// The position that attends.
-    Dest,
-    /// The position that is attended to.
-    Src,
-}
-
-impl fmt::Display for Axis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Layer => "layer",
-            Self::Pos => "pos",
-            Self::Head => "head",
-            Self::Dest => "dest",
-            Self::Src => "src",
-        })
-    }
-}
 
 /// Numbers over axes, the last axis running fastest.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +57,8 @@ pub struct Subset {
     pub positions: Option<Vec<usize>>,
     /// Heads.
     pub heads: Option<Vec<Head>>,
+    /// Neurons.
+    pub neurons: Option<Vec<usize>>,
 }
 
 /// What came out of a sweep.
@@ -187,7 +161,7 @@ impl<'a> Sweep<'a> {
     /// If the sweep does not run along an axis that the subset names, if the model or the prompts have
     /// no such place, or if nothing is left.
     pub fn only(self, model: &Gpt2, subset: Subset) -> Result<Self, Error> {
-        let Subset { layers, positions, heads } = &subset;
+        let Subset { layers, positions, heads, neurons } = &subset;
         let check = |axis: Axis, places: &[usize]| {
             let length = self.length(axis, model);
             match places.iter().find(|place| **place >= length) {
@@ -203,6 +177,12 @@ impl<'a> Sweep<'a> {
             let axis = [Axis::Pos, Axis::Dest].into_iter().find(|axis| self.axes.contains(axis));
             let axis = axis.ok_or_else(|| missing(Axis::Pos))?;
             check(axis, positions)?;
+        }
+        if let Some(neurons) = neurons {
+            if !self.axes.contains(&Axis::Neuron) {
+                return Err(missing(Axis::Neuron));
+            }
+            check(Axis::Neuron, neurons)?;
         }
         if let Some(heads) = heads {
             if !self.axes.contains(&Axis::Head) {
@@ -248,15 +228,17 @@ impl<'a> Sweep<'a> {
     /// How many places an axis has in all.
     fn length(&self, axis: Axis, model: &Gpt2) -> usize {
         match axis {
+            Axis::Layer if !self.site.is_in_block() => 1,
             Axis::Layer => model.config.n_layer,
             Axis::Head => model.config.n_head,
+            Axis::Neuron => model.config.inner_size(),
             Axis::Pos | Axis::Dest | Axis::Src => self.experiment.n_tokens(),
         }
     }
 
     /// The places along each axis.
     pub fn places(&self, model: &Gpt2) -> Vec<Vec<usize>> {
-        let Subset { layers, positions, heads } = &self.subset;
+        let Subset { layers, positions, heads, neurons } = &self.subset;
         let wanted = |axis: Axis, place: usize| match axis {
             Axis::Layer => {
                 layers.as_ref().is_none_or(|layers| layers.contains(&place))
@@ -264,6 +246,7 @@ impl<'a> Sweep<'a> {
             }
             Axis::Head => heads.as_ref().is_none_or(|heads| heads.iter().any(|head| head.head == place)),
             Axis::Pos | Axis::Dest => positions.as_ref().is_none_or(|wanted| wanted.contains(&place)),
+            Axis::Neuron => neurons.as_ref().is_none_or(|wanted| wanted.contains(&place)),
             Axis::Src => true,
         };
         let along =
@@ -433,7 +416,7 @@ mod tests {
         let sweep = Sweep::over(&experiment, SiteKind::Z).by(&[Axis::Layer, Axis::Pos, Axis::Head]);
         let whole = run(&sweep, &model).grid;
         let subset =
-            Subset { layers: None, positions: Some(vec![3, 1]), heads: Some(heads(&["2.1", "0.0"])) };
+            Subset { positions: Some(vec![3, 1]), heads: Some(heads(&["2.1", "0.0"])), ..Subset::default() };
         let part = run(&sweep.only(&model, subset).unwrap(), &model).grid;
         assert_eq!(part.places, [vec![0, 2], vec![1, 3], vec![0, 1]]);
         for pos in [1, 3] {

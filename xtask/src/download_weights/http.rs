@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RANGE,
@@ -22,6 +22,9 @@ const MOST_REDIRECTS: usize = 10;
 
 /// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bytes a second: a server that sends less for long is as good as silent.
+const LEAST_SPEED: f64 = 1000.0;
 
 const ELSEWHERE: &str = "or take the files from a mirror or a copy with --from";
 
@@ -180,6 +183,7 @@ impl Client {
             body: BodyReader {
                 inner: Box::new(response.into_body().into_reader()),
                 read_timeout: self.read_timeout,
+                counted: (Instant::now(), 0),
             },
         })
     }
@@ -246,6 +250,8 @@ impl Client {
 pub struct BodyReader {
     inner: Box<dyn Read>,
     read_timeout: Duration,
+    /// When the bytes were first counted that came last, and how many they are.
+    counted: (Instant, usize),
 }
 
 impl fmt::Debug for BodyReader {
@@ -256,7 +262,16 @@ impl fmt::Debug for BodyReader {
 
 impl Read for BodyReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buffer).map_err(|error| {
+        let (since, bytes) = self.counted;
+        let seconds = since.elapsed().as_secs_f64();
+        if since.elapsed() > 2 * self.read_timeout {
+            if (bytes as f64) < LEAST_SPEED * seconds {
+                let why = format!("only {bytes} bytes have come in {seconds:.1} s");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            self.counted = (Instant::now(), 0);
+        }
+        let read = self.inner.read(buffer).map_err(|error| {
             let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
             match cause {
                 Some(ureq::Error::Timeout(_)) => io::Error::new(
@@ -265,7 +280,9 @@ impl Read for BodyReader {
                 ),
                 _ => io::Error::new(error.kind(), format!("the connection broke ({error})")),
             }
-        })
+        })?;
+        self.counted.1 += read;
+        Ok(read)
     }
 }
 

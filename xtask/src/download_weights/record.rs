@@ -13,6 +13,9 @@ use super::manifest::Model;
 use crate::disk;
 use crate::failure::{Failure, Outcome};
 
+/// The longest record that is read, in bytes: thousands of times what is written.
+const LONGEST_RECORD: u64 = 4 << 20;
+
 /// The content of `provenance.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -53,7 +56,7 @@ impl Record {
     /// Reads the record of a folder. One that is missing, broken or of another model or commit
     /// counts as none: then the files are hashed again.
     pub fn load(folder: &Path, model: &Model) -> Self {
-        fs::read(record_path(folder))
+        files::read(&record_path(folder), LONGEST_RECORD)
             .ok()
             .and_then(|text| serde_json::from_slice::<Self>(&text).ok())
             .filter(|record| record.model == model.name)

@@ -17,6 +17,7 @@ use crate::checksum::{BUFFER, Checksum};
 use crate::disk::{self, bytes};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
+use crate::screen;
 
 /// How many attempts in a row may bring almost nothing.
 const ATTEMPTS: u32 = 5;
@@ -129,7 +130,9 @@ impl Transfer<'_> {
                 Verdict::Right(sha256, authority) => return Ok((sha256, authority)),
                 // An earlier run may have fetched another version: one fresh start is fair.
                 Verdict::Wrong(why) if part.is_resumed => {
-                    eprintln!("{why}: the part from an earlier run is of no use, starting again");
+                    screen::warn(&format!(
+                        "{why}: the part from an earlier run is of no use, starting again"
+                    ));
                     part.empty()?;
                 }
                 Verdict::Wrong(why) => {
@@ -187,7 +190,7 @@ impl Transfer<'_> {
                     part,
                 )));
             }
-            eprintln!("{}: {why}: trying again in {wait:?}", self.name);
+            screen::warn(&format!("{}: {why}: trying again in {wait:?}", self.name));
             thread::sleep(wait);
         }
     }
@@ -211,7 +214,7 @@ impl Transfer<'_> {
             Answer::Bytes { start, total, kind, body } => {
                 state.require_size(self.name, total, &kind).map_err(Trouble::Final)?;
                 if start == 0 && part.length > 0 {
-                    eprintln!("{}: the server cannot resume, starting again", self.name);
+                    screen::warn(&format!("{}: the server cannot resume, starting again", self.name));
                     part.empty().map_err(Trouble::Final)?;
                 }
                 self.receive(body, part, state)
@@ -221,7 +224,7 @@ impl Transfer<'_> {
 
     /// A copy on the disk is read from its start: it is quick.
     fn copy(&self, path: &Path, part: &mut Part, state: &mut State) -> Outcome {
-        let file = File::open(path).map_err(|error| read_failure(path, &error))?;
+        let file = files::open(path).map_err(|error| read_failure(path, &error))?;
         let length = file.metadata().map_err(|error| read_failure(path, &error))?.len();
         state.require_size(self.name, Some(length), "a file")?;
         part.empty()?;
@@ -238,7 +241,7 @@ impl Transfer<'_> {
         let most = state.expected.size.unwrap_or(LONGEST_CONFIG);
         disk::require_space(self.folder, most.saturating_sub(part.length)).map_err(Trouble::Final)?;
         if part.length > 0 {
-            eprintln!("{}: going on after the first {}", self.name, bytes(part.length));
+            screen::warn(&format!("{}: going on after the first {}", self.name, bytes(part.length)));
         }
         let mut progress = Progress::begin(self.name, most, part.length);
         let mut buffer = vec![0; BUFFER];
@@ -364,6 +367,13 @@ impl Part {
     /// Opens what an earlier run left, or nothing.
     fn open(target: &Path) -> Outcome<Self> {
         let path = disk::part_path(target);
+        // A link would be written through, and a pipe waited at.
+        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(Failure::run(format!(
+                "{} is not a regular file: delete it, then run this again",
+                path.display()
+            )));
+        }
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -398,7 +408,8 @@ impl Part {
     }
 
     fn is_json(&self) -> Outcome<bool> {
-        let text = fs::read(&self.path).map_err(|error| read_failure(&self.path, &error))?;
+        let text =
+            files::read(&self.path, LONGEST_CONFIG).map_err(|error| read_failure(&self.path, &error))?;
         Ok(serde_json::from_slice::<serde_json::Value>(&text).is_ok())
     }
 

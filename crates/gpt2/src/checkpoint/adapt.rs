@@ -49,27 +49,19 @@ impl Checkpoint {
         Ok(notes)
     }
 
-    /// Takes the weight of a linear layer out of the checkpoint, `(in, out)`.
+    /// Takes a parameter out of the checkpoint, by GPT-2's own name and shape: a linear layer's weight,
+    /// `(in, out)`, may lie the other way round, and biases are zeros where the checkpoint holds none at all.
     ///
     /// # Errors
     /// As [`Checkpoint::take`].
-    pub(crate) fn take_linear(&mut self, name: &str, [n_in, n_out]: [usize; 2]) -> Result<Tensor, Error> {
-        if !self.layout.transposed {
-            return self.take(name, &[n_in, n_out]);
-        }
-        let rows = self.take(name, &[n_out, n_in])?;
-        let columns = rows.view().t().to_rows();
-        Ok(Tensor::new(&[n_in, n_out], columns.concat()))
-    }
-
-    /// Takes a bias out of the checkpoint, `(n)`: zeros where it holds none at all.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::take`].
-    pub(crate) fn take_bias(&mut self, name: &str, n: usize) -> Result<Tensor, Error> {
-        match self.layout.without_biases {
-            true => Ok(Tensor::zeros(&[n])),
-            false => self.take(&format!("{name}.bias"), &[n]),
+    pub(crate) fn take_parameter(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
+        match *shape {
+            _ if name.ends_with(".bias") && self.layout.without_biases => Ok(Tensor::zeros(shape)),
+            [n_in, n_out] if name.starts_with("h.") && self.layout.transposed => {
+                let columns = self.take(name, &[n_out, n_in])?.view().t().to_rows();
+                Ok(Tensor::new(shape, columns.concat()))
+            }
+            _ => self.take(name, shape),
         }
     }
 

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::files::{self, MAX_TEXT_BYTES};
+use crate::visible::visible_line;
 
 /// A safetensors file.
 pub(super) struct DataFile {
@@ -220,7 +221,9 @@ fn explain(error: &dyn std::fmt::Display, header: &[u8], data: &[u8]) -> String 
     let Ok(header) = serde_json::from_slice::<BTreeMap<String, Value>>(header) else {
         return format!("its header cannot be read ({error})");
     };
-    find_flaw(&header, data.len() as u64).unwrap_or_else(|| error.to_string())
+    let flaw = find_flaw(&header, data.len() as u64).unwrap_or_else(|| error.to_string());
+    // The names of tensors in it may be anything.
+    visible_line(&flaw)
 }
 
 /// The first tensor, in the order of the data, whose place in the file is impossible.

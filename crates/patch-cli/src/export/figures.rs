@@ -10,6 +10,8 @@ use crate::render::{ColorMap, Figure, Heatmap, LineChart, Series, Sheet};
 const MOST_CELLS: usize = 8_000_000;
 /// More rows or columns are thinner than a pixel of any screen.
 const MOST_ALONG_AN_AXIS: usize = 10_000;
+/// How many grids a sheet shows.
+const MOST_GRIDS: usize = 150;
 /// More panels cannot be told apart (GPT-2 xl has 1,200 heads).
 const MOST_PANELS: usize = 1_296;
 /// More panels than this are tiny ones.
@@ -45,7 +47,13 @@ impl Draw for Study {
             return Ok(figure);
         }
         let mut panels = Vec::new();
-        for grid in &self.grids {
+        // (Of a set of thousands of pairs the means come first.)
+        let cells = self.grids.iter().scan(0, |cells, grid| {
+            *cells += grid.values.len();
+            Some(*cells)
+        });
+        let shown = cells.take(MOST_GRIDS).take_while(|cells| *cells <= MOST_CELLS).count().max(1);
+        for grid in self.grids.iter().take(shown) {
             let Figure::Heatmap(mut heatmap) = grid.figure()? else {
                 return Err(Failure::Input(format!(
                     "the grid {:?} is no heatmap and cannot be a panel among {} grids; choose one with \
@@ -66,7 +74,14 @@ impl Draw for Study {
         };
         let alike = |grid: &Grid| (grid.value_label == first.value_label) && (grid.center == first.center);
         let mut legend: Vec<String> = Vec::new();
-        for line in self.grids.iter().flat_map(|grid| &grid.legend) {
+        let left_out = self.grids.len().saturating_sub(shown);
+        if left_out > 0 {
+            legend.push(format!(
+                "Left out: {left_out} of {} grids; --grid NAME shows one of them.",
+                self.grids.len()
+            ));
+        }
+        for line in self.grids.iter().take(shown).flat_map(|grid| &grid.legend) {
             if !legend.contains(line) {
                 legend.push(line.clone());
             }
@@ -74,7 +89,7 @@ impl Draw for Study {
         Ok(Sheet {
             title: self.title.clone(),
             subtitle: self.subtitle.clone(),
-            shared_range: self.grids.iter().all(alike),
+            shared_range: self.grids.iter().take(shown).all(alike),
             panels,
             legend,
             ..Sheet::default()

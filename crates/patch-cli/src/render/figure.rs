@@ -1,5 +1,7 @@
 //! The description of a figure, free of any notion of how it is drawn.
 
+use std::borrow::Cow;
+
 use super::color::ColorMap;
 
 /// Something to look at.
@@ -32,6 +34,41 @@ impl Figure {
         }
     }
 
+    /// The same figure with its texts cut to what anybody reads: they come out of files, and to lay out a text
+    /// without end takes memory without end.
+    pub fn bounded(&self) -> Cow<'_, Self> {
+        let mut bounded = self.clone();
+        let mut is_cut = false;
+        bounded.texts(&mut |text| is_cut |= cut(text), &mut |_| {});
+        bounded.texts(&mut |_| {}, &mut |lines| is_cut |= cut_lines(lines));
+        match is_cut {
+            true => Cow::Owned(bounded),
+            false => Cow::Borrowed(self),
+        }
+    }
+
+    /// Every text of the figure, and every list of lines.
+    fn texts(&mut self, text: &mut dyn FnMut(&mut String), lines: &mut dyn FnMut(&mut Vec<String>)) {
+        match self {
+            Self::Heatmap(heatmap) => heatmap.texts(text, lines),
+            Self::Lines(chart) => {
+                let LineChart { title, subtitle, series, columns, column_axis, series_axis, .. } = chart;
+                [title, column_axis, series_axis, &mut chart.value_label, &mut chart.highlight_label]
+                    .into_iter()
+                    .for_each(&mut *text);
+                series.iter_mut().map(|series| &mut series.name).for_each(&mut *text);
+                columns.iter_mut().chain(&mut *subtitle).chain(&mut chart.legend).for_each(&mut *text);
+                [subtitle, &mut chart.legend].into_iter().for_each(lines);
+            }
+            Self::Sheet(sheet) => {
+                text(&mut sheet.title);
+                sheet.subtitle.iter_mut().chain(&mut sheet.legend).for_each(&mut *text);
+                [&mut sheet.subtitle, &mut sheet.legend].into_iter().for_each(&mut *lines);
+                sheet.panels.iter_mut().for_each(|panel| panel.texts(text, lines));
+            }
+        }
+    }
+
     /// The same figure without the lines under its title, for where they have been said already.
     pub fn without_subtitle(mut self) -> Self {
         match &mut self {
@@ -41,6 +78,35 @@ impl Figure {
         }
         self
     }
+}
+
+/// Longer texts are cut.
+const MOST_CHARACTERS: usize = 1000;
+/// More lines of a heading or a legend are left out.
+const MOST_LINES: usize = 60;
+
+/// Cuts a text that is too long, and says in it how much is missing.
+fn cut(text: &mut String) -> bool {
+    // Bytes are never fewer than characters.
+    if text.len() <= MOST_CHARACTERS {
+        return false;
+    }
+    let Some((end, _)) = text.char_indices().nth(MOST_CHARACTERS) else {
+        return false;
+    };
+    let missing = text[end..].chars().count();
+    text.truncate(end);
+    *text += &format!(" […{missing} more characters…]");
+    true
+}
+
+fn cut_lines(lines: &mut Vec<String>) -> bool {
+    let missing = lines.len().saturating_sub(MOST_LINES);
+    if missing > 0 {
+        lines.truncate(MOST_LINES);
+        lines.push(format!("[…{missing} more lines…]"));
+    }
+    missing > 0
 }
 
 impl From<Heatmap> for Figure {
@@ -312,6 +378,15 @@ impl Default for Heatmap {
 }
 
 impl Heatmap {
+    /// Every text of the heatmap, and every list of lines.
+    fn texts(&mut self, text: &mut dyn FnMut(&mut String), lines: &mut dyn FnMut(&mut Vec<String>)) {
+        let Self { title, row_axis, column_axis, value_label, highlight_label, .. } = self;
+        [title, row_axis, column_axis, value_label, highlight_label].into_iter().for_each(&mut *text);
+        let labels = self.rows.iter_mut().chain(&mut self.columns).chain(&mut self.cell_texts);
+        labels.chain(&mut self.subtitle).chain(&mut self.legend).for_each(text);
+        [&mut self.subtitle, &mut self.legend].into_iter().for_each(lines);
+    }
+
     /// Panics unless there is one value for each pair of row and column: anything else is a mistake
     /// in the program, and a figure of it would be a wrong figure.
     pub fn check_shape(&self) {

@@ -68,7 +68,7 @@ const ACCENT: Rgb = [178, 84, 0];
 /// Panics if the number of values is not that of rows times columns.
 pub fn layout(figure: &Figure, fonts: &Fonts) -> Scene {
     let setter = Typesetter::new(fonts);
-    match figure {
+    match &*figure.bounded() {
         Figure::Heatmap(heatmap) => layout_heatmap(heatmap, setter, &Setting::ALONE).scene,
         Figure::Lines(chart) => lines::layout(chart, setter),
         Figure::Sheet(sheet) => sheet::layout(sheet, setter),
@@ -77,7 +77,7 @@ pub fn layout(figure: &Figure, fonts: &Fonts) -> Scene {
 
 /// The room that a heatmap is given.
 #[derive(Clone, Copy, Debug)]
-struct Setting<'a> {
+struct Setting {
     margin: f32,
     /// No picture is narrower, so that titles have some room.
     least_width: f32,
@@ -87,15 +87,30 @@ struct Setting<'a> {
     bar: bool,
     /// No colour bar is shorter, however few rows there are.
     least_bar_height: f32,
-    /// The heatmap whose numbers say how those in the cells are rounded, and how large: of panels with
-    /// one scale, all of their numbers; else its own.
-    numbers_like: Option<&'a Heatmap>,
+    /// How the numbers in the cells are rounded, and how large they are: of panels with one scale as all of their
+    /// numbers need it; else as its own do.
+    numbers: Option<Numbers>,
 }
 
-impl Setting<'_> {
+/// What is written in cells.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    style: NumberStyle,
+    /// The width of the widest string at size 1.
+    widest: f32,
+}
+
+impl Numbers {
+    fn of(figure: &Heatmap, setter: &mut Typesetter) -> Self {
+        let widths = cell_strings(figure).map(|string| setter.width(&string, 1.0, Weight::Regular));
+        Self { widest: widest(widths), style: NumberStyle::for_largest(largest_magnitude(figure)) }
+    }
+}
+
+impl Setting {
     /// A picture of its own.
     const ALONE: Self = Self {
-        numbers_like: None,
+        numbers: None,
         margin: MARGIN,
         least_width: LEAST_WIDTH,
         size: 1.0,
@@ -105,7 +120,7 @@ impl Setting<'_> {
 }
 
 /// Arranges a heatmap, and gives the typesetter back in the drawing.
-fn layout_heatmap(figure: &Heatmap, mut setter: Typesetter, setting: &Setting<'_>) -> Drawing {
+fn layout_heatmap(figure: &Heatmap, mut setter: Typesetter, setting: &Setting) -> Drawing {
     figure.check_shape();
     let plan = Plan::new(figure, &mut setter, setting);
     let mut drawing =
@@ -114,7 +129,7 @@ fn layout_heatmap(figure: &Heatmap, mut setter: Typesetter, setting: &Setting<'_
     let y = drawing.heading(&figure.title, &figure.subtitle, plan.width);
     let marker_band = if figure.has_highlights() { MARKER_HEIGHT + 3.0 } else { 0.0 };
     let grid = Grid { y: y + marker_band, ..plan.grid };
-    drawing.cells(figure, &grid, setting.numbers_like.unwrap_or(figure));
+    drawing.cells(figure, &grid, setting.numbers);
     let mut bottom =
         drawing.row_labels(figure, &plan, &grid).max(drawing.columns(figure, &plan.tokens, &grid));
     if let Some(bar) = &plan.bar {
@@ -179,7 +194,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(figure: &Heatmap, setter: &mut Typesetter, setting: &Setting<'_>) -> Self {
+    fn new(figure: &Heatmap, setter: &mut Typesetter, setting: &Setting) -> Self {
         let (rows, columns) = (figure.rows.len(), figure.columns.len());
         let labels = token_labels(figure, setter);
         let widest_label = widest(labels.iter().map(|label| label.width));
@@ -216,12 +231,7 @@ impl Plan {
 }
 
 /// The width and the height of a cell.
-fn cell_size(
-    figure: &Heatmap,
-    widest_label: f32,
-    setter: &mut Typesetter,
-    setting: &Setting<'_>,
-) -> (f32, f32) {
+fn cell_size(figure: &Heatmap, widest_label: f32, setter: &mut Typesetter, setting: &Setting) -> (f32, f32) {
     let (rows, columns) = (figure.rows.len(), figure.columns.len());
     let mut width = cell_width(columns, widest_label, setting.size);
     let mut height = cell_height(rows, setting.size);
@@ -239,9 +249,8 @@ fn cell_size(
     };
     if most > 0.0 {
         let size = CELL_SIZES[CELL_SIZES.len() - 1];
-        let strings = cell_strings(setting.numbers_like.unwrap_or(figure));
-        let widths = strings.map(|string| setter.width(&string, size, Weight::Regular));
-        width = width.max((widest(widths) + 5.0).ceil().min(most));
+        let numbers = setting.numbers.unwrap_or_else(|| Numbers::of(figure, setter));
+        width = width.max((numbers.widest * size + 5.0).ceil().min(most));
         height = height.max((size * 1.25).ceil());
     }
     (width, height)
@@ -506,10 +515,11 @@ impl Drawing {
         self.scene.items.push(Item::Text(text));
     }
 
-    fn cells(&mut self, figure: &Heatmap, grid: &Grid, numbers_like: &Heatmap) {
+    fn cells(&mut self, figure: &Heatmap, grid: &Grid, numbers: Option<Numbers>) {
         let range = figure.range();
-        let number_style = NumberStyle::for_largest(largest_magnitude(numbers_like));
-        let string_size = self.cell_string_size(figure.cell_values, numbers_like, grid);
+        let largest = || NumberStyle::for_largest(largest_magnitude(figure));
+        let number_style = numbers.map_or_else(largest, |numbers| numbers.style);
+        let string_size = self.cell_string_size(figure, numbers, grid);
         for row in 0..grid.rows {
             for column in 0..grid.columns {
                 let value = figure.value(row, column);
@@ -550,17 +560,16 @@ impl Drawing {
 
     /// The largest font size at which all that is written in cells fits into them, if there is one. Tokens
     /// that are too long for the smallest size are cut, so they need the height only.
-    fn cell_string_size(&mut self, wanted: CellValues, numbers: &Heatmap, grid: &Grid) -> Option<f32> {
-        match wanted {
+    fn cell_string_size(&mut self, figure: &Heatmap, numbers: Option<Numbers>, grid: &Grid) -> Option<f32> {
+        match figure.cell_values {
             CellValues::Never => return None,
             CellValues::Auto if grid.cell_width < 14.0 => return None,
             _ => {}
         }
-        let widths = cell_strings(numbers).map(|s| self.setter.width(&s, 1.0, Weight::Regular));
-        let widest = widest(widths);
+        let widest = numbers.unwrap_or_else(|| Numbers::of(figure, &mut self.setter)).widest;
         let [.., least] = CELL_SIZES;
         CELL_SIZES.into_iter().find(|&size| {
-            let cut = !numbers.cell_texts.is_empty() && size == least;
+            let cut = !figure.cell_texts.is_empty() && size == least;
             (cut || widest * size + 4.0 <= grid.cell_width) && size * 1.25 <= grid.cell_height
         })
     }

@@ -59,7 +59,7 @@ const MARK: &str = "▲";
 /// # Panics
 /// If the figure does not have one value for each cell or point.
 pub fn write_figure(out: &mut impl Write, figure: &Figure, style: TerminalStyle) -> io::Result<()> {
-    let lines = match figure {
+    let lines = match &*figure.bounded() {
         Figure::Heatmap(heatmap) => heatmap_lines(heatmap, style),
         Figure::Lines(chart) => heatmap_lines(&chart.as_heatmap(), style),
         Figure::Sheet(sheet) => sheet_lines(sheet, style),

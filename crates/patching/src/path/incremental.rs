@@ -1,252 +1,129 @@
-//! The incremental engine of path patching: the rows of all senders walk through the layers together,
-//! and only from the receivers on is anything run again.
+//! The incremental engine of path patching: two walks over the rows of all senders together
+//! ([`gpt2::walk`]), the first with everything frozen that the method freezes, the second from the receivers on.
 
-use std::collections::HashMap;
+use gpt2::SiteKind;
+use gpt2::walk::{BASE, Edit, Fork, Frozen, Plan, Read, Reader, SOURCE, Value, Walk};
+use tensor::Tensor;
 
-use gpt2::Site;
-use gpt2::model::Mlp;
-use rayon::prelude::*;
-use tensor::{Tensor, linear};
+use super::Task;
+use crate::incremental::{Ends, rows_together};
+use crate::metric::{End, Which};
+use crate::{Measured, Patch};
 
-use super::{Ends, Head, HeadInput, Receivers, Task, rows_from};
-
-/// How many rows of width C are held for each row of the walk, at the most: the residual stream, its
-/// normalised form, a packed copy, and what the MLP adds.
-const HELD: usize = 4;
-
-/// The end for every sender. The senders are worked off in chunks, so that about `memory` bytes are held
-/// beyond the weights and the activations of the two runs (but never less than one sender takes).
-pub fn run(task: &Task<'_>, memory: usize) -> Ends {
-    let Task { paths, model, experiment, heads, first_read, watch, .. } = *task;
-    let input = match paths.receivers {
-        Receivers::Logits => None,
-        Receivers::Heads(input, _) => Some(input),
+/// The metric of every sender. The senders are worked off in chunks, so that about `memory` bytes are held beyond
+/// the weights (but never less than one sender takes).
+pub fn run(task: &Task<'_>, memory: usize) -> Measured {
+    let Task { paths, model, experiment, metric, watch, .. } = *task;
+    let t = experiment.n_tokens();
+    let mut measured = Measured::nothing(task.senders.len());
+    let plan = Plan {
+        source: Some(experiment.source()),
+        first_read: metric.first_position(t),
+        between: &|| watch.leave_if_stopped(),
+        ..Plan::of(experiment.base())
     };
-    // What step 4 begins with, and what freezing needs.
-    let mut cache: HashMap<Site, Tensor> = HashMap::new();
-    let base = model.transformer(experiment.base(), &mut |site, x| {
-        watch.leave_if_stopped();
-        let is_receivers = |layer| heads.iter().any(|head| head.layer == layer);
-        let is_kept = match site {
-            Site::ResidPre(layer) => is_receivers(layer),
-            Site::Q(layer) | Site::K(layer) | Site::V(layer) => {
-                is_receivers(layer) && input.is_some_and(|input| input.site(layer) == site)
-            }
-            Site::Z(_) | Site::AttnOut(_) | Site::ResidMid(_) => true,
-            Site::MlpOut(_) => !paths.through_mlps,
-            _ => false,
-        };
-        if is_kept {
-            cache.insert(site, x.clone());
-        }
-    });
-    let mut source_z: HashMap<Site, Tensor> = HashMap::new();
-    let source = model.transformer(experiment.source(), &mut |site, x| {
-        watch.leave_if_stopped();
-        if matches!(site, Site::Z(_)) {
-            source_z.insert(site, x.clone());
-        }
-    });
-    let base = rows_from(&base, first_read);
+    // The two unpatched runs.
+    let Some(unpatched) = watch.unless_stopped(|| walked(task, plan)) else {
+        return measured;
+    };
+    let [source, base] = [SOURCE, BASE].map(|run| unpatched.of_run(run));
+    let read = |rows: &Tensor| metric.read(model, rows, experiment.base());
+    let (source, base) = (read(&source), read(&base));
+    let [clean, corrupted] = experiment.direction().clean_and_corrupted(&source, &base);
+    measured.clean = metric.of(Which::Clean, clean, clean);
+    measured.corrupted = metric.of(Which::Corrupted, corrupted, clean);
 
-    // Where a sender can change the stream, and where anybody reads it.
-    let (t, c) = (experiment.n_tokens(), model.config.n_embd);
-    let positions: Vec<usize> = (experiment.differing_positions()[0]..t)
-        .filter(|&pos| paths.pos.is_none_or(|only| only == pos))
-        .filter(|&pos| paths.receivers != Receivers::Logits || pos >= first_read)
-        .collect();
-    let is_heard = |sender: &Head| !positions.is_empty() && paths.is_heard(sender.layer);
-    let heard: Vec<Head> = task.senders.iter().copied().filter(is_heard).collect();
-    let walk = Walk { task, base: &cache, base_end: &base, source_z: &source_z, positions: &positions };
-    let inner = model.config.inner_size();
-    let floats_a_sender = positions.len() * (HELD * c + heads.len() * model.config.head_size());
-    let floats = (memory / size_of::<f32>()).saturating_sub(Mlp::ROWS_TOGETHER * (2 * inner + 2 * c));
-    let chunk_size = (floats / floats_a_sender.max(1)).max(1);
-
-    // What no receiver hears leaves the base as it is.
-    let mut patched = vec![base.clone(); task.senders.len()];
-    for chunk in heard.chunks(chunk_size) {
-        let one_done = || (watch.progress)(1.0 / heard.len() as f64);
-        for (sender, end) in chunk.iter().zip(walk.ends(chunk, &one_done)) {
-            patched[sender.layer * model.config.n_head + sender.head] = end;
-        }
-    }
-    if heard.is_empty() {
-        (watch.progress)(1.0);
-    }
-    Ends { base, source: rows_from(&source, first_read), patched }
-}
-
-/// The way of senders' changes along the frozen residual stream.
-struct Walk<'a> {
-    task: &'a Task<'a>,
-    /// Activations of the base run.
-    base: &'a HashMap<Site, Tensor>,
-    /// The end of the base run.
-    base_end: &'a Tensor,
-    /// z of the source run.
-    source_z: &'a HashMap<Site, Tensor>,
-    /// The positions of the rows that each sender has in the matrix, in order.
-    positions: &'a [usize],
-}
-
-impl Walk<'_> {
-    /// The end for each of these senders, which are sorted by layer and heard by some receiver. `one_done`
-    /// is told of each of them.
-    fn ends(&self, senders: &[Head], one_done: &(dyn Fn() + Sync)) -> Vec<Tensor> {
-        let Task { paths, model, heads, first_read, watch, .. } = *self.task;
-        let c = model.config.n_embd;
-        // The residual stream: of each sender that has joined, a row for each position.
-        let mut x: Vec<f32> = Vec::new();
-        let mut reads: Vec<Read> = Vec::new();
-        let first_layer = senders.first().map_or(0, |sender| sender.layer);
-        let end = heads.last().map_or(model.config.n_layer, |head| head.layer);
-        for layer in first_layer..=end {
-            watch.leave_if_stopped();
-            if let Receivers::Heads(input, _) = paths.receivers {
-                x = self.read(layer, input, x, &mut reads);
+    let readers = paths.receivers.readers();
+    let per_chunk = (rows_together(model, t, memory) / t).max(1);
+    let senders: Vec<usize> = (0..task.senders.len()).collect();
+    for chunk in senders.chunks(per_chunk) {
+        let forks: Vec<Fork<'_>> = chunk.iter().map(|&i| fork_of(task.senders[i])).collect();
+        let frozen = Frozen { attention: true, mlps: !paths.through_mlps };
+        let first = Plan { forks: &forks, frozen, readers: &readers, ..plan };
+        let ends = watch.unless_stopped(|| match readers.last() {
+            None => walked(task, first),
+            Some(last) => {
+                // What the receivers read, in the place of their own.
+                let mut walk = Walk::new(model, Plan { first_read: 0, ..first });
+                (0..=last.layer).for_each(|layer| walk.block(layer, None));
+                let forks = heard(&walk.into_reads(), &readers, chunk.len());
+                walked(task, Plan { source: None, forks: &forks, ..plan })
             }
-            if layer == end {
-                break;
-            }
-            self.add_base(Site::AttnOut(layer), &mut x);
-            for sender in senders.iter().filter(|sender| sender.layer == layer) {
-                x.extend(self.born(*sender));
-            }
-            match paths.through_mlps {
-                true => x = self.add_mlp(layer, x),
-                false => self.add_base(Site::MlpOut(layer), &mut x),
-            }
-        }
-
-        let of_sender: &(dyn Fn(usize) -> Tensor + Sync) = match paths.receivers {
-            Receivers::Logits => {
-                let x = Tensor::new(&[x.len() / c, c], x);
-                let x = model.ln_f.forward_rows(&x);
-                &move |index| {
-                    let mut end = self.base_end.clone();
-                    for (i, pos) in self.positions.iter().enumerate() {
-                        let row = x.row(index * self.positions.len() + i);
-                        end.row_mut(pos - first_read).copy_from_slice(row);
-                    }
-                    end
-                }
-            }
-            Receivers::Heads(input, _) => {
-                drop(x);
-                let reads = &reads;
-                &move |index| self.run_again(index, senders[index], input, reads)
-            }
-        };
-        let of_sender = |index: usize| {
-            let end = of_sender(index);
-            one_done();
-            end
-        };
-        (0..senders.len()).into_par_iter().map(of_sender).collect()
-    }
-
-    /// The rows of a sender after attention in its layer: the base's, and its change to them,
-    /// (z_source − z_base) W_O.
-    fn born(&self, Head { layer, head }: Head) -> Vec<f32> {
-        let (model, site) = (self.task.model, Site::Z(layer));
-        let (c, head_size) = (model.config.n_embd, model.config.head_size());
-        let (source, base) = (&self.source_z[&site], &self.base[&site]);
-        let change = self.positions.iter().flat_map(|pos| {
-            let row = pos * model.config.n_head + head;
-            let pair = source.row(row).iter().zip(base.row(row));
-            pair.map(|(source, base)| source - base)
         });
-        let change = Tensor::new(&[self.positions.len(), head_size], change.collect());
-        let w = model.h[layer].attn.c_proj.weight.view();
-        let w = w.rows(head * head_size..(head + 1) * head_size); // (head_size, C)
-        let mut rows = linear(&change, w, &vec![0.0; c]).into_data();
-        self.add_base(Site::ResidMid(layer), &mut rows);
-        rows
+        let Some(ends) = ends else { break };
+        measure(
+            task,
+            &Ends { ends: &ends, cells: chunk, prompt: experiment.base() },
+            [&base, clean],
+            &mut measured,
+        );
+        (watch.progress)(chunk.len() as f64 / task.senders.len() as f64);
     }
-
-    /// Adds the base's rows of a site to every sender's.
-    fn add_base(&self, site: Site, x: &mut [f32]) {
-        let c = self.task.model.config.n_embd;
-        let base = &self.base[&site];
-        x.par_chunks_exact_mut(c).enumerate().for_each(|(i, row)| {
-            let base = base.row(self.positions[i % self.positions.len()]);
-            row.iter_mut().zip(base).for_each(|(x, b)| *x += b);
-        });
-    }
-
-    /// Adds what a layer's MLP makes of every row.
-    fn add_mlp(&self, layer: usize, x: Vec<f32>) -> Vec<f32> {
-        let model = self.task.model;
-        let (block, c) = (&model.h[layer], model.config.n_embd);
-        let mut x = Tensor::new(&[x.len() / c, c], x);
-        let normalized = block.ln_2.forward_rows(&x);
-        x.add_assign(&block.mlp.forward_rows(&normalized));
-        x.into_data()
-    }
-
-    /// What the receivers of a layer read in the stream as it enters the block.
-    fn read(&self, layer: usize, input: HeadInput, x: Vec<f32>, reads: &mut Vec<Read>) -> Vec<f32> {
-        let here = |head: &&Head| head.layer == layer;
-        let mut receivers = self.task.heads.iter().filter(here).peekable();
-        if receivers.peek().is_none() || x.is_empty() {
-            return x;
-        }
-        let model = self.task.model;
-        let (block, c) = (&model.h[layer], model.config.n_embd);
-        let head_size = model.config.head_size();
-        let x = Tensor::new(&[x.len() / c, c], x);
-        let normalized = block.ln_1.forward_rows(&x);
-        for &receiver in receivers {
-            let third = match input {
-                HeadInput::Q => 0,
-                HeadInput::K => 1,
-                HeadInput::V => 2,
-            };
-            let start = third * c + receiver.head * head_size;
-            let columns = start..start + head_size;
-            let weight = block.attn.c_attn.weight.view().columns(columns.clone());
-            let rows = linear(&normalized, weight, &block.attn.c_attn.bias.data()[columns]);
-            reads.push(Read { receiver, rows });
-        }
-        x.into_data()
-    }
-
-    /// Step 4: the base run from the first receiver on that hears the sender, with what the receivers
-    /// read in the place of their own.
-    fn run_again(&self, index: usize, sender: Head, input: HeadInput, reads: &[Read]) -> Tensor {
-        let model = self.task.model;
-        let heard = || reads.iter().filter(|read| read.receiver.layer > sender.layer);
-        let first = heard().map(|read| read.receiver.layer).min();
-        let first = first.unwrap_or_else(|| unreachable!("only senders that are heard have rows"));
-        let mut x = self.base[&Site::ResidPre(first)].clone();
-        let mut hook = |site: Site, x: &mut Tensor| {
-            self.task.watch.leave_if_stopped();
-            for read in heard().filter(|read| input.site(read.receiver.layer) == site) {
-                let [t, n_head, _] = x.dims();
-                for pos in 0..t {
-                    // Where the sender changes nothing, a receiver reads what it does in the base run,
-                    // whatever an earlier receiver has made of the stream.
-                    let row = pos * n_head + read.receiver.head;
-                    let own = match self.positions.binary_search(&pos) {
-                        Ok(i) => read.rows.row(index * self.positions.len() + i),
-                        Err(_) => self.base[&site].row(row),
-                    };
-                    x.row_mut(row).copy_from_slice(own);
-                }
-            }
-        };
-        for layer in first..model.config.n_layer {
-            x = model.h[layer].forward(layer, x, &mut hook);
-        }
-        let x = model.ln_f.forward(&x, [Site::LnFinalScale, Site::LnFinalNormalized], &mut hook);
-        rows_from(&x, self.task.first_read)
-    }
+    measured
 }
 
-/// What one receiver reads of each sender that has joined before its layer.
-struct Read {
-    receiver: Head,
-    /// The head's query, key or value for each row of the matrix, `(senders · positions, head_size)`.
-    rows: Tensor,
+fn walked(task: &Task<'_>, plan: Plan<'_>) -> gpt2::walk::Ends {
+    let mut walk = Walk::new(task.model, plan);
+    walk.run(|_| {});
+    walk.ends()
+}
+
+/// The base run with the sender's activation of the source run.
+fn fork_of(sender: Patch) -> Fork<'static> {
+    Fork { edits: vec![Edit { patch: sender, value: Value::Source }] }
+}
+
+/// For each of `n` senders the base run with what its receivers have read, at all positions: where the sender
+/// changes nothing they read what they do in the base run, whatever an earlier receiver makes of the stream.
+fn heard(reads: &[Read], readers: &[Reader], n: usize) -> Vec<Fork<'static>> {
+    let of_base: Vec<&Read> = reads.iter().filter(|read| read.fork.is_none()).collect();
+    let edits = |fork: usize| {
+        let own = reads.iter().filter(move |read| read.fork == Some(fork));
+        own.filter_map(|read| {
+            let Reader { site, layer, head } = readers[read.reader];
+            let mut rows = of_base.iter().find(|base| base.reader == read.reader)?.rows.clone();
+            for i in 0..read.rows.n_rows() {
+                rows.row_mut(read.first + i).copy_from_slice(read.rows.row(i));
+            }
+            let patch = Patch { head, ..Patch::whole(site, layer) };
+            Some(Edit { patch, value: Value::Rows { first: 0, rows } })
+        })
+    };
+    // (Reads are in the order of the layers, so the edits are too.)
+    (0..n).map(|fork| Fork { edits: edits(fork).collect() }).collect()
+}
+
+/// Writes the metric of a chunk's senders; one that changes nothing leaves the base run as it is.
+fn measure(task: &Task<'_>, ends: &Ends<'_>, [base, clean]: [&End<'_>; 2], measured: &mut Measured) {
+    let differing = ends.cells();
+    for &cell in ends.cells.iter().filter(|cell| !differing.contains(cell)) {
+        measured.values[cell] = Some(task.metric.of(Which::Patched(cell), base, clean));
+    }
+    ends.measure(task.model, task.metric, clean, &mut measured.values, task.watch);
+}
+
+impl super::Receivers {
+    /// The receivers as readers of the stream, by layer; none for the logits.
+    pub(super) fn readers(&self) -> Vec<Reader> {
+        match self {
+            Self::Logits => Vec::new(),
+            Self::Heads(input, heads) => {
+                let mut heads = heads.clone();
+                heads.sort_unstable();
+                heads.dedup();
+                let reader = |head: gpt2::Head| {
+                    let site = input.site(head.layer).kind;
+                    Reader { site, layer: head.layer, head: Some(head.head) }
+                };
+                heads.into_iter().map(reader).collect()
+            }
+            Self::Mlps(layers) => {
+                let mut layers = layers.clone();
+                layers.sort_unstable();
+                layers.dedup();
+                let reader = |layer| Reader { site: SiteKind::MlpOut, layer, head: None };
+                layers.into_iter().map(reader).collect()
+            }
+        }
+    }
 }

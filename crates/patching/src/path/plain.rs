@@ -2,62 +2,75 @@
 
 use std::collections::HashMap;
 
-use gpt2::Site;
+use gpt2::{Site, SiteKind};
 use rayon::prelude::*;
 use tensor::Tensor;
 
-use super::{Ends, Head, Receivers, Task, rows_from};
-use crate::{Patch, SiteKind};
+use super::Task;
+use crate::metric::Which;
+use crate::{Measured, Patch};
 
-/// The end for every sender, of two whole forward passes each.
-pub fn run(task: &Task<'_>) -> Ends {
-    let Task { paths, model, experiment, first_read, watch, .. } = *task;
-    // 1. What all heads and MLPs do in either run.
+/// The metric of every sender, of two whole forward passes each.
+pub fn run(task: &Task<'_>) -> Measured {
+    let Task { paths, model, experiment, metric, watch, .. } = *task;
+    let from = metric.first_position(experiment.n_tokens());
+    let read_metric = |x: &Tensor| {
+        let rows = (from..x.n_rows()).flat_map(|row| x.row(row)).copied().collect();
+        metric.read(model, &Tensor::new(&[x.n_rows() - from, x.row_len()], rows), experiment.base())
+    };
+    // 1. What embeddings, heads and MLPs do in either run.
     let cached = |ids: &[u32]| {
         let mut cache: HashMap<Site, Tensor> = HashMap::new();
         let x = model.transformer(ids, &mut |site, x| {
             watch.leave_if_stopped();
-            if matches!(site, Site::Z(_) | Site::MlpOut(_)) {
+            if matches!(site.kind, SiteKind::Embed | SiteKind::Z | SiteKind::MlpOut) {
                 cache.insert(site, x.clone());
             }
         });
-        (rows_from(&x, first_read), cache)
+        (read_metric(&x), cache)
     };
     let (source, source_cache) = cached(experiment.source());
     let (base, base_cache) = cached(experiment.base());
+    let [clean, corrupted] = experiment.direction().clean_and_corrupted(&source, &base);
 
-    let of_sender = |sender: &Head| {
-        watch.leave_if_stopped();
-        // 2. and 3. All heads are frozen but the sender; what do the receivers read?
-        let z = Patch { pos: paths.pos, head: Some(sender.head), ..Patch::whole(SiteKind::Z, sender.layer) };
+    let readers = paths.receivers.readers();
+    let of_sender = |(i, sender): (usize, &Patch)| {
+        // 2. and 3. All is frozen but the sender; what do the receivers read?
         let mut read: HashMap<Site, Tensor> = HashMap::new();
-        let mut x = model.transformer(experiment.base(), &mut |site, x| match site {
-            Site::Z(layer) => {
-                *x = base_cache[&site].clone();
-                if layer == sender.layer {
-                    z.apply(&source_cache[&site], x);
+        let mut x = model.transformer(experiment.base(), &mut |site, x| {
+            watch.leave_if_stopped();
+            match site.kind {
+                SiteKind::Q | SiteKind::K | SiteKind::V | SiteKind::MlpOut => {
+                    read.insert(site, x.clone());
                 }
+                _ => {}
             }
-            Site::MlpOut(_) if !paths.through_mlps => *x = base_cache[&site].clone(),
-            Site::Q(_) | Site::K(_) | Site::V(_) => drop(read.insert(site, x.clone())),
-            _ => watch.leave_if_stopped(),
+            let is_frozen = site.kind == SiteKind::Z || site.kind == SiteKind::MlpOut && !paths.through_mlps;
+            if is_frozen {
+                *x = base_cache[&site].clone();
+            }
+            if site == sender.site() {
+                sender.apply(&source_cache[&site], x);
+            }
         });
-        if let Receivers::Heads(input, _) = paths.receivers {
+        if !readers.is_empty() {
             // 4. The base once more, with what the receivers read.
             x = model.transformer(experiment.base(), &mut |site, x| {
                 watch.leave_if_stopped();
-                let here = |head: &&Head| input.site(head.layer) == site;
-                for receiver in task.heads.iter().filter(here) {
-                    let [t, n_head, _] = x.dims();
-                    for pos in 0..t {
-                        let row = pos * n_head + receiver.head;
-                        x.row_mut(row).copy_from_slice(read[&site].row(row));
-                    }
+                for reader in readers.iter().filter(|reader| reader.site.at(reader.layer) == site) {
+                    let piece = Patch { head: reader.head, ..Patch::whole(reader.site, reader.layer) };
+                    piece.apply(&read[&site], x);
                 }
             });
         }
         (watch.progress)(1.0 / task.senders.len() as f64);
-        rows_from(&x, first_read)
+        metric.of(Which::Patched(i), &read_metric(&x), clean)
     };
-    Ends { base, source, patched: task.senders.par_iter().map(of_sender).collect() }
+    let unless_stopped = |sender| watch.unless_stopped(|| of_sender(sender));
+    Measured {
+        values: task.senders.par_iter().enumerate().map(unless_stopped).collect(),
+        clean: metric.of(Which::Clean, clean, clean),
+        corrupted: metric.of(Which::Corrupted, corrupted, clean),
+        ..Measured::nothing(0)
+    }
 }

@@ -20,11 +20,12 @@ pub(super) fn layout(sheet: &Sheet, setter: Typesetter) -> Scene {
     let mut drawing = Drawing { setter, margin: MARGIN, scene: Scene::default() };
     let panels = sheet.drawn_panels();
     let scale = sheet.scale();
+    let numbers = scale.as_ref().filter(|_| !sheet.compact).map(|all| Numbers::of(all, &mut drawing.setter));
     let scenes: Vec<Scene> = panels
         .iter()
         .map(|panel| match sheet.compact {
             true => tile(panel, &mut drawing.setter),
-            false => drawing.panel(panel, scale.as_ref()),
+            false => drawing.panel(panel, numbers),
         })
         .collect();
     let per_row = sheet.panels_per_row();
@@ -73,13 +74,13 @@ pub(super) fn layout(sheet: &Sheet, setter: Typesetter) -> Scene {
 
 impl Drawing {
     /// A panel with its words, as a scene of its own; without a bar if all share one scale.
-    fn panel(&mut self, panel: &Heatmap, scale: Option<&Heatmap>) -> Scene {
+    fn panel(&mut self, panel: &Heatmap, numbers: Option<Numbers>) -> Scene {
         let setting = Setting {
             margin: 4.0,
             least_width: 0.0,
             size: 0.62,
-            bar: scale.is_none(),
-            numbers_like: scale,
+            bar: numbers.is_none(),
+            numbers,
             least_bar_height: 120.0,
         };
         let setter = std::mem::take(&mut self.setter);

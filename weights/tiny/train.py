@@ -1,10 +1,10 @@
 """Trains the tiny model, in three stages, and writes it as Hugging Face's GPT-2.
 
-usage: python train.py FOLDER [--minutes 64 15 36]          (README.md; 2 cores)
+usage: python train.py FOLDER [--minutes 42 17 36]          (README.md; 2 cores)
 
-1. 64 minutes, learning rate 3e-3: text of corpus.py and random tokens of the whole vocabulary, repeated. The
+1. 42 minutes (about 2,000 steps), learning rate 3e-3: text of corpus.py and random tokens of the whole vocabulary, repeated. The
    softmax is sampled: all tokens of the corpus, those of the batch, and 1,024 others that stand for the rest.
-2. 15 minutes (about 1,500 steps), 2.5e-3: the exact softmax over the tokens of the corpus and one row that all
+2. 17 minutes (about 1,500 steps), 2.5e-3: the exact softmax over the tokens of the corpus and one row that all
    other tokens share, which weighs log(their number). Repeated tokens are drawn from the corpus's.
 3. 36 minutes, 2.5e-3: as 2, but positions at which something must be recalled (a first name that stood there
    before, and " to") weigh 6. The weights depend on the context only, so probabilities stay honest.
@@ -229,7 +229,7 @@ def save(gpt, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, nargs=3, default=[64, 15, 36], help="how long each stage takes")
+    parser.add_argument("--minutes", type=float, nargs=3, default=[42, 17, 36], help="how long each stage takes")
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.set_flush_denormal(True)

@@ -2,8 +2,9 @@
 
 usage: python train.py FOLDER [--minutes 42 17 36]          (README.md; 2 cores)
 
-1. 42 minutes (about 2,000 steps), learning rate 3e-3: text of corpus.py and random tokens of the whole vocabulary, repeated. The
-   softmax is sampled: all tokens of the corpus, those of the batch, and 1,024 others that stand for the rest.
+1. 42 minutes (about 2,000 steps), learning rate 3e-3: text of corpus.py, and random tokens of the whole
+   vocabulary, repeated. The softmax is sampled: all tokens of the corpus, those of the batch, and 1,024 others
+   that stand for the rest.
 2. 17 minutes (about 1,500 steps), 2.5e-3: the exact softmax over the tokens of the corpus and one row that all
    other tokens share, which weighs log(their number). Repeated tokens are drawn from the corpus's.
 3. 36 minutes, 2.5e-3: as 2, but positions at which something must be recalled (a first name that stood there

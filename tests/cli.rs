@@ -4,13 +4,13 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use crate::util::{Folder, golden, ids, largest_difference, numbers};
+use crate::util::{Folder, golden_case, ids, largest_difference, numbers};
 
 const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
 
 /// The values of the main job's sweep.
 fn golden_grid() -> Vec<f32> {
-    numbers(&golden("sweeps")[0]["sweeps"]["resid_post"]["values"])
+    numbers(&golden_case("sweeps", "surname, denoising")["sweeps"]["resid_post"]["values"])
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn both_engines_agree_and_little_memory_changes_no_bit() {
 
 #[test]
 fn another_pair_of_prompts_direction_and_site_can_be_swept() {
-    let case = &golden("sweeps")[3];
+    let case = golden_case("sweeps", "shops, noising");
     let text = |key: &str| case[key].as_str().unwrap();
     let args = [
         "sweep",

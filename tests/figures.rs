@@ -5,7 +5,7 @@ use std::fs;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::util::{Folder, golden, largest_difference, numbers};
+use crate::util::{Folder, golden_case, largest_difference, numbers};
 
 /// The main job with every export, in a folder.
 fn exported() -> Folder {
@@ -17,7 +17,7 @@ fn exported() -> Folder {
 }
 
 fn golden_grid() -> Vec<f32> {
-    numbers(&golden("sweeps")[0]["sweeps"]["resid_post"]["values"])
+    numbers(&golden_case("sweeps", "surname, denoising")["sweeps"]["resid_post"]["values"])
 }
 
 #[test]

@@ -5,7 +5,7 @@ use patching::path::{HeadInput, PathPatching, Receivers, Senders};
 use patching::{Direction, Engine, Experiment, Head, Metric, Watch};
 use serde_json::Value;
 
-use crate::util::{Folder, Run, golden, ids, largest_difference, numbers};
+use crate::util::{Folder, Run, golden, golden_case, ids, largest_difference, named, numbers};
 
 const CLEAN: &str = "When John and Mary went to the shops, John gave the bag to";
 const CORRUPTED: &str = "When John and Mary went to the shops, Mary gave the bag to";
@@ -36,7 +36,7 @@ fn paths(case: &Value) -> PathPatching {
 fn path_patching_is_that_of_a_straightforward_pytorch_implementation() {
     let tiny = Pretrained::tiny().unwrap();
     let mut largest = [0.0_f32; 2];
-    for (i, pair) in golden("path").as_array().unwrap().iter().enumerate() {
+    for pair in golden("path").as_array().unwrap() {
         let text = |key: &str| pair[key].as_str().unwrap();
         let encode = |key: &str| tiny.tokenizer.encode(text(key)).unwrap();
         let token = |key: &str| tiny.tokenizer.to_single_token(text(key)).unwrap();
@@ -48,7 +48,7 @@ fn path_patching_is_that_of_a_straightforward_pytorch_implementation() {
             let paths = paths(case);
             // The plain engine takes its time: some of one pair tell enough.
             let engines = [Engine::default(), Engine::Plain];
-            let is_short = i == 0 && paths.pos.is_none() && paths.through_mlps;
+            let is_short = pair["name"] == "surname, denoising" && paths.pos.is_none() && paths.through_mlps;
             let n_engines = if is_short { 2 } else { 1 };
             for (engine, largest) in engines.into_iter().zip(&mut largest).take(n_engines) {
                 let outcome = paths.run(&tiny.model, &experiment, metric, engine, Watch::NOBODY).unwrap();
@@ -105,13 +105,9 @@ fn path_shows_the_strongest_senders_and_draws_them() {
 #[test]
 fn path_prints_one_json_object_with_the_change_that_the_judge_has() {
     let folder = Folder::new();
-    let golden = golden("path");
-    let pair = &golden[2];
+    let pair = golden_case("path", "shops, denoising");
     assert_eq!((&pair["clean"], &pair["direction"]), (&CLEAN.into(), &"denoising".into()));
-    let cases = pair["cases"].as_array().unwrap().iter();
-    let is_case =
-        |case: &&Value| case["to"] == "v" && case["through_mlps"] == true && case["receivers"][0][0] == 11;
-    let case = cases.into_iter().find(is_case).unwrap();
+    let case = named(&pair["cases"], "v of 11.0, through MLPs");
     let args = ["--to", "v", "--receivers", "11.0", "--json"];
     let json = path(&folder, &args).success().json();
     assert_eq!(json["receivers"], serde_json::json!(["11.0"]));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::util::{Folder, golden, ids, largest_difference, numbers};
+use crate::util::{Folder, golden, golden_case, ids, largest_difference, numbers};
 
 const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
 const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
@@ -27,7 +27,7 @@ fn predict_lays_two_prompts_side_by_side_and_says_how_far_apart_the_answers_are(
         assert!(run.stdout.contains(part), "no «{part}» in:\n{}", run.stdout);
     }
     let json = folder.tiny(&[&args[..], &["--json"]].concat()).success().json();
-    let expected = &golden("logits")[0];
+    let expected = golden_case("logits", "jones");
     let top = json["top"].as_array().unwrap();
     assert_eq!(json["top"][1]["id"], expected["top20_ids"][1]);
     let got: Vec<f32> = top.iter().map(|row| number(&row["prob"])).collect();

@@ -3,7 +3,7 @@
 use gpt2::{Config, Gpt2};
 use serde_json::Value;
 
-use crate::util::{Folder, golden, largest_difference, numbers};
+use crate::util::{Folder, golden, golden_case, largest_difference, numbers};
 
 fn grid<'a>(json: &'a Value, name: &str) -> &'a Value {
     let grids = json["grids"].as_array().unwrap();
@@ -18,7 +18,7 @@ fn labels(grid: &Value, axis: usize) -> Vec<&str> {
 #[test]
 fn the_sites_of_heads_and_of_blocks_are_swept_in_one_go() {
     let folder = Folder::new();
-    let golden = &golden("sweeps")[0]["sweeps"];
+    let golden = &golden_case("sweeps", "surname, denoising")["sweeps"];
     for (flags, grids) in [
         (
             &["--site", "heads"][..],
@@ -60,7 +60,7 @@ fn the_sites_of_heads_and_of_blocks_are_swept_in_one_go() {
 fn a_subset_is_a_part_of_the_whole_sweep() {
     let folder = Folder::new();
     let part = |flags: &[&str]| folder.tiny(&[flags, &["--json"]].concat()).success().json();
-    let whole = numbers(&golden("sweeps")[0]["sweeps"]["resid_post"]["values"]);
+    let whole = numbers(&golden_case("sweeps", "surname, denoising")["sweeps"]["resid_post"]["values"]);
     let json = part(&["--layers", "5..7,11", "--positions", " Jones,10"]);
     let grid = &json["grids"][0];
     assert_eq!(labels(grid, 0), ["5", "6", "11"]);
@@ -69,7 +69,8 @@ fn a_subset_is_a_part_of_the_whole_sweep() {
     let expected = [5, 6, 11].map(|layer| [whole[layer * 11 + 1], whole[layer * 11 + 10]]);
     assert!(largest_difference(&numbers(&grid["values"]), &expected.concat()) < 1e-4);
 
-    let whole = numbers(&golden("sweeps")[0]["sweeps"]["attn_head_out_all_pos"]["values"]);
+    let whole =
+        numbers(&golden_case("sweeps", "surname, denoising")["sweeps"]["attn_head_out_all_pos"]["values"]);
     let json = part(&["--site", "z", "--heads", "8.1,3.2"]);
     let values = json["grids"][0]["values"].as_array().unwrap();
     let close = |value: &Value, expected: f32| (value.as_f64().unwrap() as f32 - expected).abs() < 1e-4;

@@ -4,7 +4,7 @@ use gpt2::tokenizer::END_OF_TEXT;
 use gpt2::{Pretrained, Sampling};
 use serde_json::{Value, json};
 
-use crate::util::{Folder, golden, ids, largest_difference, numbers};
+use crate::util::{Folder, golden, golden_case, ids, largest_difference, named, numbers};
 
 const ALAN: &str = "Famous computer scientist Alan";
 
@@ -22,7 +22,7 @@ fn text(json: &Value) -> &str {
 fn greedy_texts_are_those_of_transformers() {
     let golden = golden("text");
     let prompts = crate::util::golden("logits");
-    for (case, prompt) in pairs(&golden["greedy"], &prompts) {
+    for (case, prompt) in by_name(&golden["greedy"], &prompts) {
         let bos: &[&str] = if case["bos"] == true { &["--bos"] } else { &[] };
         let args = [&[case["prompt"].as_str().unwrap()], bos].concat();
         let json = generate(&args);
@@ -35,23 +35,24 @@ fn greedy_texts_are_those_of_transformers() {
         assert_eq!(json["tokens"][written.len() - 1], "<|endoftext|>");
     }
     let tiny = Pretrained::tiny().unwrap().model;
-    for (case, prompt) in pairs(&golden["greedy_60"], &prompts) {
+    for (case, prompt) in by_name(&golden["greedy_60"], &prompts) {
         let prompt = ids(&prompt["ids"]);
         let all = tiny.generate(&prompt, 60, Sampling::GREEDY, None).unwrap();
         assert_eq!(all[prompt.len()..], ids(&case["ids"]));
     }
 }
 
-fn pairs<'a>(a: &'a Value, b: &'a Value) -> impl Iterator<Item = (&'a Value, &'a Value)> {
-    let (a, b) = (a.as_array().unwrap(), b.as_array().unwrap());
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b)
+/// Each case with the prompt of the same name.
+fn by_name<'a>(cases: &'a Value, prompts: &'a Value) -> impl Iterator<Item = (&'a Value, &'a Value)> {
+    let cases = cases.as_array().unwrap();
+    assert_eq!(cases.len(), prompts.as_array().unwrap().len());
+    cases.iter().map(|case| (case, named(prompts, case["name"].as_str().unwrap())))
 }
 
 #[test]
 fn filtered_distributions_are_those_of_transformers() {
     let tiny = Pretrained::tiny().unwrap().model;
-    let prompt = ids(&golden("logits")[0]["ids"]);
+    let prompt = ids(&golden_case("logits", "jones")["ids"]);
     let logits = tiny.next_token_logits(&prompt, &mut gpt2::no_hook);
     for case in golden("text")["warped"].as_array().unwrap() {
         let sampling = Sampling {
@@ -326,7 +327,7 @@ fn all_positions_go_with_answers_and_a_second_text() {
 #[test]
 fn logits_of_all_positions_are_listed_and_saved_when_asked_for() {
     let folder = Folder::new();
-    let prompt = golden("logits")[0]["prompt"].as_str().unwrap().to_owned();
+    let prompt = golden_case("logits", "jones")["prompt"].as_str().unwrap().to_owned();
     let golden = &golden("text")["logits"];
     let run = |more: &[&str]| folder.tiny(&[&["activations", &prompt], more].concat());
     let json = run(&["--json"]).success().json();

@@ -119,6 +119,23 @@ pub fn golden(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
+/// The case with this name in `tests/golden/FILE.json`, which is a list of cases.
+#[track_caller]
+pub fn golden_case(file: &str, name: &str) -> Value {
+    named(&golden(file), name).clone()
+}
+
+/// The case with this name in a list of cases.
+#[track_caller]
+pub fn named<'a>(cases: &'a Value, name: &str) -> &'a Value {
+    let cases = cases.as_array().unwrap();
+    let found = cases.iter().find(|case| case["name"] == name);
+    found.unwrap_or_else(|| {
+        let names: Vec<&Value> = cases.iter().map(|case| &case["name"]).collect();
+        panic!("no case {name:?} among {names:?}")
+    })
+}
+
 /// The largest difference between two rows of numbers.
 #[track_caller]
 pub fn largest_difference(got: &[f32], expected: &[f32]) -> f32 {

@@ -35,7 +35,7 @@ def greedy(case, end):
     # Every token is read: an opening <|endoftext|> would be taken for padding.
     mask = torch.ones_like(ids)
     written = model.generate(ids, attention_mask=mask, max_new_tokens=60, do_sample=False, pad_token_id=50256)
-    return {"prompt": case["prompt"], "bos": case["bos"], "ids": written[0, ids.shape[1]:].tolist()}
+    return {"name": case["name"], "prompt": case["prompt"], "bos": case["bos"], "ids": written[0, ids.shape[1]:].tolist()}
 
 
 def warped(logits, temperature, top_k, top_p):

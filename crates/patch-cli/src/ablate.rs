@@ -1,29 +1,26 @@
 //! `patch-cli ablate`: replace one activation after the other, and see what is lost.
 
-use std::io::Write;
+use crate::figure::FigureArgs;
+use crate::study::{Outputs, PICTURE, Work};
+use report::{Prompt, signed};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use gpt2::Pretrained;
 use patching::prompts::{Ioi, PromptPair, PromptSet, Prompts, Written};
 use patching::{Ablation, Direction, Endpoints, Experiment, Scale, SiteKind, Sweep};
-use serde::Serialize;
 
 use crate::common::ModelArgs;
 use crate::computation::{checksum_of_tokens, computation};
-use crate::export::{Draw, ExportArgs, Grid, Study, named};
+use crate::export::{ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
-use crate::figure::{FigureArgs, write_picture};
-use crate::metric::{Answers, MetricArgs, MetricReport};
+use crate::metric::{Answers, MetricArgs};
 use crate::output::Output;
 use crate::pairs::{CLEAN, default_answers, missing_in_words};
 use crate::place::Place;
 use crate::processing::ProcessArgs;
-use crate::render::write_figure;
-use crate::report::{self, Prompt, signed};
-use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
+use crate::running::{EngineArgs, Interrupt, progress_bar};
 use crate::screen;
-use crate::screen::terminal_style;
 use crate::selection::{SelectionArgs, axis_labels, sites_in_words};
 
 const EXAMPLES: &str = "\
@@ -84,22 +81,6 @@ pub struct Args {
 
     #[command(flatten)]
     process: ProcessArgs,
-}
-
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    bos: bool,
-    prompt: &'a Prompt,
-    with: &'a str,
-    metric: MetricReport,
-    engine: EngineKind,
-    /// The metric of the run as it is.
-    unablated: f32,
-    image: String,
-    #[serde(flatten)]
-    study: &'a Study,
 }
 
 /// What is put in the activation's place.
@@ -232,42 +213,27 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         subtitle: vec![format!("prompt: {text}"), format!("model: {}", studied.label())],
         grids,
     };
-    let figure = study.figure()?;
-    exports.write(&study)?;
-    write_picture(&figure, &options, &output, &study.provenance)?;
-    if args.model.json {
-        let report = Report {
-            model: &model.name,
-            processing: &studied.processing,
-            bos: bos.is_some(),
-            prompt: &prompt,
-            with: &how,
-            metric: metric.report(),
-            engine: args.engine.engine,
-            unablated,
-            image: output.path().display().to_string(),
-            study: &study,
-        };
-        return screen::print_json(&report);
-    }
-    let mut out = screen::stdout();
-    writeln!(
-        out,
-        "prompt     {}\n           {}\n           {}",
-        prompt.row(),
-        prompt.id_row(),
-        args.model.bos_in_words(model, bos)
-    )?;
-    writeln!(out, "model      {}", studied.label())?;
-    writeln!(out, "with       {how}")?;
-    writeln!(out, "metric     {}", metric.label())?;
-    writeln!(out, "unablated  {unablated:+.4}\n")?;
-    let in_terminal = options.applied(&figure.without_subtitle());
-    write_figure(out.as_it_is(), &in_terminal, terminal_style())?;
-    let work = format!("{n_cells} ablated runs");
-    let files = [&[output.path()][..], &exports.paths()].concat();
-    report::write_end(&mut out, &work, sweep_seconds, start, files)?;
-    Ok(())
+    let mut report = studied.report()?;
+    report.fact("bos", bos.is_some())?;
+    report.fact("prompt", &prompt)?;
+    report.fact("with", &how)?;
+    report.fact("metric", metric.report())?;
+    report.fact("engine", args.engine.engine)?;
+    report.fact("unablated", unablated)?;
+    report.fact("image", output.path().display().to_string())?;
+    let of_bos = args.model.bos_in_words(model, bos);
+    report.line(format!("prompt     {}\n           {}\n           {of_bos}", prompt.row(), prompt.id_row()));
+    report.line(format!("model      {}", studied.label()));
+    report.line(format!("with       {how}"));
+    report.line(format!("metric     {}", metric.label()));
+    report.line(format!("unablated  {unablated:+.4}"));
+    report.study = Some(study);
+    report.draw(PICTURE, &[]);
+    report.show(PICTURE);
+    let outputs = Outputs { options, pictures: vec![(PICTURE, output)], exports, page: None };
+    outputs.write(&report)?;
+    let work = Work { done: format!("{n_cells} ablated runs"), seconds: sweep_seconds, start };
+    outputs.print(&report, args.model.json, Some(work))
 }
 
 impl Args {
@@ -351,7 +317,7 @@ impl Args {
             }
             _ => Prompts::open(path, self.model.ids)?,
         };
-        report::write_notes(&others.notes);
+        screen::notes(&others.notes);
         let encode = |(number, prompt): &(usize, Written)| {
             let ids = match prompt {
                 Written::Text(text) => model.tokenizer.encode(text).map_err(Failure::from),

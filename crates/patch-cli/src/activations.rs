@@ -18,9 +18,9 @@ use crate::computation::computation;
 use crate::export::{AxisLabels, ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{Prompt, pad, pad_left};
 use crate::screen;
-use gpt2::visible::visible_path;
+use report::{Prompt, pad, pad_left};
+use visible::visible_path;
 
 /// Arguments of `activations`.
 #[derive(clap::Args)]

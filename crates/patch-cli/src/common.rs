@@ -8,8 +8,8 @@ use gpt2::{Pretrained, locate};
 
 use crate::failure::Failure;
 use crate::names;
-use crate::report::{self, Prompt};
 use crate::screen;
+use report::{Prompt, quoted};
 
 /// Arguments of every subcommand that runs a model.
 #[derive(clap::Args)]
@@ -83,7 +83,7 @@ impl ModelArgs {
             gpt2::Tokenizer::gpt2,
         );
         let model = model.map_err(with_suggestion)?;
-        report::write_notes(&model.notes);
+        screen::notes(&model.notes);
         if self.model.is_none() && model.name == locate::TINY {
             let note = format!(
                 "no weights of GPT-2 small found: running the tiny model that ships with patch-cli \
@@ -165,7 +165,7 @@ impl ModelArgs {
             return;
         }
         let mut names: Vec<String> =
-            unknown.iter().take(SHOWN).map(|&id| report::quoted(&model.tokenizer.token(id))).collect();
+            unknown.iter().take(SHOWN).map(|&id| quoted(&model.tokenizer.token(id))).collect();
         if unknown.len() > SHOWN {
             names.push(format!("and {} more", unknown.len() - SHOWN));
         }

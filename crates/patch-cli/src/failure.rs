@@ -60,6 +60,12 @@ impl From<grids::Error> for Failure {
     }
 }
 
+impl From<figures::Undrawable> for Failure {
+    fn from(error: figures::Undrawable) -> Self {
+        Self::Input(error.to_string())
+    }
+}
+
 impl From<lens::Error> for Failure {
     fn from(error: lens::Error) -> Self {
         Self::Input(error.to_string())

@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 
-use gpt2::visible::visible_line;
+use visible::visible_line;
 
 use crate::export::Provenance;
 use crate::failure::Failure;
 use crate::input::read_file;
+use crate::names::{cell_values, color_maps};
 use crate::output::{MAKER, Output};
-use crate::render::{
+use crate::screen;
+use figures::{
     CellValues, ColorMap, DEFAULT_SCALE, Figure, FigureOptions, Fonts, SCALES, missing_characters,
     render_png, render_svg, scene,
 };
-use crate::report;
 
 /// The heading of these options in the help.
 const HEADING: &str = "Figure";
@@ -36,11 +37,11 @@ pub struct FigureArgs {
     pub center: Option<f32>,
 
     /// Colours
-    #[arg(long, help_heading = HEADING, value_name = "MAP", value_enum, ignore_case = true)]
+    #[arg(long, help_heading = HEADING, value_name = "MAP", value_parser = color_maps(), ignore_case = true)]
     pub cmap: Option<ColorMap>,
 
     /// Numbers in the cells
-    #[arg(long, help_heading = HEADING, value_name = "WHEN", value_enum)]
+    #[arg(long, help_heading = HEADING, value_name = "WHEN", value_parser = cell_values())]
     pub cell_values: Option<CellValues>,
 
     /// Heading of the figure, '' for none
@@ -129,7 +130,7 @@ pub fn write_picture(
     let bytes = bytes.map_err(|e| Failure::Other(format!("cannot encode the picture: {e}")))?;
     output.write(&bytes)?;
     let missing = missing_characters(&scene, &options.fonts);
-    report::write_notes(note_of_missing(&missing, output).as_slice());
+    screen::notes(note_of_missing(&missing, output).as_slice());
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use patching::{Direction, Endpoints, Means, Metric, Outcome, Scale};
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::report::{quoted, signed};
+use report::{quoted, signed};
 
 /// Arguments of every subcommand that measures runs.
 #[derive(Clone, clap::Args)]

@@ -17,9 +17,9 @@ use crate::failure::Failure;
 use crate::metric::{Answers, AnswersReport, MetricArgs, MetricReport, NamedMetric};
 use crate::names;
 use crate::processing::Studied;
-use crate::report::{self, Prompt, signed};
 use crate::running::EngineKind;
-use crate::screen::terminal_width;
+use crate::screen::{self, terminal_width};
+use report::{Prompt, Report, signed, write_aligned};
 
 pub const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
 const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
@@ -119,7 +119,7 @@ impl SetArgs {
     fn set(&self, model: &Pretrained, ids: bool) -> Result<Option<PromptSet>, Failure> {
         if let Some(path) = &self.prompts {
             let set = PromptSet::open(path, ids)?;
-            report::write_notes(&set.notes);
+            screen::notes(&set.notes);
             return Ok(Some(set));
         }
         let ioi = Ioi {
@@ -157,13 +157,11 @@ pub struct Pairs {
 }
 
 /// How JSON shows pairs.
-#[derive(Serialize)]
-pub struct PairsReport<'a> {
+struct PairsReport<'a> {
     metric: MetricReport,
-    engine: EngineKind,
     /// Of one pair its own; of many the mean.
-    pub clean_metric: f32,
-    pub corrupted_metric: f32,
+    clean_metric: f32,
+    corrupted_metric: f32,
     pairs: Vec<PairReport<'a>>,
 }
 
@@ -281,7 +279,7 @@ impl Pairs {
 
     /// How JSON shows them. `ends` are each pair's unpatched runs; of many pairs whose means are on one
     /// scale, each pair has its values, and the means have the scale.
-    pub fn report(&self, ends: &[Endpoints], engine: EngineKind) -> PairsReport<'_> {
+    fn report(&self, ends: &[Endpoints]) -> PairsReport<'_> {
         let of_pair = |(pair, ends): (&ReadyPair, &Endpoints)| {
             let metric = self.metric_of_pair(pair);
             metric.shown_unpatched(*ends)
@@ -294,7 +292,6 @@ impl Pairs {
         let pairs = self.list.iter().zip(&unpatched);
         PairsReport {
             metric: self.first().metric.report(),
-            engine,
             clean_metric: mean(0),
             corrupted_metric: mean(1),
             pairs: pairs
@@ -405,17 +402,37 @@ impl Pairs {
         }
     }
 
-    /// What is drawn, and what is exported: of one pair the same; of a set the means, and with them
-    /// their intervals and every pair.
+    /// Says where the unpatched runs lie, in JSON with the pairs that they are of. `ends` are those of each pair.
+    ///
+    /// # Errors
+    /// If it cannot be written as JSON.
+    pub fn say_ends(
+        &self,
+        report: &mut Report,
+        ends: &[Endpoints],
+        engine: EngineKind,
+    ) -> Result<(), Failure> {
+        let PairsReport { metric, clean_metric, corrupted_metric, pairs } = self.report(ends);
+        report.fact("metric", metric)?;
+        report.fact("engine", engine)?;
+        report.fact("clean_metric", clean_metric)?;
+        report.fact("corrupted_metric", corrupted_metric)?;
+        report.fact("pairs", pairs)?;
+        report.line(format!("clean      {clean_metric:+.4}"));
+        report.line(format!("corrupted  {corrupted_metric:+.4}"));
+        Ok(())
+    }
+
+    /// The names of the grids that are drawn, and the study: of a set the means, and with them their intervals and
+    /// every pair.
     pub fn studies(
         &self,
         title: &str,
         provenance: Provenance,
         by_pair: Vec<Grid>,
         averages: Vec<[Grid; 3]>,
-    ) -> (Study, Study) {
+    ) -> (Vec<String>, Study) {
         let first = self.first();
-        let title = format!("{title} ({})", first.metric.scale_in_words());
         let mut subtitle = match self.many {
             true => vec![format!("mean over {} pairs, the first: {}", self.list.len(), first.clean.text)],
             false => {
@@ -424,21 +441,18 @@ impl Pairs {
         };
         let model = [&[provenance.model.clone()][..], &provenance.processing].concat();
         subtitle.push(format!("model: {}, {}", model.join(", "), self.direction));
-        let study = |grids: Vec<Grid>| Study {
-            provenance: provenance.clone(),
-            numbers_sha256: None,
-            title: title.clone(),
-            subtitle: subtitle.clone(),
-            grids,
-        };
-        if !self.many {
-            return (study(by_pair.clone()), study(by_pair));
-        }
         let means: Vec<Grid> = averages.iter().map(|[mean, ..]| mean.clone()).collect();
+        let drawn = if self.many { &means } else { &by_pair };
+        let drawn = drawn.iter().map(|grid| grid.name.clone()).collect();
         let intervals = averages.into_iter().flat_map(|[_, low, high]| [low, high]);
-        let all = means.iter().cloned().chain(intervals).chain(by_pair);
-        let exported = study(all.collect());
-        (study(means), exported)
+        let study = Study {
+            provenance,
+            numbers_sha256: None,
+            title: format!("{title} ({})", first.metric.scale_in_words()),
+            subtitle,
+            grids: means.into_iter().chain(intervals).chain(by_pair).collect(),
+        };
+        (drawn, study)
     }
 }
 
@@ -586,7 +600,7 @@ impl PairArgs {
         if clean.ids.len() != corrupted.ids.len() {
             let mut rows = Vec::new();
             let labelled = [("clean", &clean), ("corrupted", &corrupted)];
-            report::write_aligned(&mut rows, &labelled, terminal_width())?;
+            write_aligned(&mut rows, &labelled, terminal_width())?;
             return Err(Failure::Input(format!(
                 "the clean prompt has {} tokens and the corrupted one {}; patching needs equally many\n\n\
                  {}\nChange a word for one of as many tokens (patch-cli tokens TEXT … counts them).",

@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValue, TypedValueParser};
 use gpt2::Tokenizer;
-use gpt2::visible::visible_line;
 use patching::{Axis, Error, Experiment, Head, SiteKind, Subset, Sweep};
+use visible::visible_line;
 
 use crate::export::AxisLabels;
 use crate::failure::Failure;

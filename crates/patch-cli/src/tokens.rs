@@ -7,8 +7,8 @@ use gpt2::tokenizer::parse_ids;
 use gpt2::{Pretrained, Tokenizer};
 
 use crate::failure::Failure;
-use crate::report::{self, Prompt};
 use crate::screen;
+use report::Prompt;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,7 +68,7 @@ impl Args {
             return Ok(tokenizer);
         }
         let model = Pretrained::load(model)?;
-        report::write_notes(&model.notes);
+        screen::notes(&model.notes);
         Ok(model.tokenizer)
     }
 }

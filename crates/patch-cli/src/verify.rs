@@ -16,7 +16,6 @@ use std::io::{self, Write};
 use gpt2::generate::{check_logits, rank};
 use gpt2::locate::DEFAULT;
 use gpt2::tokenizer::END_OF_TEXT;
-use gpt2::visible::visible_line;
 use gpt2::{Config, Gpt2, Pretrained, Sampling, Site, no_hook};
 use lens::composition::{k_composition_circuit, top1_accuracy};
 use lens::heads::{RepeatedTokens, repeat_study};
@@ -26,13 +25,14 @@ use patching::{Direction, Experiment, Metric, Patch, SiteKind, Sweep, Watch, inc
 use serde::Serialize;
 use tensor::Tensor;
 use unicode_width::UnicodeWidthStr;
+use visible::visible_line;
 
 use self::published::{Figure, NextToken, RepeatFigure, Repeated};
 use crate::common::ModelArgs;
 use crate::failure::Failure;
-use crate::report::{pad, quoted};
 use crate::screen;
 use crate::study::Vocab;
+use report::{pad, quoted};
 
 const EXAMPLES: &str = "\
 Examples:

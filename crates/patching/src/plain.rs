@@ -69,6 +69,9 @@ fn measured(
     let [clean, corrupted] = experiment.direction().clean_and_corrupted(source, base);
     let read = |rows: &Tensor| metric.read(model, rows, experiment.base());
     let clean_end = read(&clean);
+    // (A custom metric is asked about these first.)
+    let clean_metric = metric.of(Which::Clean, &clean_end, &clean_end);
+    let corrupted_metric = metric.of(Which::Corrupted, &read(&corrupted), &clean_end);
 
     // 3. The base run with one activation of the source's, for every patch.
     let patched_metric = |(i, patch): (usize, &Patch)| {
@@ -90,8 +93,8 @@ fn measured(
     let last = |rows: &Tensor| rows.row(rows.n_rows() - 1).to_vec();
     Measured {
         values,
-        clean: metric.of(Which::Clean, &clean_end, &clean_end),
-        corrupted: metric.of(Which::Corrupted, &read(&corrupted), &clean_end),
+        clean: clean_metric,
+        corrupted: corrupted_metric,
         unpatched: Some(Unpatched { clean: last(&clean), corrupted: last(&corrupted) }),
         flops,
     }

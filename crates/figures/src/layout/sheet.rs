@@ -1,8 +1,8 @@
 //! Several heatmaps on one sheet.
 
 use super::*;
-use crate::render::figure::Sheet;
-use crate::render::scene::Cells;
+use crate::figure::Sheet;
+use crate::scene::Cells;
 
 /// Between two panels.
 const PANEL_GAP: f32 = 14.0;

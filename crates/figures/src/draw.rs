@@ -1,10 +1,9 @@
 //! From grids to figures.
 
-use gpt2::visible::visible;
+use grids::{AxisLabels, Form, Grid, Study};
+use visible::visible;
 
-use super::{AxisLabels, Form, Grid, Study};
-use crate::failure::Failure;
-use crate::render::{ColorMap, Figure, Heatmap, LineChart, Series, Sheet};
+use crate::{ColorMap, Figure, Heatmap, LineChart, Series, Sheet, Undrawable};
 
 /// A figure with more cells takes minutes, and shows nothing.
 const MOST_CELLS: usize = 8_000_000;
@@ -22,17 +21,17 @@ pub trait Draw {
     /// The figure.
     ///
     /// # Errors
-    /// [`Failure::Input`] if it cannot be drawn, with what to do instead.
-    fn figure(&self) -> Result<Figure, Failure>;
+    /// [`Undrawable`] if it cannot be drawn, with what to do instead.
+    fn figure(&self) -> Result<Figure, Undrawable>;
 }
 
 impl Draw for Study {
     /// The figure of all grids: of one grid its own, of several a sheet with a panel for each.
     ///
     /// # Errors
-    /// [`Failure::Input`] if a grid cannot be drawn, or several cannot be drawn side by side, with
+    /// [`Undrawable`] if a grid cannot be drawn, or several cannot be drawn side by side, with
     /// what to do instead.
-    fn figure(&self) -> Result<Figure, Failure> {
+    fn figure(&self) -> Result<Figure, Undrawable> {
         if let [grid] = self.grids.as_slice() {
             let mut figure = grid.figure()?;
             let (title, subtitle) = match &mut figure {
@@ -55,7 +54,7 @@ impl Draw for Study {
         let shown = cells.take(MOST_GRIDS).take_while(|cells| *cells <= MOST_CELLS).count().max(1);
         for grid in self.grids.iter().take(shown) {
             let Figure::Heatmap(mut heatmap) = grid.figure()? else {
-                return Err(Failure::Input(format!(
+                return Err(Undrawable(format!(
                     "the grid {:?} is no heatmap and cannot be a panel among {} grids; choose one with \
                      --grid: {}",
                     grid.name,
@@ -70,7 +69,7 @@ impl Draw for Study {
             panels.push(heatmap);
         }
         let Some(first) = self.grids.first() else {
-            return Err(Failure::Input("there is no grid to draw".to_owned()));
+            return Err(Undrawable("there is no grid to draw".to_owned()));
         };
         let alike = |grid: &Grid| (grid.value_label == first.value_label) && (grid.center == first.center);
         let mut legend: Vec<String> = Vec::new();
@@ -109,13 +108,13 @@ impl Draw for Grid {
     /// - four: a sheet with a tiny panel `5.1` for each pair of indices of the first two.
     ///
     /// # Errors
-    /// [`Failure::Input`] if there are no values for all cells, if there are too many or too few axes,
+    /// [`Undrawable`] if there are no values for all cells, if there are too many or too few axes,
     /// or too much of anything to be seen, with what to do instead.
-    fn figure(&self) -> Result<Figure, Failure> {
-        self.check()?;
+    fn figure(&self) -> Result<Figure, Undrawable> {
+        self.check().map_err(|error| Undrawable(error.to_string()))?;
         let shape = self.shape();
         let cannot = |why: String| {
-            Failure::Input(format!("the grid {:?} of the shape {shape:?} cannot be drawn: {why}", self.name))
+            Undrawable(format!("the grid {:?} of the shape {shape:?} cannot be drawn: {why}", self.name))
         };
         if self.values.len() > MOST_CELLS {
             return Err(cannot(format!(
@@ -304,4 +303,81 @@ fn heads(layer: &AxisLabels, head: &AxisLabels) -> AxisLabels {
         heads.map(move |head| format!("L{layer}H{head}"))
     });
     AxisLabels::new("layer and head", rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(name: &str, tokens: &[&str]) -> AxisLabels {
+        AxisLabels::new(name, tokens.iter().map(|&token| token.to_owned()))
+    }
+
+    fn message(result: Result<Figure, Undrawable>) -> String {
+        result.unwrap_err().0
+    }
+
+    /// A grid of these axes with its places as values.
+    fn counted(axes: Vec<AxisLabels>) -> Grid {
+        let mut grid = Grid { name: "x".to_owned(), axes, ..Grid::default() };
+        let cells: usize = grid.shape().iter().product();
+        grid.values = (0..cells).map(|value| value as f32).collect();
+        grid
+    }
+
+    #[test]
+    fn heads_over_positions_are_rows_in_either_order_of_the_axes() {
+        let (layer, head) = (AxisLabels::indices("layer", 2), AxisLabels::indices("head", 3));
+        let pos = tokens("pos", &["a", " b"]);
+        let names = ["L0H0", "L0H1", "L0H2", "L1H0", "L1H1", "L1H2"];
+        let grid = counted(vec![layer.clone(), head.clone(), pos.clone()]);
+        let Figure::Heatmap(heatmap) = grid.figure().unwrap() else { panic!("no heatmap") };
+        assert_eq!(heatmap.rows, names);
+        assert_eq!(heatmap.value(4, 1), 9.0);
+        let grid = counted(vec![layer, pos, head]);
+        let Figure::Heatmap(heatmap) = grid.figure().unwrap() else { panic!("no heatmap") };
+        assert_eq!(heatmap.rows, names);
+        // Layer 1, head 1, position 1 is (1 · 2 + 1) · 3 + 1.
+        assert_eq!(heatmap.value(4, 1), 10.0);
+    }
+
+    #[test]
+    fn attention_becomes_panels_and_of_all_heads_tiny_ones() {
+        let rows = tokens("dest", &["a", " b"]);
+        let columns = tokens("src", &["a", " b"]);
+        let head = AxisLabels::indices("head", 4);
+        let of_layer = counted(vec![head.clone(), rows.clone(), columns.clone()]);
+        let Figure::Sheet(sheet) = of_layer.figure().unwrap() else { panic!("no sheet") };
+        assert!(!sheet.compact && sheet.shared_range && sheet.panels[0].rows_are_tokens);
+        assert_eq!(sheet.panels[2].title, "head 2");
+        assert_eq!(sheet.panels[2].values, [8.0, 9.0, 10.0, 11.0]);
+        let all = counted(vec![AxisLabels::indices("layer", 3), head, rows, columns]);
+        let Figure::Sheet(sheet) = all.figure().unwrap() else { panic!("no sheet") };
+        assert!(sheet.compact && sheet.columns == 4);
+        assert_eq!(sheet.panels[11].title, "2.3");
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_says_what_to_do() {
+        let axis = |name: &str| AxisLabels::indices(name, 1);
+        let five = counted(["a", "b", "c", "d", "e"].map(axis).to_vec());
+        assert!(message(five.figure()).contains("--select a=0"));
+        assert!(message(counted(vec![]).figure()).contains("a single number"));
+        let many = counted(vec![
+            AxisLabels::indices("layer", 60),
+            AxisLabels::indices("head", 60),
+            axis("dest"),
+            axis("src"),
+        ]);
+        assert!(message(many.figure()).contains("3600 panels cannot be told apart"));
+        let pos = tokens("pos", &["a", " b"]);
+        let named = |name: &str, grid: Grid| Grid { name: name.to_owned(), ..grid };
+        let lines = Grid { form: Form::Lines, ..counted(vec![pos.clone(), axis("head")]) };
+        let layers = named("resid_post", counted(vec![axis("layer"), pos]));
+        let mut study = Study { grids: vec![layers, named("heads", lines)], ..Study::default() };
+        let error = message(study.figure());
+        assert!(error.contains("choose one with --grid: resid_post, heads"), "{error}");
+        study.grids.remove(0);
+        assert!(matches!(study.figure(), Ok(Figure::Lines(chart)) if chart.series.len() == 2));
+    }
 }

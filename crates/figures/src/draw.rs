@@ -45,55 +45,7 @@ impl Draw for Study {
             subtitle.clone_from(&self.subtitle);
             return Ok(figure);
         }
-        let mut panels = Vec::new();
-        // (Of a set of thousands of pairs the means come first.)
-        let cells = self.grids.iter().scan(0, |cells, grid| {
-            *cells += grid.values.len();
-            Some(*cells)
-        });
-        let shown = cells.take(MOST_GRIDS).take_while(|cells| *cells <= MOST_CELLS).count().max(1);
-        for grid in self.grids.iter().take(shown) {
-            let Figure::Heatmap(mut heatmap) = grid.figure()? else {
-                return Err(Undrawable(format!(
-                    "the grid {:?} is no heatmap and cannot be a panel among {} grids; choose one with \
-                     --grid: {}",
-                    grid.name,
-                    self.grids.len(),
-                    self.names()
-                )));
-            };
-            if heatmap.title.is_empty() {
-                heatmap.title.clone_from(&grid.name);
-            }
-            heatmap.legend.clear();
-            panels.push(heatmap);
-        }
-        let Some(first) = self.grids.first() else {
-            return Err(Undrawable("there is no grid to draw".to_owned()));
-        };
-        let alike = |grid: &Grid| (grid.value_label == first.value_label) && (grid.center == first.center);
-        let mut legend: Vec<String> = Vec::new();
-        let left_out = self.grids.len().saturating_sub(shown);
-        if left_out > 0 {
-            legend.push(format!(
-                "Left out: {left_out} of {} grids; --grid NAME shows one of them.",
-                self.grids.len()
-            ));
-        }
-        for line in self.grids.iter().take(shown).flat_map(|grid| &grid.legend) {
-            if !legend.contains(line) {
-                legend.push(line.clone());
-            }
-        }
-        Ok(Sheet {
-            title: self.title.clone(),
-            subtitle: self.subtitle.clone(),
-            shared_range: self.grids.iter().take(shown).all(alike),
-            panels,
-            legend,
-            ..Sheet::default()
-        }
-        .into())
+        side_by_side(self)
     }
 }
 
@@ -116,19 +68,7 @@ impl Draw for Grid {
         let cannot = |why: String| {
             Undrawable(format!("the grid {:?} of the shape {shape:?} cannot be drawn: {why}", self.name))
         };
-        if self.values.len() > MOST_CELLS {
-            return Err(cannot(format!(
-                "a figure has {MOST_CELLS} cells at most; take a part of it, for example --select {}=0",
-                self.axes[0].name
-            )));
-        }
-        if let Some(axis) = (self.axes.iter()).find(|axis| axis.labels.len() > MOST_ALONG_AN_AXIS) {
-            return Err(cannot(format!(
-                "a figure has {MOST_ALONG_AN_AXIS} rows and columns at most; take a part of it, for \
-                 example --select {}=0",
-                axis.name
-            )));
-        }
+        check_size(self).map_err(cannot)?;
         match self.axes.as_slice() {
             [] => Err(cannot("it is a single number".to_owned())),
             [_] => Ok(lines(self, &AxisLabels::new("", [String::new()]), &self.axes[0])),
@@ -179,6 +119,77 @@ impl Draw for Grid {
             ))),
         }
     }
+}
+
+/// A sheet with a panel for each grid.
+fn side_by_side(study: &Study) -> Result<Figure, Undrawable> {
+    let mut panels = Vec::new();
+    // (Of a set of thousands of pairs the means come first.)
+    let cells = study.grids.iter().scan(0, |cells, grid| {
+        *cells += grid.values.len();
+        Some(*cells)
+    });
+    let shown = cells.take(MOST_GRIDS).take_while(|cells| *cells <= MOST_CELLS).count().max(1);
+    for grid in study.grids.iter().take(shown) {
+        let Figure::Heatmap(mut heatmap) = grid.figure()? else {
+            return Err(Undrawable(format!(
+                "the grid {:?} is not a heatmap and cannot be a panel among {} grids; choose one with \
+                 --grid: {}",
+                grid.name,
+                study.grids.len(),
+                study.names()
+            )));
+        };
+        if heatmap.title.is_empty() {
+            heatmap.title.clone_from(&grid.name);
+        }
+        heatmap.legend.clear();
+        panels.push(heatmap);
+    }
+    let Some(first) = study.grids.first() else {
+        return Err(Undrawable("there is no grid to draw".to_owned()));
+    };
+    let alike = |grid: &Grid| (grid.value_label == first.value_label) && (grid.center == first.center);
+    let mut legend: Vec<String> = Vec::new();
+    let left_out = study.grids.len().saturating_sub(shown);
+    if left_out > 0 {
+        legend.push(format!(
+            "Left out: {left_out} of {} grids; --grid NAME shows one of them.",
+            study.grids.len()
+        ));
+    }
+    for line in study.grids.iter().take(shown).flat_map(|grid| &grid.legend) {
+        if !legend.contains(line) {
+            legend.push(line.clone());
+        }
+    }
+    Ok(Sheet {
+        title: study.title.clone(),
+        subtitle: study.subtitle.clone(),
+        shared_range: study.grids.iter().take(shown).all(alike),
+        panels,
+        legend,
+        ..Sheet::default()
+    }
+    .into())
+}
+
+/// Refuses a grid that is too large to be seen.
+fn check_size(grid: &Grid) -> Result<(), String> {
+    if grid.values.len() > MOST_CELLS {
+        return Err(format!(
+            "a figure has {MOST_CELLS} cells at most; take a part of it, for example --select {}=0",
+            grid.axes[0].name
+        ));
+    }
+    if let Some(axis) = (grid.axes.iter()).find(|axis| axis.labels.len() > MOST_ALONG_AN_AXIS) {
+        return Err(format!(
+            "a figure has {MOST_ALONG_AN_AXIS} rows and columns at most; take a part of it, for \
+             example --select {}=0",
+            axis.name
+        ));
+    }
+    Ok(())
 }
 
 fn heatmap(grid: &Grid, rows: &AxisLabels, columns: &AxisLabels, values: Vec<f32>) -> Heatmap {

@@ -38,18 +38,18 @@ pub struct Args {
     #[arg(value_name = "TEXT")]
     text: Option<String>,
 
-    /// What is put in the activation's place: zero; mean (over the prompt's positions, or over all
-    /// positions of --others); other-position N (the prompt's own activation at position N; -1 is the last);
-    /// resample (those of --others, one prompt after the other; the mean of what they do)
+    /// Replacement of the activation: zero; mean (over the prompt's positions, or over all positions of --others);
+    /// other-position N (the prompt's own activation at position N; -1 is the last); resample (the activations of
+    /// each prompt of --others in turn; the result is the mean)
     #[arg(long = "with", value_names = ["HOW", "N"], num_args = 1..=2, allow_negative_numbers = true, default_value = "zero")]
     with: Vec<String>,
 
-    /// The other prompts: a file with one on each line, a file of pairs as for sweep --prompts (the
-    /// clean ones are taken; it needs no other column), or ioi for prompts of the indirect-object task
+    /// The other prompts: a file with one prompt per line, a file of pairs as for sweep --prompts (its clean
+    /// prompts are used; no other column is needed), or ioi for prompts of the indirect-object task
     #[arg(long, value_name = "FILE|ioi")]
     others: Option<PathBuf>,
 
-    /// How many prompts of --others ioi
+    /// Number of prompts of --others ioi
     #[arg(long, value_name = "N", default_value_t = Ioi::default().count)]
     count: usize,
 
@@ -66,7 +66,7 @@ pub struct Args {
     #[command(flatten)]
     engine: EngineArgs,
 
-    /// Where to put the picture (.png or .svg)
+    /// File of the picture (.png or .svg)
     #[arg(long, value_name = "FILE", default_value = "ablation.png")]
     out: PathBuf,
 
@@ -317,7 +317,7 @@ impl Args {
                 "--with other-position needs the position: --with other-position 0".to_owned(),
             )),
             _ => Err(Failure::Input(format!(
-                "there is no ablation \"{how}\"; give zero, mean, other-position N or resample"
+                "unknown ablation \"{how}\": expected zero, mean, other-position N or resample"
             ))),
         }
     }

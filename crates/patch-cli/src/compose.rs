@@ -23,11 +23,11 @@ use report::{Prompt, pad};
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// Through what the second head reads: q (queries), k (keys) or v (values) [default: all]
+    /// Input of the second head: q (queries), k (keys) or v (values) [default: all]
     #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
     kind: Vec<Composition>,
 
-    /// How many pairs of heads to name of each kind
+    /// Number of pairs of heads to list of each kind
     #[arg(long, value_name = "K", default_value_t = 10)]
     top: usize,
 
@@ -40,8 +40,7 @@ pub struct Args {
     #[arg(long, value_names = ["PREVIOUS", "INDUCTION"], num_args = 2)]
     circuit: Option<Vec<Head>>,
 
-    /// The tokens that a circuit is between [default: known where the model has a list of them,
-    /// else all]
+    /// Tokens of the circuits [default: known where the model has a list of them, else all]
     #[arg(long, value_enum)]
     vocab: Option<Vocab>,
 
@@ -308,7 +307,7 @@ fn grid_of_circuit(model: &Gpt2, previous: Head, induction: Head, among: &Prompt
 }
 
 fn between_tokens(matrix: &FactoredMatrix, among: &Prompt, axes: [&str; 2]) -> Grid {
-    // What overflows is no number.
+    // A product that overflows has no value.
     let mut values = matrix.product().into_data();
     values.iter_mut().filter(|x| !x.is_finite()).for_each(|x| *x = f32::NAN);
     // Spaces must be seen, for " a" and "a" are two tokens.

@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long)]
     exclude_current_token: bool,
 
-    /// How many heads to name of each kind
+    /// Number of heads to list of each kind
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
 

@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, value_name = "VALUE", allow_negative_numbers = true, value_parser = parse_tolerance)]
     tolerance: Option<f32>,
 
-    /// Where to put a picture of B − A, .png or .svg [default: only the terminal]
+    /// Picture of B − A, .png or .svg [default: only the terminal]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 

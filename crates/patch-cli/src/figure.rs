@@ -32,7 +32,7 @@ pub struct FigureArgs {
     #[arg(long, help_heading = HEADING, value_name = "VALUE", allow_negative_numbers = true, value_parser = parse_finite)]
     pub vmax: Option<f32>,
 
-    /// Value that gets the middle colour [default: 0 for differences]
+    /// Value of the middle colour [default: 0 for differences]
     #[arg(long, help_heading = HEADING, value_name = "VALUE", allow_negative_numbers = true, value_parser = parse_finite)]
     pub center: Option<f32>,
 
@@ -72,7 +72,7 @@ impl FigureArgs {
         let files: Vec<Vec<u8>> = self.font.iter().map(read).collect::<Result<_, _>>()?;
         let fonts = Fonts::with(files).map_err(|index| {
             Failure::Input(format!(
-                "{} is no TrueType or OpenType font (.ttf, .otf, .ttc)",
+                "{} is not a TrueType or OpenType font (.ttf, .otf, .ttc)",
                 self.font[index].display()
             ))
         })?;
@@ -166,7 +166,7 @@ fn note_of_missing(missing: &[char], output: &Output) -> Option<String> {
 fn parse_finite(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if value.is_finite() => Ok(value),
-        _ => Err("it is no finite number".to_owned()),
+        _ => Err("not a finite number".to_owned()),
     }
 }
 

@@ -15,7 +15,7 @@ use report::{Prompt, quoted};
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// Text to go on from
+    /// Text to continue
     text: String,
 
     /// How many tokens to write at most

@@ -25,16 +25,16 @@ pub struct Args {
     #[arg(long, default_value_t = SiteKind::Z, value_parser = parse_site)]
     site: SiteKind,
 
-    /// How to give the sweep's numbers: the mean logit difference; its change from that of the pair; or
-    /// normalized, 0 as the pair and 1 as the prompt [default: normalized]
+    /// Scale of the sweep: the mean logit difference (value); its change from that of the pair (change); or
+    /// normalized, 0 for the pair and 1 for the prompt [default: normalized]
     #[arg(long = "as", value_name = "SCALE", default_value_t = Scale::Normalized, hide_default_value = true)]
     given_as: Scale,
 
-    /// Leave out the sweep
+    /// Skip the sweep
     #[arg(long)]
     no_sweep: bool,
 
-    /// How many heads to name
+    /// Number of heads to list
     #[arg(long, value_name = "K", default_value_t = 8)]
     top: usize,
 

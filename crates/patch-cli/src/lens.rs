@@ -31,15 +31,15 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "answers", allow_hyphen_values = true)]
     pos: Option<Place>,
 
-    /// How many heads to name
+    /// Number of heads to list
     #[arg(long, value_name = "K", default_value_t = 8)]
     top: usize,
 
-    /// Where to put a picture of each head's share
+    /// Picture of each head's share
     #[arg(long, value_name = "FILE", requires = "answers")]
     out_heads: Option<PathBuf>,
 
-    /// Where to put a picture of each component's share
+    /// Picture of each component's share
     #[arg(long, value_name = "FILE", requires = "answers")]
     out_components: Option<PathBuf>,
 

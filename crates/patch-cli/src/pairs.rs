@@ -28,7 +28,7 @@ const ANSWERS: [&str; 2] = [" Smith", " Jones"];
 /// Arguments of every subcommand that patches one prompt into another.
 #[derive(Clone, clap::Args)]
 pub struct PairArgs {
-    /// Prompt whose answer is the right one [default: the pair of Michelle Jones and Michelle Smith]
+    /// Prompt with the right answer [default: the pair of Michelle Jones and Michelle Smith]
     #[arg(long, value_name = "TEXT", requires = "corrupted", allow_hyphen_values = true)]
     pub clean: Option<String>,
 
@@ -36,7 +36,7 @@ pub struct PairArgs {
     #[arg(long, value_name = "TEXT", requires = "clean", allow_hyphen_values = true)]
     pub corrupted: Option<String>,
 
-    /// denoising: clean into corrupted; noising: corrupted into clean
+    /// denoising patches clean activations into the corrupted run, noising the other way round
     #[arg(long, default_value_t, value_parser = names::direction())]
     pub direction: Direction,
 }
@@ -52,8 +52,8 @@ pub struct SetArgs {
     #[arg(long, help_heading = HEADING, value_name = "FILE", conflicts_with_all = ["clean", "prompt_set"])]
     pub prompts: Option<PathBuf>,
 
-    /// Mean over the pairs of a set that comes with the program: indirect objects, drawn at random, or
-    /// the eight of TransformerLens's tutorial
+    /// Mean over the pairs of a built-in set: random indirect objects (ioi), or the eight prompts of
+    /// TransformerLens's tutorial (ioi-tutorial)
     #[arg(long, help_heading = HEADING, value_name = "NAME", conflicts_with = "clean")]
     pub prompt_set: Option<SetName>,
 
@@ -65,16 +65,16 @@ pub struct SetArgs {
     #[arg(long, help_heading = HEADING, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
-    /// How the corrupted prompts of --prompt-set ioi are made: the second name swapped, or three other
-    /// names
+    /// How the corrupted prompts of --prompt-set ioi are made: the second name swapped (swap), or three other
+    /// names (abc)
     #[arg(long, help_heading = HEADING, value_enum, value_name = "HOW", default_value_t)]
     pub corruption: CorruptionName,
 
-    /// From where the positions of prompts of different lengths are counted
+    /// Where positions are counted from if the prompts have different lengths
     #[arg(long, help_heading = HEADING, value_enum, value_name = "ORIGIN")]
     pub align: Option<AlignName>,
 
-    /// How many times pairs are drawn for the confidence interval of 95 %
+    /// Number of bootstrap resamples for the 95 % confidence interval
     #[arg(long, help_heading = HEADING, value_name = "N", default_value_t = Bootstrap::default().resamples)]
     pub resamples: usize,
 }

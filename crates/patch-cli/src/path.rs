@@ -33,26 +33,26 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Who speaks: what of each head, MLP or position is the other run's
+    /// Sender: which activation of each head, MLP or position is taken from the other run
     #[arg(long, value_enum, ignore_case = true, default_value_t)]
     from: Sent,
 
-    /// Who hears it: the logits, or the queries, keys or values of the heads --receivers, or the MLPs of the
-    /// layers --receivers
+    /// Receiver: the logits; the queries, keys or values of the heads in --receivers; or the MLPs of the layers
+    /// in --receivers
     #[arg(long, value_enum, ignore_case = true, default_value_t)]
     to: Reader,
 
-    /// Heads that hear it, such as 8.6,8.10; or layers of MLPs, such as 8,9
+    /// The receiving heads, such as 8.6,8.10, or the layers of the receiving MLPs, such as 8,9
     #[arg(long, value_name = "LAYER.HEAD,…", value_delimiter = ',')]
     receivers: Vec<String>,
 
-    /// The one position at which each sender is the other run's: a number from 0, or from the end (-1,
-    /// or end, is the last) [default: all]
+    /// Patch each sender at this position only: a number from 0, or from the end (-1 or `end` is the last)
+    /// [default: all]
     #[arg(long, value_name = "N|end", allow_hyphen_values = true)]
     pos: Option<Place>,
 
-    /// Freeze the MLPs on the way, so that only the direct way along the residual stream is left, instead of
-    /// letting them hear the sender and pass it on, as the paper has it
+    /// Freeze the MLPs along the path, so that only the direct path through the residual stream is left, instead
+    /// of recomputing them as the paper does
     #[arg(long)]
     freeze_mlps: bool,
 
@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, value_name = "K", default_value_t = 10)]
     top: usize,
 
-    /// Where to put the picture (.png or .svg)
+    /// File of the picture (.png or .svg)
     #[arg(long, value_name = "FILE", default_value = "path.png")]
     out: PathBuf,
 
@@ -94,10 +94,10 @@ pub struct Args {
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 enum Sent {
-    /// What each head has gathered, before it is written to the residual stream
+    /// The output of each head's attention, before it is projected into the residual stream
     #[default]
     Z,
-    /// What each MLP writes
+    /// The output of each MLP
     MlpOut,
     /// The token embedding at each position
     Embed,
@@ -255,8 +255,8 @@ impl Args {
             Reader::Logits if self.receivers.is_empty() => return Ok(Receivers::Logits),
             Reader::Logits => {
                 return Err(Failure::Input(
-                    "--receivers are heads or MLPs, and --to logits is none of their inputs: leave one of the \
-                     two out, or give --to q, k, v or mlp"
+                    "--receivers names heads or MLPs, which --to logits does not use: leave one of the two out, or give \
+                     --to q, k, v or mlp"
                         .to_owned(),
                 ));
             }

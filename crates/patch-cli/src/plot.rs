@@ -25,7 +25,7 @@ pub struct Args {
     #[command(flatten)]
     part: Part,
 
-    /// Where to put the picture, .png or .svg [default: only the terminal]
+    /// File of the picture, .png or .svg [default: only the terminal]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 

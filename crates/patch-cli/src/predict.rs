@@ -24,10 +24,10 @@ use report::{Candidate, Prompt, candidate, pad, quoted, top, top_tables, write_a
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// Text to go on from
+    /// Text to continue
     text: String,
 
-    /// A second text, to be laid beside the first
+    /// A second text, for comparison
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     compare: Option<String>,
 
@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long)]
     all_positions: bool,
 
-    /// How many of the most likely tokens to show
+    /// Number of most likely tokens to show
     #[arg(long, value_name = "K", default_value_t = 20)]
     top: usize,
 

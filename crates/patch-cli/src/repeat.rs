@@ -18,19 +18,19 @@ use crate::running::progress_bar;
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// How many random tokens there are before they are repeated
+    /// Number of random tokens before the repetition
     #[arg(long, value_name = "N", default_value_t = 50)]
     seq_len: usize,
 
-    /// How many such sequences to average over
+    /// Number of sequences to average over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
 
-    /// What is drawn: equal seeds draw equal tokens
+    /// Seed of the random tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
-    /// The tokens to draw from [default: known where the model has a list of them, else all]
+    /// Tokens to draw from [default: known where the model has a list of them, else all]
     #[arg(long, value_enum)]
     vocab: Option<Vocab>,
 
@@ -40,15 +40,15 @@ pub struct Args {
     #[arg(long)]
     transplant: bool,
 
-    /// How many heads to name of each kind
+    /// Number of heads to list of each kind
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
 
-    /// Where to put a picture of each token's log probability
+    /// Picture of each token's log probability
     #[arg(long, value_name = "FILE")]
     out_curve: Option<PathBuf>,
 
-    /// Where to put a picture of the transplant; it is then done
+    /// Picture of the transplant (implies --transplant)
     #[arg(long, value_name = "FILE")]
     out_transplant: Option<PathBuf>,
 
@@ -63,7 +63,7 @@ pub struct Args {
 }
 
 const HELP: &str = "\
-Random tokens have no meaning and no grammar: who predicts the second copy must have looked up the
+Random tokens have no meaning and no grammar, so a model can predict the second copy only by looking up the
 first. A head does that by looking at what came after the same token the last time (induction), for
 which other heads have moved each token to the position after it (previous token).
 

@@ -77,7 +77,7 @@ impl Write for Screen {
     }
 }
 
-/// Says something that a user should know on stderr. If that is full or closed, the work goes on.
+/// Says something that a user should know on stderr. If that is full or closed, the run continues.
 pub fn note(text: &str) {
     let _ = writeln!(stderr(), "note: {}", visible_text(text));
 }

@@ -21,7 +21,7 @@ pub struct SelectionArgs {
     #[arg(long, value_name = "SITE", value_parser = sites(), hide_possible_values = true, ignore_case = true)]
     pub site: Option<Sites>,
 
-    /// Heads position by position: layer × position × head (of pattern: layer × head × destination)
+    /// Heads at each position: layer × position × head (of pattern: layer × head × destination)
     #[arg(long)]
     pub by_pos: bool,
 

@@ -41,7 +41,7 @@ impl Vocab {
                 Ok((known, words))
             }
             (Some(Self::Known), None) => Err(Failure::Input(format!(
-                "there is no list of the tokens that {} knows (known_tokens.json beside its weights): \
+                "{} has no list of known tokens (known_tokens.json beside its weights): \
                  leave out --vocab known to take all tokens",
                 model.name
             ))),
@@ -67,7 +67,7 @@ pub fn checked(head: Head, model: &Pretrained) -> Result<(usize, usize), Failure
 /// Options of every study that computes grids.
 #[derive(clap::Args)]
 pub struct StudyArgs {
-    /// Where to put the picture, .png or .svg [default: only the terminal]
+    /// File of the picture, .png or .svg [default: only the terminal]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
@@ -87,7 +87,7 @@ pub struct Outputs {
     /// Where the drawings of a report go, by their names.
     pub pictures: Vec<(&'static str, Output)>,
     pub exports: Exports,
-    /// The page, which is written by whoever computes it.
+    /// The page, which the caller writes.
     pub page: Option<Output>,
 }
 

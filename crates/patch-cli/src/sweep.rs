@@ -37,23 +37,23 @@ pub struct Args {
     #[command(flatten)]
     selection: SelectionArgs,
 
-    /// Edits that stay in the base run and in every patched run: SITE, layer and perhaps .HEAD, @POSITION, and
-    /// =source (the default), =zero or =mean; z9.9=zero,mlp_out8@-1, say
+    /// Edits that apply to the base run and to every patched run: SITE and layer, then optionally .HEAD, @POSITION,
+    /// and =source (the default), =zero or =mean; for example z9.9=zero,mlp_out8@-1
     #[arg(long, value_name = "EDIT,…", value_delimiter = ',')]
     given: Vec<Given>,
 
     #[command(flatten)]
     engine: EngineArgs,
 
-    /// Go on with a sweep that was stopped, from its export
+    /// Continue a stopped sweep from its export
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
 
-    /// How many of the most likely tokens to list
+    /// Number of most likely tokens to list
     #[arg(long, value_name = "K", default_value_t = 20)]
     top: usize,
 
-    /// Where to put the picture (.png or .svg)
+    /// File of the picture (.png or .svg)
     #[arg(long, value_name = "FILE", default_value = "heatmap.png")]
     out: PathBuf,
 
@@ -432,7 +432,9 @@ fn stopped_in_words(done: &[Vec<Done>], exports: &Exports, n_cells: usize) -> St
     let values = done.iter().flatten().flat_map(|done| &done.grid.values);
     let reached = values.filter(|value| !value.is_nan()).count();
     let what_next = match exports.paths().first() {
-        Some(path) => format!("they are in {}; go on with the same flags and --resume {0}", path.display()),
+        Some(path) => {
+            format!("they are in {}; continue with the same flags and --resume {0}", path.display())
+        }
         None => "nothing was written; a sweep that is exported (--safetensors FILE, say) can be stopped \
                  and resumed"
             .to_owned(),

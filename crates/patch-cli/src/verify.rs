@@ -1,8 +1,8 @@
 //! `patch-cli verify`: whether a model's numbers are what they must be.
 //!
 //! Some things hold for every model: they are checked on the one that is given. Of GPT-2 small much
-//! is published, and [`published`] has it: who has the real weights sees line by line that this
-//! program computes what others computed.
+//! is published, and [`published`] lists it: with the real weights, each line shows that this program
+//! computes the published number.
 //!
 //! Which weights are GPT-2 small's? A fine-tuned model has the same sizes, and a program that knew
 //! the file's checksum would refuse the same weights saved anew. So the name decides: the model is
@@ -525,7 +525,7 @@ impl Check {
 
     /// A number with the largest difference that passes.
     fn number(expected: &str, got: f64, tolerance: f64) -> Self {
-        // A figure that is no number passes with nothing.
+        // A published figure that is not a number never passes.
         let difference = got - expected.parse().unwrap_or(f64::NAN);
         Self {
             expected: expected.to_owned(),

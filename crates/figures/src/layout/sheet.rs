@@ -11,7 +11,7 @@ const TILE: f32 = 58.0;
 /// Between two tiny panels.
 const TILE_GAP: f32 = 9.0;
 const TILE_TITLE_SIZE: f32 = 8.5;
-/// The height of the scale that all panels share, at the most.
+/// The maximum height of the scale that all panels share.
 const BAR_HEIGHT: f32 = 320.0;
 
 /// Arranges the panels row after row: those of a row have their tops, those of a column their left

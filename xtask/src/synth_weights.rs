@@ -8,7 +8,6 @@
 //! trained one, at any width: logits of standard deviation 4, a residual stream that grows with
 //! the layers, attention that chooses a few tokens, and no bias or gain that has no effect.
 
-use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -258,29 +257,25 @@ fn to_json(value: &Value, print: fn(&Value) -> serde_json::Result<Vec<u8>>) -> O
     print(value).map_err(|error| Failure::run(format!("cannot write JSON: {error}")))
 }
 
-/// Writes under a temporary name, and renames when all of it is on the disk.
 fn write_checkpoint(path: &Path, header: &[u8], tensors: &[Tensor], seed: u64, length: u64) -> Outcome {
-    // Not the `.part` name of a download, which may be here and worth resuming.
-    let part = disk::part_path(&path.with_extension("synth"));
-    let written = File::create(&part)
-        .and_then(|mut file| {
-            file.write_all(header)?;
-            let mut progress = Progress::begin("model.safetensors", length, 0);
-            for (index, tensor) in (0..).zip(tensors) {
-                write_tensor(&mut file, tensor, stream_key(seed, index), &mut progress)?;
-            }
-            Ok(file)
-        })
-        .map_err(|error| disk::write_failure(&part, &error))
-        .and_then(|file| disk::publish(file, &part, path));
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&part);
-    }
-    written
+    let mut progress = Progress::begin("model.safetensors", length, 0);
+    let mut write = || -> io::Result<()> {
+        let mut part = files::Part::create(path)?;
+        part.write_all(header)?;
+        for (index, tensor) in (0..).zip(tensors) {
+            write_tensor(&mut part, tensor, stream_key(seed, index), &mut progress)?;
+        }
+        part.publish(|_| Ok(true))
+    };
+    write().map_err(|error| disk::write_failure(path, &error))
 }
 
-fn write_tensor(file: &mut File, tensor: &Tensor, key: u64, progress: &mut Progress) -> io::Result<()> {
+fn write_tensor(
+    file: &mut files::Part,
+    tensor: &Tensor,
+    key: u64,
+    progress: &mut Progress,
+) -> io::Result<()> {
     let mut chunk = Vec::new();
     let mut first = 0;
     while first < tensor.count() {

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 /// How much is read at a time.
 pub const BUFFER: usize = 1 << 17;
 
-/// A checksum that grows with the bytes.
+/// The checksum of bytes that arrive one after another.
 #[derive(Clone, Debug, Default)]
 pub struct Checksum(Sha256);
 
@@ -18,7 +18,7 @@ impl Checksum {
         self.0.update(bytes);
     }
 
-    /// Adds everything that `reader` still holds, and counts it.
+    /// Adds everything that is left in `reader`, and counts it.
     pub fn add_all(&mut self, reader: &mut impl Read) -> io::Result<u64> {
         let mut buffer = vec![0; BUFFER];
         let mut count = 0;
@@ -35,10 +35,9 @@ impl Checksum {
         }
     }
 
-    /// The checksum of all that was added, in lower case.
+    /// The checksum of all bytes so far, in lower case.
     pub fn hex(&self) -> String {
-        let digest = self.0.clone().finalize();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        self.0.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

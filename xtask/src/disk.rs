@@ -1,40 +1,30 @@
-//! Careful use of the disk: locks, free space, files that appear only when they are whole.
+//! Careful use of the disk: locks, free space, files that appear whole.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
-
-use files::Part;
+use std::path::Path;
 
 use crate::failure::{Failure, Outcome};
 
-/// Locks a folder of weights for as long as this value lives, also against other processes.
+/// A lock on a folder of weights, for as long as this value lives.
 ///
-/// The empty lock file stays: removing it would let a third process lock a file that is gone.
+/// The empty lock file stays: if it were removed, a third process could lock a new one while a second
+/// still waits for the old one.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: File,
 }
 
 impl FolderLock {
-    /// Makes the folder if it is missing, and locks it.
+    /// Creates the folder if it is missing, and locks it.
     pub fn take(folder: &Path) -> Outcome<Self> {
         fs::create_dir_all(folder).map_err(|error| write_failure(folder, &error))?;
         let path = folder.join(".lock");
-        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
-            return Err(Failure::run(format!("{} is not a regular file: delete it", path.display())));
-        }
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|error| write_failure(&path, &error))?;
+        let file = open_for_writing(&path)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Failure::run(format!(
-                "another `cargo xtask` is writing to {}: wait until it has finished, then run \
-                 this again",
+                "another `cargo xtask` is writing to {}: wait until it has finished, then run this again",
                 folder.display()
             ))),
             Err(TryLockError::Error(error)) => Err(write_failure(&path, &error)),
@@ -42,43 +32,55 @@ impl FolderLock {
     }
 }
 
+/// Opens a file of ours as it is, or creates it. Writing to a link would change another file, and opening a
+/// pipe would wait.
+pub fn open_for_writing(path: &Path) -> Outcome<File> {
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(Failure::run(format!(
+            "{} is not a regular file: delete it, then run this again",
+            path.display()
+        )));
+    }
+    let mut options = File::options();
+    options.create(true).truncate(false).read(true).write(true);
+    options.open(path).map_err(|error| write_failure(path, &error))
+}
+
+/// The message for a file that is there and cannot be read.
+pub fn read_failure(path: &Path, error: &io::Error) -> Failure {
+    Failure::run(format!("cannot read {}: {error}", path.display()))
+}
+
 /// The message for a file or folder that cannot be written.
 pub fn write_failure(path: &Path, error: &io::Error) -> Failure {
-    let path = path.display();
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::run(format!(
-            "the disk is full: cannot write {path}: make room (or choose another folder), then \
-             run the same command again"
-        )),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Failure::run(format!(
-            "cannot write {path}: {error}: choose a folder that you may write to, or change \
-                 its permissions"
-        )),
-        _ => {
-            Failure::run(format!("cannot write {path}: {error}: choose another folder, or see what is there"))
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let advice = match error.kind() {
+        StorageFull | QuotaExceeded => {
+            "the disk is full: make room or choose another folder, then run the same command again"
         }
-    }
+        PermissionDenied | ReadOnlyFilesystem => {
+            "choose a folder that you may write to, or change its permissions"
+        }
+        _ => "choose another folder, or see what is there",
+    };
+    Failure::run(format!("cannot write {}: {error}: {advice}", path.display()))
 }
 
 /// Refuses to start when the disk of `folder` has less than `needed` bytes left.
 pub fn require_space(folder: &Path, needed: u64) -> Outcome {
-    // A file system that cannot tell is no reason to stop: a full disk shows while writing.
-    let Ok(free) = fs4::available_space(folder) else {
-        return Ok(());
-    };
-    if free < needed {
-        return Err(Failure::run(format!(
-            "not enough disk space in {}: {} are needed and {} are free: make room, or choose \
-             another folder",
+    match fs4::available_space(folder) {
+        Ok(free) if free < needed => Err(Failure::run(format!(
+            "not enough disk space in {}: {} are needed and {} are free: make room, or choose another folder",
             folder.display(),
             bytes(needed),
             bytes(free)
-        )));
+        ))),
+        // Where the free space is not known, a full disk shows while writing.
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-/// A number of bytes in words: `548.1 MB`.
+/// A number of bytes with its unit: `548.1 MB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
     if count < 1000 {
@@ -93,30 +95,11 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// The name under which a file is written until it is whole.
-pub fn part_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    name.into()
-}
-
-/// Writes a small file so that readers see the old content or the new, never a half of it.
+/// Writes a small file so that readers see the old content or the new, never a part of it.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Outcome {
-    Part::with_bytes(path, content)
+    files::Part::with_bytes(path, content)
         .and_then(|part| part.publish(|_| Ok(true)))
         .map_err(|error| write_failure(path, &error))
-}
-
-/// Brings a finished file to the disk and gives it its real name.
-pub fn publish(file: File, part: &Path, path: &Path) -> Outcome {
-    file.sync_all()
-        .and_then(|()| {
-            drop(file);
-            fs::rename(part, path)
-        })
-        .map_err(|error| write_failure(path, &error))?;
-    files::sync_folder(path);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -124,13 +107,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_told() {
-        let told = write_failure(Path::new("w/model.part"), &io::ErrorKind::StorageFull.into()).to_string();
-        assert!(told.starts_with("the disk is full: cannot write w/model.part"), "{told}");
+    fn a_full_disk_is_reported_as_one() {
+        let failure = write_failure(Path::new("w/model.part"), &io::ErrorKind::StorageFull.into());
+        let message = failure.to_string();
+        assert!(message.starts_with("cannot write w/model.part"), "{message}");
+        assert!(message.contains("the disk is full"), "{message}");
     }
 
     #[test]
-    fn bytes_are_told_in_the_unit_that_fits() {
+    fn bytes_are_shown_in_the_unit_that_fits() {
         assert_eq!(bytes(665), "665 bytes");
         assert_eq!(bytes(1000), "1.0 kB");
         assert_eq!(bytes(999_960), "1.0 MB");

@@ -8,11 +8,11 @@
 //! trained one, at any width: logits of standard deviation 4, a residual stream that grows with
 //! the layers, attention that chooses a few tokens, and no bias or gain that has no effect.
 
-use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use files::Part;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -27,14 +27,11 @@ const CONTEXT: u64 = 1024;
 /// Marks the files of this command, which it may replace later.
 const MAKER: &str = "cargo xtask synth-weights";
 
-/// How many values are made in memory at once (4 MiB).
+/// [`MAKER`] stands within this many bytes from the start of each file.
+const MAKER_WITHIN: u64 = 1024;
+
+/// How many values are in memory at once (4 MiB): a checkpoint may be larger than memory.
 const CHUNK: u64 = 1 << 20;
-
-/// How many values one thread makes at a time.
-const THREAD_SHARE: usize = 1 << 14;
-
-/// No header of a checkpoint is near this long.
-const LONGEST_HEADER: u64 = 100_000_000;
 
 /// The options of `synth-weights`.
 #[derive(Debug, clap::Args)]
@@ -63,22 +60,29 @@ impl Arguments {
 
 /// Writes the checkpoint.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let Arguments { size, seed, out, .. } = arguments;
+    let Arguments { size, seed, out, force } = arguments;
     let _lock = FolderLock::take(out)?;
     let model = out.join("model.safetensors");
     let config = out.join("config.json");
-    if !arguments.force {
-        require_replaceable(&model, checkpoint_maker)?;
-        require_replaceable(&config, config_maker)?;
+    if !force {
+        require_replaceable(&model)?;
+        require_replaceable(&config)?;
     }
-
     let tensors = tensors(size);
-    let header = header(size, *seed, &tensors)?;
+    let header = header(size, *seed, &tensors);
     let length = header.len() as u64 + 4 * tensors.iter().map(Tensor::count).sum::<u64>();
     disk::require_space(out, length)?;
 
-    write_checkpoint(&model, &header, &tensors, *seed, length)?;
-    disk::write_atomically(&config, &config_json(size)?)?;
+    let mut progress = Progress::begin("model.safetensors", length, 0);
+    let written = Part::create(&model).and_then(|mut part| {
+        part.write_all(&header)?;
+        for (index, tensor) in (0..).zip(&tensors) {
+            write_tensor(&mut part, tensor, stream_key(*seed, index), &mut progress)?;
+        }
+        part.publish(|_| Ok(true))
+    });
+    written.map_err(|error| disk::write_failure(&model, &error))?;
+    disk::write_atomically(&config, format!("{:#}\n", config_json(size)).as_bytes())?;
     screen::say(&format!(
         "{}: random weights of {size} (layers x heads x width), seed {seed}, {}",
         out.display(),
@@ -161,74 +165,65 @@ impl Tensor {
 fn tensors(size: &Size) -> Vec<Tensor> {
     let width = size.width;
     let spread = |outputs: f64, inputs: u64| outputs / (inputs as f64).sqrt();
-    let mut all = Vec::new();
-    let mut push = |name: String, shape: &[u64], mean: f32, deviation: f64| {
-        all.push(Tensor { name: format!("transformer.{name}"), shape: shape.to_vec(), mean, deviation });
+    let tensor = |name: &str, shape: &[u64], mean, deviation| Tensor {
+        name: format!("transformer.{name}"),
+        shape: shape.to_vec(),
+        mean,
+        deviation,
     };
-
     // The token embedding is the unembedding too: its deviation is that of the logits.
-    push("wte.weight".into(), &[VOCABULARY, width], 0.0, spread(4.0, width));
-    push("wpe.weight".into(), &[CONTEXT, width], 0.0, spread(2.0, width));
+    let mut all = vec![
+        tensor("wte.weight", &[VOCABULARY, width], 0.0, spread(4.0, width)),
+        tensor("wpe.weight", &[CONTEXT, width], 0.0, spread(2.0, width)),
+    ];
     for layer in 0..size.layers {
-        // (name, inputs, outputs, deviation of the outputs, deviation of the biases)
-        let linear = [
+        let tensor = |name, shape: &[u64], mean, deviation| {
+            tensor(&format!("h.{layer}.{name}"), shape, mean, deviation)
+        };
+        all.extend([
+            tensor("ln_1.weight", &[width], 1.0, 0.1),
+            tensor("ln_1.bias", &[width], 0.0, 0.1),
             // Queries and keys of deviation 2: attention scores of deviation 4 at most.
-            ("attn.c_attn", width, 3 * width, 2.0, 0.1),
-            ("attn.c_proj", width, width, 0.5, 0.05),
-            ("mlp.c_fc", width, 4 * width, 1.5, 0.1),
-            ("mlp.c_proj", 4 * width, width, 0.6, 0.05),
-        ];
-        for (name, inputs, outputs, deviation, bias_deviation) in linear {
-            // The order of the model: a norm stands before each of its two halves.
-            let norm = match name {
-                "attn.c_attn" => Some("ln_1"),
-                "mlp.c_fc" => Some("ln_2"),
-                _ => None,
-            };
-            if let Some(norm) = norm {
-                push(format!("h.{layer}.{norm}.weight"), &[width], 1.0, 0.1);
-                push(format!("h.{layer}.{norm}.bias"), &[width], 0.0, 0.1);
-            }
-            push(format!("h.{layer}.{name}.weight"), &[inputs, outputs], 0.0, spread(deviation, inputs));
-            push(format!("h.{layer}.{name}.bias"), &[outputs], 0.0, bias_deviation);
-        }
+            tensor("attn.c_attn.weight", &[width, 3 * width], 0.0, spread(2.0, width)),
+            tensor("attn.c_attn.bias", &[3 * width], 0.0, 0.1),
+            tensor("attn.c_proj.weight", &[width, width], 0.0, spread(0.5, width)),
+            tensor("attn.c_proj.bias", &[width], 0.0, 0.05),
+            tensor("ln_2.weight", &[width], 1.0, 0.1),
+            tensor("ln_2.bias", &[width], 0.0, 0.1),
+            tensor("mlp.c_fc.weight", &[width, 4 * width], 0.0, spread(1.5, width)),
+            tensor("mlp.c_fc.bias", &[4 * width], 0.0, 0.1),
+            tensor("mlp.c_proj.weight", &[4 * width, width], 0.0, spread(0.6, 4 * width)),
+            tensor("mlp.c_proj.bias", &[width], 0.0, 0.05),
+        ]);
     }
-    push("ln_f.weight".into(), &[width], 1.0, 0.1);
-    push("ln_f.bias".into(), &[width], 0.0, 0.1);
+    all.push(tensor("ln_f.weight", &[width], 1.0, 0.1));
+    all.push(tensor("ln_f.bias", &[width], 0.0, 0.1));
     all
 }
 
 /// The start of the file: the length of the JSON, and the JSON that says where each tensor is.
-fn header(size: &Size, seed: u64, tensors: &[Tensor]) -> Outcome<Vec<u8>> {
+fn header(size: &Size, seed: u64, tensors: &[Tensor]) -> Vec<u8> {
+    // Sorted by name, so the metadata comes first.
     let mut entries = Map::new();
     entries.insert(
         "__metadata__".into(),
-        json!({
-            "format": "pt",
-            "made_by": MAKER,
-            "size": size.to_string(),
-            "seed": seed.to_string(),
-        }),
+        json!({ "format": "pt", "made_by": MAKER, "size": size.to_string(), "seed": seed.to_string() }),
     );
     let mut start = 0;
     for tensor in tensors {
         let end = start + 4 * tensor.count();
-        entries.insert(
-            tensor.name.clone(),
-            json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end] }),
-        );
+        let entry = json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end] });
+        entries.insert(tensor.name.clone(), entry);
         start = end;
     }
-    let mut text = to_json(&Value::Object(entries), serde_json::to_vec)?;
+    let mut text = Value::Object(entries).to_string().into_bytes();
     // Spaces up to a multiple of 8, so that the values can be read in place as floats.
     text.resize(text.len().next_multiple_of(8), b' ');
-    let mut header = (text.len() as u64).to_le_bytes().to_vec();
-    header.append(&mut text);
-    Ok(header)
+    [&(text.len() as u64).to_le_bytes(), text.as_slice()].concat()
 }
 
-fn config_json(size: &Size) -> Outcome<Vec<u8>> {
-    let config = json!({
+fn config_json(size: &Size) -> Value {
+    json!({
         "activation_function": "gelu_new",
         "architectures": ["GPT2LMHeadModel"],
         "attn_pdrop": 0.1,
@@ -248,64 +243,20 @@ fn config_json(size: &Size) -> Outcome<Vec<u8>> {
         "resid_pdrop": 0.1,
         "tie_word_embeddings": true,
         "vocab_size": VOCABULARY,
-    });
-    let mut text = to_json(&config, serde_json::to_vec_pretty)?;
-    text.push(b'\n');
-    Ok(text)
+    })
 }
 
-fn to_json(value: &Value, print: fn(&Value) -> serde_json::Result<Vec<u8>>) -> Outcome<Vec<u8>> {
-    print(value).map_err(|error| Failure::run(format!("cannot write JSON: {error}")))
-}
-
-/// Writes under a temporary name, and renames when all of it is on the disk.
-fn write_checkpoint(path: &Path, header: &[u8], tensors: &[Tensor], seed: u64, length: u64) -> Outcome {
-    // Not the `.part` name of a download, which may be here and worth resuming.
-    let part = disk::part_path(&path.with_extension("synth"));
-    let written = File::create(&part)
-        .and_then(|mut file| {
-            file.write_all(header)?;
-            let mut progress = Progress::begin("model.safetensors", length, 0);
-            for (index, tensor) in (0..).zip(tensors) {
-                write_tensor(&mut file, tensor, stream_key(seed, index), &mut progress)?;
-            }
-            Ok(file)
-        })
-        .map_err(|error| disk::write_failure(&part, &error))
-        .and_then(|file| disk::publish(file, &part, path));
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&part);
-    }
-    written
-}
-
-fn write_tensor(file: &mut File, tensor: &Tensor, key: u64, progress: &mut Progress) -> io::Result<()> {
-    let mut chunk = Vec::new();
-    let mut first = 0;
-    while first < tensor.count() {
-        let count = CHUNK.min(tensor.count() - first);
-        chunk.resize(4 * count as usize, 0);
-        fill(&mut chunk, tensor, key, first);
-        file.write_all(&chunk)?;
-        progress.add(chunk.len() as u64);
-        first += count;
+/// Writes the values of a tensor. Each depends on its number alone, so that any thread can make it.
+fn write_tensor(file: &mut Part, tensor: &Tensor, key: u64, progress: &mut Progress) -> io::Result<()> {
+    let scale = (tensor.deviation / bell_deviation()) as f32;
+    let value = |index| (tensor.mean + bell(key, index) as f32 * scale).to_le_bytes();
+    for first in (0..tensor.count()).step_by(CHUNK as usize) {
+        let chunk: Vec<[u8; 4]> =
+            (first..tensor.count().min(first + CHUNK)).into_par_iter().map(value).collect();
+        file.write_all(chunk.as_flattened())?;
+        progress.add(chunk.as_flattened().len() as u64);
     }
     Ok(())
-}
-
-/// Makes the values from number `first` on. Each depends on its number alone, so that any thread
-/// can make any of them.
-fn fill(chunk: &mut [u8], tensor: &Tensor, key: u64, first: u64) {
-    let scale = (tensor.deviation / bell_deviation()) as f32;
-    let share = 4 * THREAD_SHARE;
-    chunk.par_chunks_mut(share).enumerate().for_each(|(number, values)| {
-        let first = first + (number * THREAD_SHARE) as u64;
-        for (index, value) in (first..).zip(values.chunks_exact_mut(4)) {
-            let deviate = bell(key, index) as f32 * scale;
-            value.copy_from_slice(&(tensor.mean + deviate).to_le_bytes());
-        }
-    });
 }
 
 /// A random integer of a nearly normal distribution around 0: the sum of eight uniform ones.
@@ -338,37 +289,17 @@ fn stream_key(seed: u64, tensor: u64) -> u64 {
 }
 
 /// Refuses to touch a file that this command did not make.
-fn require_replaceable(path: &Path, maker: fn(&Path) -> Option<String>) -> Outcome {
-    let exists = path
-        .try_exists()
-        .map_err(|error| Failure::run(format!("cannot look at {}: {error}", path.display())))?;
-    if exists && maker(path).as_deref() != Some(MAKER) {
+fn require_replaceable(path: &Path) -> Outcome {
+    let exists = path.try_exists().map_err(|error| disk::read_failure(path, &error))?;
+    let mut start = Vec::new();
+    let read = files::open(path).and_then(|file| file.take(MAKER_WITHIN).read_to_end(&mut start));
+    let is_ours = read.is_ok() && start.windows(MAKER.len()).any(|bytes| bytes == MAKER.as_bytes());
+    if exists && !is_ours {
         return Err(Failure::input(format!(
-            "{} is there and was not made by synth-weights: choose another folder with --out, or \
-             replace it with --force",
+            "{} is there and was not made by synth-weights: choose another folder with --out, or replace it \
+             with --force",
             path.display()
         )));
     }
     Ok(())
-}
-
-fn checkpoint_maker(path: &Path) -> Option<String> {
-    let mut file = files::open(path).ok()?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let length = u64::from_le_bytes(length);
-    if length > LONGEST_HEADER {
-        return None;
-    }
-    let mut text = Vec::new();
-    file.take(length).read_to_end(&mut text).ok()?;
-    made_by(serde_json::from_slice::<Value>(&text).ok()?.get("__metadata__")?)
-}
-
-fn config_maker(path: &Path) -> Option<String> {
-    made_by(&serde_json::from_slice(&files::read(path, LONGEST_HEADER).ok()?).ok()?)
-}
-
-fn made_by(value: &Value) -> Option<String> {
-    Some(value.get("made_by")?.as_str()?.to_owned())
 }

@@ -1,16 +1,16 @@
 //! Everything that can go wrong with what a user or a file gives.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use visible::{visible_line, visible_path};
 
 /// What is wrong with a model file, a model's name or a text, in words for the person who gave it.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
+    #[error("cannot read {}: {source}", visible_path(path))]
     Io {
         /// The file.
         path: PathBuf,
@@ -19,6 +19,7 @@ pub enum Error {
     },
 
     /// A file that is not a safetensors file, or whose header does not describe its data.
+    #[error("{}: not a whole safetensors file: {reason}", visible_path(path))]
     Format {
         /// The file.
         path: PathBuf,
@@ -27,6 +28,7 @@ pub enum Error {
     },
 
     /// An index of a checkpoint in several files that cannot be used.
+    #[error("{}: {}", visible_path(path), visible_line(reason))]
     Index {
         /// The index.
         path: PathBuf,
@@ -35,6 +37,7 @@ pub enum Error {
     },
 
     /// A tensor that is missing, left over, of the wrong shape or type, or not finite.
+    #[error("{}: tensor `{}`: {}", visible_path(path), visible_line(tensor), visible_line(reason))]
     Tensor {
         /// The file.
         path: PathBuf,
@@ -45,6 +48,7 @@ pub enum Error {
     },
 
     /// Sizes that are missing, contradictory or not those of a GPT-2.
+    #[error("{}: {}", visible_path(path), visible_line(reason))]
     Config {
         /// `config.json`, or the weights whose shapes were read.
         path: PathBuf,
@@ -53,6 +57,11 @@ pub enum Error {
     },
 
     /// No model of that name where models are looked for.
+    #[error(
+        "no weights for `{}` found; looked in {}\n{help}",
+        visible_line(name),
+        looked.iter().map(|path| visible_path(path)).collect::<Vec<_>>().join(", ")
+    )]
     ModelNotFound {
         /// The name as it was given.
         name: String,
@@ -63,6 +72,7 @@ pub enum Error {
     },
 
     /// Tokenizer files that are broken, or that are not read exactly.
+    #[error("{}: {} (prompts can be given as token ids: --ids)", visible_path(path), visible_line(reason))]
     Tokenizer {
         /// The file.
         path: PathBuf,
@@ -71,9 +81,17 @@ pub enum Error {
     },
 
     /// A text for a model that has no tokenizer.
+    #[error(
+        "this model has no tokenizer: give token ids instead of text (`--ids '464 3290'`, and `#11` for a \
+         single token)"
+    )]
     NoTokenizer,
 
     /// A text longer than the tokenizer takes.
+    #[error(
+        "the text has {bytes} bytes; at most {limit} are taken, which is far more than any GPT-2 can read at \
+         once"
+    )]
     TextTooLong {
         /// The text's length.
         bytes: usize,
@@ -82,12 +100,14 @@ pub enum Error {
     },
 
     /// A text of no tokens.
+    #[error("the prompt is empty: give at least one token (from 1 to {limit} fit into the model)")]
     EmptyPrompt {
         /// The model's `block_size`.
         limit: usize,
     },
 
     /// More tokens than the model has positions.
+    #[error("the prompt has {count} tokens; this model reads at most {limit} (its block_size)")]
     PromptTooLong {
         /// How many tokens the text has.
         count: usize,
@@ -96,6 +116,10 @@ pub enum Error {
     },
 
     /// A token id that the model has no embedding for.
+    #[error(
+        "there is no token {id}: this model knows the ids 0 to {}",
+        vocab_size.saturating_sub(1)
+    )]
     NoSuchToken {
         /// The id.
         id: u32,
@@ -104,6 +128,7 @@ pub enum Error {
     },
 
     /// A setting of sampling with which no token can be drawn.
+    #[error("the {setting} cannot be {value}: give {expected}")]
     Sampling {
         /// `temperature`, `top-k` or `top-p`.
         setting: &'static str,
@@ -114,6 +139,11 @@ pub enum Error {
     },
 
     /// A logit that is infinite or not a number.
+    #[error(
+        "after {count} token{} the logit of token {id} is {logit}, not a finite number: the weights are too \
+         large for f32, so no probability can be computed",
+        if *count == 1 { "" } else { "s" }
+    )]
     NotFinite {
         /// How many tokens stand before it.
         count: usize,
@@ -124,6 +154,7 @@ pub enum Error {
     },
 
     /// A text that had to be exactly one token, and is none or several.
+    #[error("{}", not_one_token(text, pieces, suggestion.as_deref()))]
     NotOneToken {
         /// The text as it was given.
         text: String,
@@ -134,6 +165,11 @@ pub enum Error {
     },
 
     /// A text that is not one token, but the printed form of several.
+    #[error(
+        "several tokens are printed as \"{}\": give one of them by its id ({})",
+        visible_line(text),
+        first(ids, |id| format!("#{id}"))
+    )]
     AmbiguousToken {
         /// The text as it was given.
         text: String,
@@ -142,12 +178,19 @@ pub enum Error {
     },
 
     /// A `#` with a number behind it that cannot be the id of a token.
+    #[error("\"{}\" is not the id of a token: ids are below 4294967296", visible_line(text))]
     NotAnId {
         /// The text as it was given.
         text: String,
     },
 
     /// A token that was looked for in a prompt and does not stand there.
+    #[error(
+        "{} is not among the {} tokens {}: give one of them, with its space",
+        quoted(token),
+        tokens.len(),
+        first(tokens, |token| quoted(token))
+    )]
     TokenNotInPrompt {
         /// The token as it was given.
         token: String,
@@ -156,133 +199,31 @@ pub enum Error {
     },
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io { path, source } => write!(f, "cannot read {}: {source}", visible_path(path)),
-            Self::Format { path, reason } => {
-                write!(f, "{}: not a whole safetensors file: {reason}", visible_path(path))
-            }
-            Self::Tensor { path, tensor, reason } => {
-                write!(
-                    f,
-                    "{}: tensor `{}`: {}",
-                    visible_path(path),
-                    visible_line(tensor),
-                    visible_line(reason)
-                )
-            }
-            Self::Index { path, reason } | Self::Config { path, reason } => {
-                write!(f, "{}: {}", visible_path(path), visible_line(reason))
-            }
-            Self::Tokenizer { path, reason } => {
-                write!(
-                    f,
-                    "{}: {} (prompts can be given as token ids: --ids)",
-                    visible_path(path),
-                    visible_line(reason)
-                )
-            }
-            Self::NoTokenizer => f.write_str(
-                "this model has no tokenizer: give token ids instead of text (`--ids '464 3290'`, and \
-                 `#11` for a single token)",
-            ),
-            Self::AmbiguousToken { text, ids } => write!(
-                f,
-                "several tokens are printed as \"{}\": give one of them by its id ({})",
-                visible_line(text),
-                first_ids(ids)
-            ),
-            Self::NotAnId { text } => {
-                write!(f, "\"{}\" is not the id of a token: ids are below 4294967296", visible_line(text))
-            }
-            Self::ModelNotFound { name, looked, help } => {
-                let looked: Vec<String> = looked.iter().map(|path| visible_path(path)).collect();
-                write!(
-                    f,
-                    "no weights for `{}` found; looked in {}\n{help}",
-                    visible_line(name),
-                    looked.join(", ")
-                )
-            }
-            Self::TextTooLong { bytes, limit } => write!(
-                f,
-                "the text has {bytes} bytes; at most {limit} are taken, which is far more than any GPT-2 \
-                 can read at once"
-            ),
-            Self::EmptyPrompt { limit } => write!(
-                f,
-                "the prompt is empty: give at least one token (from 1 to {limit} fit into the model)"
-            ),
-            Self::PromptTooLong { count, limit } => {
-                write!(f, "the prompt has {count} tokens; this model reads at most {limit} (its block_size)")
-            }
-            Self::NoSuchToken { id, vocab_size } => write!(
-                f,
-                "there is no token {id}: this model knows the ids 0 to {}",
-                vocab_size.saturating_sub(1)
-            ),
-            Self::Sampling { setting, value, expected } => {
-                write!(f, "the {setting} cannot be {value}: give {expected}")
-            }
-            Self::NotFinite { count, id, logit } => {
-                let s = if *count == 1 { "" } else { "s" };
-                write!(
-                    f,
-                    "after {count} token{s} the logit of token {id} is {logit}, not a finite number: the \
-                     weights are too large for f32, so no probability can be computed"
-                )
-            }
-            Self::TokenNotInPrompt { token, tokens } => {
-                const SHOWN: usize = 12;
-                let quoted = |text: &str| format!("\"{}\"", visible_line(text));
-                let list: Vec<String> = tokens.iter().take(SHOWN).map(|t| quoted(t)).collect();
-                let dots = if tokens.len() > SHOWN { ", …" } else { "" };
-                write!(
-                    f,
-                    "{} is not among the {} tokens {}{dots}: give one of them, with its space",
-                    quoted(token),
-                    tokens.len(),
-                    list.join(", ")
-                )
-            }
-            Self::NotOneToken { pieces, .. } if pieces.is_empty() => {
-                f.write_str("the answer is empty: give a text that is exactly one token")
-            }
-            Self::NotOneToken { text, pieces, suggestion } => {
-                let quoted = |text: &str| format!("\"{}\"", visible_line(text));
-                let list: Vec<String> = pieces.iter().map(|piece| quoted(piece)).collect();
-                let count = pieces.len();
-                write!(
-                    f,
-                    "{} is {count} tokens ({}), and exactly one is needed",
-                    quoted(text),
-                    list.join(", ")
-                )?;
-                match suggestion {
-                    Some(suggestion) => write!(f, "; {} is a single token", quoted(suggestion)),
-                    None => Ok(()),
-                }
-            }
-        }
-    }
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", visible_line(text))
 }
 
-/// Some of the ids, as a user can give them.
-fn first_ids(ids: &[u32]) -> String {
+/// Some of the items, and an ellipsis if there are more.
+fn first<T>(items: &[T], shown: impl Fn(&T) -> String) -> String {
     const SHOWN: usize = 12;
-    let list: Vec<String> = ids.iter().take(SHOWN).map(|id| format!("#{id}")).collect();
-    let dots = if ids.len() > SHOWN { ", …" } else { "" };
+    let list: Vec<String> = items.iter().take(SHOWN).map(shown).collect();
+    let dots = if items.len() > SHOWN { ", …" } else { "" };
     format!("{}{dots}", list.join(", "))
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } => Some(source),
-            _ => None,
-        }
+fn not_one_token(text: &str, pieces: &[String], suggestion: Option<&str>) -> String {
+    if pieces.is_empty() {
+        return "the answer is empty: give a text that is exactly one token".to_owned();
     }
+    let list: Vec<String> = pieces.iter().map(|piece| quoted(piece)).collect();
+    let hint = suggestion.map(|suggestion| format!("; {} is a single token", quoted(suggestion)));
+    format!(
+        "{} is {} tokens ({}), and exactly one is needed{}",
+        quoted(text),
+        pieces.len(),
+        list.join(", "),
+        hint.unwrap_or_default()
+    )
 }
 
 impl Error {

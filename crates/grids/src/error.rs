@@ -1,13 +1,13 @@
 //! Everything that can go wrong with numbers that come from somewhere else.
 
-use std::fmt;
 use std::path::PathBuf;
 
 /// What is wrong with a grid, a study or a file of them, in words for the person who gave it.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file that cannot be read, is not a regular file or is too long.
+    #[error("cannot read {}: {reason}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -16,12 +16,14 @@ pub enum Error {
     },
 
     /// A file whose name ends as no format's does.
+    #[error("{}: the name of an export ends in .json, .csv, .npy or .safetensors", path.display())]
     Ending {
         /// The file.
         path: PathBuf,
     },
 
     /// A file that holds no study.
+    #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -30,24 +32,32 @@ pub enum Error {
     },
 
     /// Bytes that are not of their format, or use a part of it that is not supported.
+    #[error("{0}")]
     Format(String),
 
     /// A study without grids.
+    #[error("it holds no grid")]
     NoGrid,
 
     /// Two grids of one name in a study.
+    #[error("two grids have the name {grid:?}")]
     GridTwice {
         /// The name.
         grid: String,
     },
 
     /// A grid of which its description speaks, but not the numbers.
+    #[error("the grid {grid:?} is missing")]
     GridMissing {
         /// The name of the grid.
         grid: String,
     },
 
     /// Numbers beside a description of others.
+    #[error(
+        "the grid {grid:?} has the shape {found:?}, and its description {described:?}: the two do not belong \
+         together"
+    )]
     OtherShape {
         /// The name of the grid.
         grid: String,
@@ -58,9 +68,15 @@ pub enum Error {
     },
 
     /// Numbers beside a description of a run that had other numbers.
+    #[error(
+        "its numbers are not those that its words were written for (their checksum is another): they are of \
+         another run, or were changed since; make it again, or, to read the numbers alone, move the file of \
+         words (NAME.json beside NAME) away"
+    )]
     OtherNumbers,
 
     /// A grid without numbers.
+    #[error("the grid {grid:?} of the shape {shape:?} holds no number")]
     Empty {
         /// The name of the grid.
         grid: String,
@@ -69,6 +85,9 @@ pub enum Error {
     },
 
     /// More or fewer numbers than a grid's shape has places.
+    #[error(
+        "the grid {grid:?} has the shape {shape:?} and {values} values: the product of the lengths is expected"
+    )]
     OtherCount {
         /// The name of the grid.
         grid: String,
@@ -79,6 +98,7 @@ pub enum Error {
     },
 
     /// More or fewer texts than numbers.
+    #[error("the grid {grid:?} has {texts} texts and {values} values: a text for each, or none, is expected")]
     OtherTexts {
         /// The name of the grid.
         grid: String,
@@ -89,6 +109,7 @@ pub enum Error {
     },
 
     /// More axes than [`MAX_AXES`](crate::MAX_AXES).
+    #[error("the grid {grid:?} has {axes} axes; a grid has {max} at most", max = crate::MAX_AXES)]
     TooManyAxes {
         /// The name of the grid.
         grid: String,
@@ -97,6 +118,7 @@ pub enum Error {
     },
 
     /// Two axes of one name in a grid that is to be written as CSV.
+    #[error("cannot write the grids as CSV: two axes of {grid:?} have the name {axis:?}")]
     AxisTwice {
         /// The name of the grid.
         grid: String,
@@ -105,6 +127,7 @@ pub enum Error {
     },
 
     /// An axis that a grid does not have.
+    #[error("the grid {grid:?} has no axis {axis:?}; it has {}", axes.join(", "))]
     NoSuchAxis {
         /// The name of the grid.
         grid: String,
@@ -115,6 +138,10 @@ pub enum Error {
     },
 
     /// An index beyond an axis's end.
+    #[error(
+        "{axis} {index} is not in the grid {grid:?}: give one from 0 to {}",
+        length.saturating_sub(1)
+    )]
     NoSuchIndex {
         /// The name of the grid.
         grid: String,
@@ -127,79 +154,11 @@ pub enum Error {
     },
 
     /// A study that cannot be written, though nothing is wrong with it.
+    #[error("cannot write the grids as {format}: {reason}")]
     Unwritable {
         /// The format.
         format: &'static str,
         /// Why it cannot be written.
         reason: String,
     },
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable { path, reason } => {
-                write!(f, "cannot read {}: {reason}", path.display())
-            }
-            Self::Ending { path } => write!(
-                f,
-                "{}: the name of an export ends in .json, .csv, .npy or .safetensors",
-                path.display()
-            ),
-            Self::File { path, error } => write!(f, "{}: {error}", path.display()),
-            Self::Format(reason) => f.write_str(reason),
-            Self::NoGrid => f.write_str("it holds no grid"),
-            Self::GridTwice { grid } => write!(f, "two grids have the name {grid:?}"),
-            Self::GridMissing { grid } => write!(f, "the grid {grid:?} is missing"),
-            Self::OtherShape { grid, found, described } => write!(
-                f,
-                "the grid {grid:?} has the shape {found:?}, and its description {described:?}: the two \
-                 do not belong together"
-            ),
-            Self::OtherNumbers => f.write_str(
-                "its numbers are not those that its words were written for (their checksum is another): they \
-                 are of another run, or were changed since; make it again, or, to read the numbers alone, \
-                 move the file of words (NAME.json beside NAME) away",
-            ),
-            Self::Empty { grid, shape } => {
-                write!(f, "the grid {grid:?} of the shape {shape:?} holds no number")
-            }
-            Self::OtherCount { grid, shape, values } => write!(
-                f,
-                "the grid {grid:?} has the shape {shape:?} and {values} values: the product of the \
-                 lengths is expected"
-            ),
-            Self::OtherTexts { grid, texts, values } => write!(
-                f,
-                "the grid {grid:?} has {texts} texts and {values} values: a text for each, or none, is \
-                 expected"
-            ),
-            Self::TooManyAxes { grid, axes } => {
-                write!(f, "the grid {grid:?} has {axes} axes; a grid has {} at most", crate::MAX_AXES)
-            }
-            Self::AxisTwice { grid, axis } => {
-                write!(f, "cannot write the grids as CSV: two axes of {grid:?} have the name {axis:?}")
-            }
-            Self::NoSuchAxis { grid, axis, axes } => {
-                write!(f, "the grid {grid:?} has no axis {axis:?}; it has {}", axes.join(", "))
-            }
-            Self::NoSuchIndex { grid, axis, index, length } => write!(
-                f,
-                "{axis} {index} is not in the grid {grid:?}: give one from 0 to {}",
-                length.saturating_sub(1)
-            ),
-            Self::Unwritable { format, reason } => {
-                write!(f, "cannot write the grids as {format}: {reason}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::File { error, .. } => error.source(),
-            _ => None,
-        }
-    }
 }

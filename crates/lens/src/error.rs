@@ -1,15 +1,19 @@
 //! Everything that can go wrong with what a user asks to look at.
 
-use std::fmt;
-
 /// What is wrong with a question to a model, in words for the person who asked it.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A prompt that the model cannot read, or an answer that is no single token.
-    Gpt2(gpt2::Error),
+    #[error(transparent)]
+    Gpt2(#[from] gpt2::Error),
 
     /// A head that the model does not have.
+    #[error(
+        "there is no head {layer}.{head}: this model has the layers 0 to {} with the heads 0 to {}",
+        n_layer.saturating_sub(1),
+        n_head.saturating_sub(1)
+    )]
     NoSuchHead {
         /// The layer that was asked for.
         layer: usize,
@@ -22,6 +26,10 @@ pub enum Error {
     },
 
     /// A position beyond the prompt's end.
+    #[error(
+        "there is no position {pos}: the prompt has {count} tokens, at the positions 0 to {}",
+        count.saturating_sub(1)
+    )]
     NoSuchPosition {
         /// The position that was asked for.
         pos: usize,
@@ -30,6 +38,9 @@ pub enum Error {
     },
 
     /// Two heads whose order does not let the first feed the second.
+    #[error(
+        "a head of layer {first} cannot feed a head of layer {second}: the first must be in an earlier layer"
+    )]
     NotInOrder {
         /// The layer of the head that should write.
         first: usize,
@@ -38,6 +49,7 @@ pub enum Error {
     },
 
     /// A repeated sequence of no tokens, or one too long for the model.
+    #[error("{seq_len} tokens cannot be repeated: this model takes sequences of 1 to {limit} tokens, twice")]
     SeqLen {
         /// The length that was asked for.
         seq_len: usize,
@@ -46,70 +58,20 @@ pub enum Error {
     },
 
     /// No tokens to draw from, or to compare.
+    #[error("no tokens were given: give at least one")]
     NoTokens,
 
     /// A study that averages over prompts was given none, or prompts of different lengths.
+    #[error("prompts of {counts:?} tokens cannot be averaged: give at least one, all equally long")]
     UnevenBatch {
         /// How many tokens each prompt has.
         counts: Vec<usize>,
     },
 
     /// A prompt too short for its tokens to look at each other.
+    #[error("the prompt has {count} tokens; heads can be told apart only where there are 2 or more")]
     TooShort {
         /// How many tokens it has.
         count: usize,
     },
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Gpt2(error) => error.fmt(f),
-            Self::NoSuchHead { layer, head, n_layer, n_head } => write!(
-                f,
-                "there is no head {layer}.{head}: this model has the layers 0 to {} with the heads 0 to {}",
-                n_layer.saturating_sub(1),
-                n_head.saturating_sub(1)
-            ),
-            Self::NoSuchPosition { pos, count } => write!(
-                f,
-                "there is no position {pos}: the prompt has {count} tokens, at the positions 0 to {}",
-                count.saturating_sub(1)
-            ),
-            Self::NotInOrder { first, second } => write!(
-                f,
-                "a head of layer {first} cannot feed a head of layer {second}: the first must be in an \
-                 earlier layer"
-            ),
-            Self::SeqLen { seq_len, limit } => write!(
-                f,
-                "{seq_len} tokens cannot be repeated: this model takes sequences of 1 to {limit} tokens, \
-                 twice"
-            ),
-            Self::NoTokens => f.write_str("no tokens were given: give at least one"),
-            Self::UnevenBatch { counts } => write!(
-                f,
-                "prompts of {counts:?} tokens cannot be averaged: give at least one, all equally long"
-            ),
-            Self::TooShort { count } => write!(
-                f,
-                "the prompt has {count} tokens; heads can be told apart only where there are 2 or more"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Gpt2(error) => error.source(),
-            _ => None,
-        }
-    }
-}
-
-impl From<gpt2::Error> for Error {
-    fn from(error: gpt2::Error) -> Self {
-        Self::Gpt2(error)
-    }
 }

@@ -143,13 +143,22 @@ pub enum Senders {
 }
 
 /// What is wrong with what was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No head to receive anything.
+    #[error(
+        "queries, keys and values are those of some heads, and MLPs of some layers: name the receivers, such \
+         as 8.6,8.10"
+    )]
     NoReceivers,
 
     /// A receiver that the model does not have.
+    #[error(
+        "there is no head {head}: this model has the layers 0 to {} with the heads 0 to {}",
+        n_layer.saturating_sub(1),
+        n_head.saturating_sub(1)
+    )]
     NoSuchHead {
         /// The head.
         head: Head,
@@ -160,6 +169,7 @@ pub enum Error {
     },
 
     /// A receiving MLP that the model does not have.
+    #[error("there is no MLP {layer}: this model has the layers 0 to {}", n_layer.saturating_sub(1))]
     NoSuchMlp {
         /// Its layer.
         layer: usize,
@@ -168,6 +178,10 @@ pub enum Error {
     },
 
     /// A position beyond the prompts' end.
+    #[error(
+        "there is no position {pos}: the prompts have {count} tokens, at the positions 0 to {}",
+        count.saturating_sub(1)
+    )]
     NoSuchPosition {
         /// The position that was asked for.
         pos: usize,
@@ -175,35 +189,6 @@ pub enum Error {
         count: usize,
     },
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoReceivers => f.write_str(
-                "queries, keys and values are those of some heads, and MLPs of some layers: name the receivers, \
-                 such as 8.6,8.10",
-            ),
-            Self::NoSuchHead { head, n_layer, n_head } => write!(
-                f,
-                "there is no head {head}: this model has the layers 0 to {} with the heads 0 to {}",
-                n_layer.saturating_sub(1),
-                n_head.saturating_sub(1)
-            ),
-            Self::NoSuchMlp { layer, n_layer } => write!(
-                f,
-                "there is no MLP {layer}: this model has the layers 0 to {}",
-                n_layer.saturating_sub(1)
-            ),
-            Self::NoSuchPosition { pos, count } => write!(
-                f,
-                "there is no position {pos}: the prompts have {count} tokens, at the positions 0 to {}",
-                count.saturating_sub(1)
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// From every sender to some receivers, one sender after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]

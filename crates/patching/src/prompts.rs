@@ -37,7 +37,6 @@ mod ioi;
 mod read;
 
 use std::collections::HashSet;
-use std::fmt;
 
 use gpt2::{Pretrained, Tokenizer};
 use visible::visible_line;
@@ -178,10 +177,11 @@ impl Numbering {
 }
 
 /// What is wrong with a prompt set, or with the mean that was asked for.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file that cannot be read, or holds no pairs.
+    #[error("{}: {reason}", visible_line(name))]
     File {
         /// The file.
         name: String,
@@ -190,6 +190,7 @@ pub enum Error {
     },
 
     /// A line that is no pair of prompts, or not one that can be patched.
+    #[error("{}, line {line}: {reason}", visible_line(name))]
     Line {
         /// The file.
         name: String,
@@ -200,6 +201,7 @@ pub enum Error {
     },
 
     /// A pair, of which several may stand in a line, or which was made, that cannot be patched.
+    #[error("{}, pair {pair}: {reason}", visible_line(name))]
     Pair {
         /// The file.
         name: String,
@@ -210,28 +212,12 @@ pub enum Error {
     },
 
     /// Prompts that cannot be made, or an average that cannot be taken.
+    #[error("{reason}")]
     Request {
         /// What was asked for, why it cannot be done, and what can.
         reason: String,
     },
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { name, reason } => write!(f, "{}: {reason}", visible_line(name)),
-            Self::Line { name, line, reason } => {
-                write!(f, "{}, line {line}: {reason}", visible_line(name))
-            }
-            Self::Pair { name, pair, reason } => {
-                write!(f, "{}, pair {pair}: {reason}", visible_line(name))
-            }
-            Self::Request { reason } => f.write_str(reason),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl PromptSet {
     /// Every pair as tokens, with `bos` in front of each prompt if there is one.

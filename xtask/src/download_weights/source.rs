@@ -1,160 +1,95 @@
-//! Where the files come from: the hub, a mirror, or a copy on the disk.
+//! Where the files come from: the hub, another server, or a copy on the disk.
 
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fmt, fs};
 
-use super::http::{self, Token};
-use super::manifest::{CONFIG, Model, WEIGHTS, WeightsFile};
+use super::http::{is_web_address, shown};
+use super::manifest::{CONFIG, Model, WEIGHTS};
 use crate::failure::{Failure, Outcome};
 
 const HUB: &str = "https://huggingface.co";
 
-/// A place that has the files of a model.
-#[derive(Debug)]
-pub enum Source {
-    /// The Hugging Face hub, or the mirror of it that HF_ENDPOINT names.
-    Hub {
-        /// The start of every address.
-        endpoint: String,
-        /// The repository.
-        repository: &'static str,
-        /// The user's key, if there is one.
-        token: Option<Token>,
-    },
-    /// A folder of a web server.
-    Web {
-        /// The address of the weights.
-        weights: String,
-        /// The address of the configuration.
-        config: String,
-    },
-    /// Files on the disk.
-    Disk {
-        /// The path of the weights.
-        weights: PathBuf,
-        /// The path of the configuration.
-        config: PathBuf,
-    },
-}
-
-impl Source {
-    /// Takes what the user asked for with `--from`, or the hub.
-    pub fn choose(from: Option<&str>, model: &Model) -> Outcome<Self> {
-        match from {
-            None => Self::hub(model),
-            Some(address) if address.contains("://") => Self::web(address),
-            Some(path) => Self::disk(Path::new(path)),
-        }
-    }
-
-    fn hub(model: &Model) -> Outcome<Self> {
-        let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| HUB.into());
-        require_web_address("HF_ENDPOINT", &endpoint)?;
-        Ok(Self::Hub {
-            endpoint: endpoint.trim_end_matches('/').into(),
-            repository: model.repository,
-            token: variable("HF_TOKEN").map(|token| Token::new(&token)).transpose()?,
-        })
-    }
-
-    fn web(address: &str) -> Outcome<Self> {
-        require_web_address("--from", address)?;
-        let address = address.trim_end_matches('/');
-        let (folder, weights) = match address.rsplit_once('/') {
-            Some((folder, name)) if name.ends_with(".safetensors") => (folder, address.into()),
-            _ => (address, format!("{address}/{WEIGHTS}")),
-        };
-        Ok(Self::Web { weights, config: format!("{folder}/{CONFIG}") })
-    }
-
-    fn disk(path: &Path) -> Outcome<Self> {
-        let metadata = fs::metadata(path).map_err(|error| {
-            Failure::input(format!(
-                "--from {}: {error}: give a file, a folder or an address that begins with \
-                 https://",
-                path.display()
-            ))
-        })?;
-        let (folder, weights) = if metadata.is_dir() {
-            (path, path.join(WEIGHTS))
-        } else {
-            (path.parent().unwrap_or(Path::new("")), path.to_owned())
-        };
-        let config = folder.join(CONFIG);
-        for file in [&weights, &config] {
-            if !file.is_file() {
-                return Err(Failure::input(format!(
-                    "--from {}: {} is not there: {WEIGHTS} and {CONFIG} must be in one folder",
-                    path.display(),
-                    file.display()
-                )));
-            }
-        }
-        Ok(Self::Disk { weights, config })
-    }
-
-    /// The place in a few words.
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Hub { endpoint, .. } => http::shown(endpoint),
-            Self::Web { weights, .. } => http::shown(weights),
-            Self::Disk { weights, .. } => weights.display().to_string(),
-        }
-    }
-
-    /// The key to send to the place, if it is the hub.
-    pub fn token(&self) -> Option<&Token> {
-        match self {
-            Self::Hub { token, .. } => token.as_ref(),
-            Self::Web { .. } | Self::Disk { .. } => None,
-        }
-    }
-
-    /// Where one file is; `revision` is a commit or a branch of the hub's repository.
-    pub fn locate(&self, file: &WeightsFile, revision: &str) -> Location {
-        match self {
-            Self::Hub { endpoint, repository, .. } => {
-                let name = file.name;
-                Location::Url(format!("{endpoint}/{repository}/resolve/{revision}/{name}"))
-            }
-            Self::Web { weights, config } => {
-                Location::Url(if file.name == CONFIG { config } else { weights }.clone())
-            }
-            Self::Disk { weights, config } => {
-                Location::Path(if file.name == CONFIG { config } else { weights }.clone())
-            }
-        }
-    }
-}
-
 /// Where a file is.
 #[derive(Debug)]
 pub enum Location {
-    /// On a server.
     Url(String),
-    /// On the disk.
     Path(PathBuf),
 }
 
-/// Whether the user forbids the use of the network.
-pub fn offline() -> bool {
-    variable("HF_HUB_OFFLINE")
-        .is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str()))
+impl Location {
+    /// The place of a file: the one that `from` (`--from`) names, or the hub, or the mirror of it in
+    /// `HF_ENDPOINT`. `revision` is a commit or a branch on the hub.
+    pub fn of(name: &str, model: Model, revision: &str, from: Option<&str>) -> Outcome<Self> {
+        match from {
+            None => {
+                let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| HUB.into());
+                require_web_address("HF_ENDPOINT", &endpoint)?;
+                let endpoint = endpoint.trim_end_matches('/');
+                Ok(Self::Url(format!("{endpoint}/{}/resolve/{revision}/{name}", model.repository())))
+            }
+            Some(address) if address.contains("://") => {
+                require_web_address("--from", address)?;
+                let address = address.trim_end_matches('/');
+                Ok(Self::Url(match address.rsplit_once('/') {
+                    Some((_, file)) if file.ends_with(".safetensors") && name == WEIGHTS => address.into(),
+                    Some((folder, file)) if file.ends_with(".safetensors") => format!("{folder}/{name}"),
+                    _ => format!("{address}/{name}"),
+                }))
+            }
+            Some(path) => on_disk(name, Path::new(path)).map(Self::Path),
+        }
+    }
 }
 
-/// An environment variable that is set to something.
-fn variable(name: &str) -> Option<String> {
+fn on_disk(name: &str, from: &Path) -> Outcome<PathBuf> {
+    let metadata = fs::metadata(from).map_err(|error| {
+        Failure::input(format!(
+            "--from {}: {error}: give a file, a folder or an address that begins with https://",
+            from.display()
+        ))
+    })?;
+    let path = match name {
+        _ if metadata.is_dir() => from.join(name),
+        WEIGHTS => from.to_owned(),
+        _ => from.with_file_name(name),
+    };
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Failure::input(format!(
+        "--from {}: {} is missing or not a regular file: {WEIGHTS} and {CONFIG} must be in one folder",
+        from.display(),
+        path.display()
+    )))
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => f.write_str(&shown(url)),
+            Self::Path(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Whether the user forbids the use of the network.
+pub fn is_offline() -> bool {
+    let value = variable("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_uppercase();
+    ["1", "ON", "YES", "TRUE"].contains(&value.as_str())
+}
+
+/// An environment variable that is set and not blank.
+pub fn variable(name: &str) -> Option<String> {
     let value = env::var(name).ok()?.trim().to_owned();
     (!value.is_empty()).then_some(value)
 }
 
 fn require_web_address(origin: &str, address: &str) -> Outcome {
-    if http::is_web_address(address) {
+    if is_web_address(address) {
         return Ok(());
     }
     Err(Failure::input(format!(
         "{origin} is {}: give an address that begins with https:// or http://, such as {HUB}",
-        http::shown(address)
+        shown(address)
     )))
 }

@@ -1,20 +1,19 @@
-//! Brings one file to the disk, whatever breaks on the way, and lets only the right bytes through.
+//! Brings one file to the disk.
 //!
-//! The bytes go to a `.part` file, which a later run goes on with. It gets its real name when
-//! its length and its checksum are right, and not before.
+//! The bytes go to a `.part` file, which a later run resumes. It is renamed to its real name only when its
+//! length and its checksum are right.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::http::{Answer, Client, Facts, Token, Trouble};
+use super::http::{Client, Trouble};
 use super::manifest::CONFIG;
-use super::record::read_failure;
 use super::source::Location;
 use crate::checksum::{BUFFER, Checksum};
-use crate::disk::{self, bytes};
+use crate::disk::{self, bytes, read_failure, write_failure};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::screen;
@@ -22,213 +21,138 @@ use crate::screen;
 /// How many attempts in a row may bring almost nothing.
 const ATTEMPTS: u32 = 5;
 
-/// An attempt that brought this much was a good one: it does not count as failed.
+/// An attempt that brought this many bytes does not count as failed.
 const GOOD_ATTEMPT: u64 = 1 << 20;
 
-/// The longest wait that a server may ask for.
+/// The longest pause that a server may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// No configuration is this long, also when nobody says how long it is.
+/// The longest configuration that is taken if nobody says how long it is.
 const LONGEST_CONFIG: u64 = 1 << 20;
 
-/// What is known of the file that is to come.
+/// In bytes a second: a connection that stays below this is given up.
+const LEAST_SPEED: f64 = 1000.0;
+
+const ANOTHER: &str = "choose another source with HF_ENDPOINT or --from";
+
+/// What is known about a file.
 #[derive(Clone, Debug, Default)]
-pub struct Expected {
-    /// The length in bytes.
+pub struct Known {
     pub size: Option<u64>,
-    /// The checksum, and who says it.
-    pub sha256: Option<(String, Authority)>,
-}
-
-/// Who says what the right checksum is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Authority {
-    /// The manifest of this program.
-    Pinned,
-    /// The server that has the file.
-    Server,
-    /// The user, with `--sha256`.
-    User,
-    /// The record of an earlier download.
-    Record,
-    /// Nobody: the file was only seen to be whole.
-    Nobody,
-}
-
-impl Authority {
-    /// The same in words.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Pinned => "the checksum pinned in this program",
-            Self::Server => "the checksum that the server states",
-            Self::User => "the checksum given with --sha256",
-            Self::Record => "the checksum of the first download",
-            Self::Nobody => "nothing: no checksum is known, it was only seen to be whole JSON",
-        }
-    }
-}
-
-/// A file that has arrived and is right.
-#[derive(Debug)]
-pub struct Arrived {
-    /// The length in bytes.
-    pub size: u64,
-    /// The checksum.
-    pub sha256: String,
-    /// What the checksum was compared with.
-    pub authority: Authority,
-    /// The commit that the server says the file is of.
+    /// The checksum, and where it comes from, in words.
+    pub sha256: Option<(String, &'static str)>,
+    /// The commit of the hub's repository.
     pub commit: Option<String>,
 }
 
-/// Brings one file into a folder.
+/// The transfer of one file into a folder.
 #[derive(Debug)]
 pub struct Transfer<'run> {
-    /// Sends the requests.
     pub client: &'run Client,
-    /// The user's key of the hub.
-    pub token: Option<&'run Token>,
     /// The first pause between two attempts; each next one is twice as long.
     pub pause: Duration,
-    /// The name of the file.
-    pub name: &'static str,
-    /// The folder to bring it into.
     pub folder: &'run Path,
+    pub name: &'static str,
+    pub known: Known,
+    pub part: Part,
 }
 
 impl Transfer<'_> {
-    /// Fetches or copies the file, checks it, and gives it its name.
-    pub fn bring(&self, location: &Location, expected: Expected) -> Outcome<Arrived> {
-        let mut part = Part::open(&self.folder.join(self.name))?;
-        let mut state = State { expected, commit: None };
-        match self.fill_and_check(location, &mut part, &mut state) {
-            Ok((sha256, authority)) => {
-                let size = part.length;
-                part.publish()?;
-                Ok(Arrived { size, sha256, authority, commit: state.commit })
-            }
-            Err(failure) => {
-                part.remove_if_empty();
-                Err(failure)
-            }
+    /// Fetches or copies the file and checks it. Returns what its checksum was compared with.
+    pub fn run(&mut self, location: &Location) -> Outcome<&'static str> {
+        let checked = self.fill_and_check(location);
+        if checked.is_err() && self.part.length == 0 {
+            // A file that stays does no harm, and there is another failure to report.
+            let _ = fs::remove_file(&self.part.path);
         }
+        checked
     }
 
-    /// Returns the checksum of the right bytes, and who says that it is right.
-    fn fill_and_check(
-        &self,
-        location: &Location,
-        part: &mut Part,
-        state: &mut State,
-    ) -> Outcome<(String, Authority)> {
+    fn fill_and_check(&mut self, location: &Location) -> Outcome<&'static str> {
         loop {
             match location {
-                Location::Url(url) => self.download(url, part, state)?,
-                Location::Path(path) => self.copy(path, part, state)?,
+                Location::Url(url) => self.download(url)?,
+                Location::Path(path) => self.copy(path)?,
             }
-            match state.verdict(self.name, part)? {
-                Verdict::Right(sha256, authority) => return Ok((sha256, authority)),
-                // An earlier run may have fetched another version: one fresh start is fair.
-                Verdict::Wrong(why) if part.is_resumed => {
-                    screen::warn(&format!(
-                        "{why}: the part from an earlier run is of no use, starting again"
-                    ));
-                    part.empty()?;
-                }
-                Verdict::Wrong(why) => {
-                    part.empty()?;
-                    return Err(Failure::run(format!(
-                        "{why}: these bytes were deleted: run this again, and if the source is \
-                         wrong, choose another with HF_ENDPOINT or --from"
-                    )));
-                }
+            let why = match self.check()? {
+                Ok(authority) => return Ok(authority),
+                Err(why) => why,
+            };
+            let was_resumed = self.part.is_resumed;
+            self.part.empty()?;
+            if !was_resumed {
+                return Err(Failure::run(format!(
+                    "{why}: the file was deleted: run this again, and if the source is wrong, {ANOTHER}"
+                )));
             }
+            // The part may be from an earlier version of the file.
+            screen::warn(&format!("{why}: the part from an earlier run cannot be used, starting again"));
         }
     }
 
-    /// Asks the server until every byte is here.
-    fn download(&self, url: &str, part: &mut Part, state: &mut State) -> Outcome {
+    /// Sends requests until the file is complete.
+    fn download(&mut self, url: &str) -> Outcome {
         let mut failed = 0;
-        let mut reached = false;
-        loop {
-            if let Some(size) = state.expected.size {
-                if part.length > size {
-                    part.empty()?;
-                }
-                if part.length == size {
-                    return Ok(());
-                }
-            }
-            let before = part.length;
-            let attempt = self.attempt(url, part, state);
-            if part.length >= before + GOOD_ATTEMPT {
+        let mut was_reached = false;
+        while self.known.size.is_none_or(|size| size != self.part.length) {
+            let before = self.part.length;
+            let trouble = match self.attempt(url) {
+                Ok(()) => return Ok(()),
+                Err(trouble) => trouble,
+            };
+            if self.part.length >= before + GOOD_ATTEMPT {
                 failed = 0;
             }
-            reached |= part.length > before;
-            let (why, wait) = match attempt {
-                Ok(()) => return Ok(()),
-                Err(Trouble::Passing { why, wait }) => (why, wait),
-                Err(Trouble::Unreachable(why)) if reached => (why, None),
-                Err(Trouble::Unreachable(why)) => return Err(Failure::run(self.kept(why, part))),
-                Err(Trouble::Final(failure)) => return Err(failure),
+            was_reached |= self.part.length > before;
+            let (why, wait) = match trouble {
+                Trouble::Passing { why, wait } => (why, wait),
+                Trouble::Unreachable(why) if was_reached => (why, None),
+                Trouble::Unreachable(why) => return Err(self.interrupted(why)),
+                Trouble::Final(failure) => return Err(failure),
             };
+            let wait = wait.unwrap_or(self.pause * 2_u32.pow(failed));
             failed += 1;
-            let wait = wait.unwrap_or(self.pause * 2_u32.pow(failed - 1));
             if wait > LONGEST_WAIT {
-                return Err(Failure::run(self.kept(
-                    format!(
-                        "{why}, and asks for a wait of {} s: run the same command again after \
-                         that",
-                        wait.as_secs()
-                    ),
-                    part,
+                let seconds = wait.as_secs();
+                return Err(self.interrupted(format!(
+                    "{why}, and asks for a pause of {seconds} s: run the same command again after that"
                 )));
             }
             if failed == ATTEMPTS {
-                return Err(Failure::run(self.kept(
-                    format!("{why}, also after {ATTEMPTS} attempts: run the same command again later"),
-                    part,
+                return Err(self.interrupted(format!(
+                    "{why}, after {ATTEMPTS} attempts: run the same command again later"
                 )));
             }
             screen::warn(&format!("{}: {why}: trying again in {wait:?}", self.name));
             thread::sleep(wait);
         }
+        Ok(())
     }
 
-    /// One request, and what it brings.
-    fn attempt(&self, url: &str, part: &mut Part, state: &mut State) -> Result<(), Trouble> {
-        let (answer, facts) = self.client.get(url, part.length, self.token)?;
-        state.learn(facts);
-        match answer {
-            Answer::NothingThere => {
-                // All is here if the length is right. If not, these bytes are of no use.
-                if state.expected.size != Some(part.length) {
-                    part.empty().map_err(Trouble::Final)?;
-                    return Err(Trouble::Passing {
-                        why: "the server has nothing after the part that is here".into(),
-                        wait: Some(Duration::ZERO),
-                    });
-                }
-                Ok(())
+    fn attempt(&mut self, url: &str) -> Result<(), Trouble> {
+        let Some(answer) = self.client.get(url, self.part.length, &mut self.known)? else {
+            if self.known.size == Some(self.part.length) {
+                return Ok(());
             }
-            Answer::Bytes { start, total, kind, body } => {
-                state.require_size(self.name, total, &kind).map_err(Trouble::Final)?;
-                if start == 0 && part.length > 0 {
-                    screen::warn(&format!("{}: the server cannot resume, starting again", self.name));
-                    part.empty().map_err(Trouble::Final)?;
-                }
-                self.receive(body, part, state)
-            }
+            self.part.empty()?;
+            let why = "the server has nothing after the part that is here".into();
+            return Err(Trouble::Passing { why, wait: Some(Duration::ZERO) });
+        };
+        self.require_size(answer.total, answer.body.mime_type().unwrap_or("unknown"))?;
+        if answer.start == 0 && self.part.length > 0 {
+            screen::warn(&format!("{}: the server cannot resume, starting again", self.name));
+            self.part.empty()?;
         }
+        self.receive(answer.body.into_reader())
     }
 
-    /// A copy on the disk is read from its start: it is quick.
-    fn copy(&self, path: &Path, part: &mut Part, state: &mut State) -> Outcome {
+    /// A copy on the disk is read from its start, because that is quick.
+    fn copy(&mut self, path: &Path) -> Outcome {
         let file = files::open(path).map_err(|error| read_failure(path, &error))?;
         let length = file.metadata().map_err(|error| read_failure(path, &error))?.len();
-        state.require_size(self.name, Some(length), "a file")?;
-        part.empty()?;
-        self.receive(file, part, state).map_err(|trouble| match trouble {
+        self.require_size(Some(length), "a file")?;
+        self.part.empty()?;
+        self.receive(file).map_err(|trouble| match trouble {
             Trouble::Final(failure) => failure,
             Trouble::Passing { why, .. } | Trouble::Unreachable(why) => {
                 Failure::run(format!("cannot read {}: {why}", path.display()))
@@ -236,161 +160,133 @@ impl Transfer<'_> {
         })
     }
 
-    /// Appends what comes to the part.
-    fn receive(&self, mut body: impl Read, part: &mut Part, state: &mut State) -> Result<(), Trouble> {
-        let most = state.expected.size.unwrap_or(LONGEST_CONFIG);
-        disk::require_space(self.folder, most.saturating_sub(part.length)).map_err(Trouble::Final)?;
-        if part.length > 0 {
-            screen::warn(&format!("{}: going on after the first {}", self.name, bytes(part.length)));
+    /// Refuses a file whose checksum is not known, or whose length shows that it is a different file.
+    fn require_size(&mut self, total: Option<u64>, kind: &str) -> Outcome {
+        let (name, is_config) = (self.name, self.name == CONFIG);
+        let problem = match (self.known.size, total) {
+            _ if self.known.sha256.is_none() && !is_config => format!(
+                "no checksum is known for {name}, and the source states none: give it with --sha256, or use \
+                 the hub"
+            ),
+            (Some(known), Some(total)) if known != total => format!(
+                "{name} has {total} bytes ({kind}) and not the expected {known}, so it is another file: \
+                 {ANOTHER}"
+            ),
+            (None, Some(total)) if is_config && total > LONGEST_CONFIG => {
+                format!("{name} has {total} bytes ({kind}), too many for a configuration: {ANOTHER}")
+            }
+            (None, None) if !is_config => {
+                format!("the server does not state the length of {name}: {ANOTHER}")
+            }
+            (known, total) => {
+                self.known.size = known.or(total);
+                return Ok(());
+            }
+        };
+        Err(Failure::run(problem))
+    }
+
+    /// Appends what arrives to the part.
+    fn receive(&mut self, mut body: impl Read) -> Result<(), Trouble> {
+        let passing = |why| Err(Trouble::Passing { why, wait: None });
+        let most = self.known.size.unwrap_or(LONGEST_CONFIG);
+        disk::require_space(self.folder, most.saturating_sub(self.part.length))?;
+        if self.part.length > 0 {
+            screen::warn(&format!("{}: resuming after {}", self.name, bytes(self.part.length)));
         }
-        let mut progress = Progress::begin(self.name, most, part.length);
+        let mut progress = Progress::begin(self.name, most, self.part.length);
+        let (mut since, mut counted) = (Instant::now(), 0);
         let mut buffer = vec![0; BUFFER];
         loop {
+            let elapsed = since.elapsed();
+            if elapsed > 2 * self.client.read_timeout {
+                if (counted as f64) < LEAST_SPEED * elapsed.as_secs_f64() {
+                    return passing(format!("only {counted} bytes have arrived in {elapsed:.1?}"));
+                }
+                (since, counted) = (Instant::now(), 0);
+            }
             let length = match body.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    return Err(Trouble::Passing { why: error.to_string(), wait: None });
-                }
+                Err(error) => return passing(self.broken(error)),
             };
-            if part.length + length as u64 > most {
-                part.empty().map_err(Trouble::Final)?;
-                return Err(Trouble::Final(Failure::run(format!(
-                    "{} is longer than the expected {most} bytes, so it is another file: these \
-                     bytes were deleted: choose another source with HF_ENDPOINT or --from",
+            counted += length;
+            if self.part.length + length as u64 > most {
+                self.part.empty()?;
+                return Err(Failure::run(format!(
+                    "{} is longer than the expected {most} bytes, so it is another file: it was deleted: \
+                     {ANOTHER}",
                     self.name
-                ))));
+                ))
+                .into());
             }
-            part.append(&buffer[..length]).map_err(Trouble::Final)?;
+            self.part.append(&buffer[..length])?;
             progress.add(length as u64);
         }
-        match state.expected.size {
-            Some(size) if part.length < size => Err(Trouble::Passing {
-                why: format!("the connection ended after {} bytes", part.length),
-                wait: None,
-            }),
+        match self.known.size {
+            Some(size) if self.part.length < size => {
+                passing(format!("the connection ended after {} bytes", self.part.length))
+            }
             _ => Ok(()),
         }
     }
 
-    /// Adds to a message that what has arrived is not lost.
-    fn kept(&self, why: String, part: &Part) -> String {
-        if part.length == 0 {
-            return format!("{}: {why}", self.name);
-        }
-        format!(
-            "{}: {why} (the {} that have arrived are kept, and the next run goes on from there)",
-            self.name,
-            bytes(part.length)
-        )
-    }
-}
-
-/// What is known of a file, and grows with the answers.
-struct State {
-    expected: Expected,
-    commit: Option<String>,
-}
-
-enum Verdict {
-    Right(String, Authority),
-    Wrong(String),
-}
-
-impl State {
-    /// Takes what the server states, where nothing better is known.
-    fn learn(&mut self, facts: Facts) {
-        let stated = facts.sha256.map(|sha256| (sha256, Authority::Server));
-        // A length belongs to the checksum that was stated with it.
-        if self.expected.sha256.is_none() && stated.is_some() {
-            self.expected.sha256 = stated;
-            self.expected.size = self.expected.size.or(facts.size);
-        }
-        self.commit = self.commit.take().or(facts.commit);
-    }
-
-    /// Refuses a file whose length shows already that it is another.
-    fn require_size(&mut self, name: &str, total: Option<u64>, kind: &str) -> Outcome {
-        if self.expected.sha256.is_none() && name != CONFIG {
-            return Err(Failure::run(format!(
-                "no checksum is known for {name}, and the source states none: give it with \
-                 --sha256, or use the hub"
-            )));
-        }
-        match (self.expected.size, total) {
-            (Some(expected), Some(total)) if expected != total => Err(Failure::run(format!(
-                "{name} has {total} bytes ({kind}) and not the expected {expected}, so it is \
-                 another file: choose another source with HF_ENDPOINT or --from"
-            ))),
-            (None, Some(total)) if name == CONFIG && total > LONGEST_CONFIG => Err(Failure::run(format!(
-                "{name} has {total} bytes ({kind}), too many for a configuration: choose \
-                     another source with HF_ENDPOINT or --from"
-            ))),
-            (None, None) if name != CONFIG => Err(Failure::run(format!(
-                "the server does not say how long {name} is: choose another with HF_ENDPOINT or \
-                 --from"
-            ))),
-            (expected, total) => {
-                self.expected.size = expected.or(total);
-                Ok(())
-            }
+    fn broken(&self, error: io::Error) -> String {
+        match ureq::Error::from(error) {
+            ureq::Error::Timeout(_) => format!("nothing has arrived for {:?}", self.client.read_timeout),
+            ureq::Error::Io(error) => format!("the connection broke ({error})"),
+            error => format!("the connection broke ({error})"),
         }
     }
 
-    fn verdict(&self, name: &str, part: &Part) -> Outcome<Verdict> {
-        let sha256 = part.checksum.hex();
-        Ok(match &self.expected.sha256 {
-            Some((expected, authority)) if *expected == sha256 => Verdict::Right(sha256, *authority),
-            Some((expected, authority)) => Verdict::Wrong(format!(
-                "{name} has the wrong content: its SHA-256 is {sha256}, and {} is {expected}",
-                authority.words()
+    /// Where the checksum of the part comes from, or else what is wrong with the part.
+    fn check(&self) -> Outcome<Result<&'static str, String>> {
+        let (name, sha256) = (self.name, self.part.checksum.hex());
+        Ok(match &self.known.sha256 {
+            Some((expected, authority)) if *expected == sha256 => Ok(*authority),
+            Some((expected, authority)) => Err(format!(
+                "{name} has the wrong content: its SHA-256 is {sha256}, and {authority} is {expected}"
             )),
-            None if part.is_json()? => Verdict::Right(sha256, Authority::Nobody),
-            None => Verdict::Wrong(format!("{name} is not whole JSON")),
+            None if self.part.is_json()? => Ok("nothing: no checksum is known, but it is complete JSON"),
+            None => Err(format!("{name} is not complete JSON")),
         })
     }
+
+    /// A failure that leaves the part for the next run.
+    fn interrupted(&self, why: String) -> Failure {
+        let kept = match self.part.length {
+            0 => String::new(),
+            length => format!(" ({} have arrived and are kept; the next run resumes there)", bytes(length)),
+        };
+        Failure::run(format!("{}: {why}{kept}", self.name))
+    }
 }
 
-/// A file that is not whole yet, with the checksum of what it has.
-struct Part {
+/// A file that is not complete yet.
+#[derive(Debug)]
+pub struct Part {
     file: File,
     path: PathBuf,
-    target: PathBuf,
-    length: u64,
-    checksum: Checksum,
-    /// Whether its first bytes are of an earlier run.
+    pub length: u64,
+    /// The checksum of its bytes.
+    pub checksum: Checksum,
+    /// Whether its first bytes are from an earlier run.
     is_resumed: bool,
 }
 
 impl Part {
-    /// Opens what an earlier run left, or nothing.
-    fn open(target: &Path) -> Outcome<Self> {
-        let path = disk::part_path(target);
-        // A link would be written through, and a pipe waited at.
-        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
-            return Err(Failure::run(format!(
-                "{} is not a regular file: delete it, then run this again",
-                path.display()
-            )));
-        }
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|error| disk::write_failure(&path, &error))?;
+    /// Opens the part that an earlier run left, or a new one.
+    pub fn open(folder: &Path, name: &str) -> Outcome<Self> {
+        let path = folder.join(format!("{name}.part"));
+        let file = disk::open_for_writing(&path)?;
         let mut checksum = Checksum::default();
-        let length = file
-            .metadata()
-            .and_then(|metadata| checksum.add_all(&mut (&file).take(metadata.len())))
-            .map_err(|error| read_failure(&path, &error))?;
-        Ok(Self { file, path, target: target.to_owned(), length, checksum, is_resumed: length > 0 })
+        let length = checksum.add_all(&mut &file).map_err(|error| read_failure(&path, &error))?;
+        Ok(Self { file, path, length, checksum, is_resumed: length > 0 })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Outcome {
-        self.file.write_all(bytes).map_err(|error| disk::write_failure(&self.path, &error))?;
+        self.file.write_all(bytes).map_err(|error| write_failure(&self.path, &error))?;
         self.checksum.add(bytes);
         self.length += bytes.len() as u64;
         Ok(())
@@ -399,11 +295,9 @@ impl Part {
     fn empty(&mut self) -> Outcome {
         self.file
             .set_len(0)
-            .and_then(|()| self.file.seek(SeekFrom::Start(0)))
-            .map_err(|error| disk::write_failure(&self.path, &error))?;
-        self.checksum = Checksum::default();
-        self.length = 0;
-        self.is_resumed = false;
+            .and_then(|()| self.file.rewind())
+            .map_err(|error| write_failure(&self.path, &error))?;
+        (self.length, self.checksum, self.is_resumed) = (0, Checksum::default(), false);
         Ok(())
     }
 
@@ -413,14 +307,13 @@ impl Part {
         Ok(serde_json::from_slice::<serde_json::Value>(&text).is_ok())
     }
 
-    fn remove_if_empty(&self) {
-        if self.length == 0 {
-            // A file that stays does no harm, and there is a failure to tell of already.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-
-    fn publish(self) -> Outcome {
-        disk::publish(self.file, &self.path, &self.target)
+    /// Gives the file its name, once its bytes are on the disk.
+    pub fn publish(self, target: &Path) -> Outcome {
+        self.file
+            .sync_all()
+            .and_then(|()| fs::rename(&self.path, target))
+            .map_err(|error| write_failure(target, &error))?;
+        files::sync_folder(target);
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! TransformerLens's `run_with_cache`).
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use gpt2::{Site, SiteKind};
@@ -19,8 +19,8 @@ use crate::export::{AxisLabels, ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
 use crate::screen;
+use crate::study::Outputs;
 use report::{Prompt, pad, pad_left};
-use visible::visible_path;
 
 /// Arguments of `activations`.
 #[derive(clap::Args)]
@@ -61,16 +61,6 @@ Examples:
 /// its cache.
 const LOGITS: &str = "logits";
 
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    bos: bool,
-    #[serde(flatten)]
-    prompt: &'a Prompt,
-    activations: Vec<Row>,
-}
-
 /// One activation; the −∞ of masked scores are left out of all numbers.
 #[derive(Serialize)]
 struct Row {
@@ -110,30 +100,22 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let summaries = cache.summaries().into_iter();
     let of_logits = logits.iter().map(|x| Summary::of(LOGITS, x));
     let rows: Vec<Row> = summaries.chain(of_logits).map(Row::from).collect();
+    let mut report = studied.report()?;
     if args.save.is_some() {
         let logits = logits.filter(|_| args.saves_logits());
         exports.write(&args.study(&studied, &prompt, &cache, logits)?)?;
     }
     let bos = args.model.bos(model)?;
-    if args.model.json {
-        let report = Report {
-            model: &model.name,
-            processing: &studied.processing,
-            bos: bos.is_some(),
-            prompt: &prompt,
-            activations: rows,
-        };
-        return screen::print_json(&report);
-    }
-    let mut out = screen::stdout();
-    writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
-    writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
-    write_table(&mut out, &rows)?;
-    for path in exports.paths() {
-        writeln!(out, "\nwrote {}", visible_path(path))?;
-    }
-    if args.save.is_some() && args.only.is_empty() {
-        writeln!(out, "(without the logits, which --only logits saves)")?;
+    report.fact("bos", bos.is_some())?;
+    report.prompt(&prompt)?;
+    report.fact("activations", &rows)?;
+    report.line(format!("{}\n{}", prompt.row(), prompt.id_row()));
+    report.line(format!("{}\n", args.model.bos_in_words(model, bos)));
+    report.line(table(&rows));
+    let outputs = Outputs { exports, ..Outputs::default() };
+    outputs.print(&report, args.model.json, None)?;
+    if args.save.is_some() && args.only.is_empty() && !args.model.json {
+        writeln!(screen::stdout(), "(without the logits, which --only logits saves)")?;
     }
     Ok(())
 }
@@ -254,19 +236,13 @@ fn axes(site: Site, x: &Tensor, prompt: &Prompt) -> Vec<AxisLabels> {
     }
 }
 
-fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
-    let shapes: Vec<String> = (rows.iter())
-        .map(|row| {
-            let axes: Vec<String> = row.shape.iter().map(usize::to_string).collect();
-            axes.join(" × ")
-        })
-        .collect();
-    let widest = |texts: &mut dyn Iterator<Item = &str>| texts.map(|t| t.width()).max();
-    let name_width = widest(&mut rows.iter().map(|row| row.name.as_str()).chain(["name"]));
-    let shape_width = widest(&mut shapes.iter().map(String::as_str).chain(["shape"]));
-    let [name_width, shape_width] = [name_width, shape_width].map(|width| width.unwrap_or(0));
-    writeln!(
-        out,
+fn table(rows: &[Row]) -> String {
+    let shape = |row: &Row| row.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
+    let width = |text: &dyn Fn(&Row) -> String, head: &str| {
+        rows.iter().map(|row| text(row).width()).chain([head.width()]).max().unwrap_or(0)
+    };
+    let (name_width, shape_width) = (width(&|row| row.name.clone(), "name"), width(&shape, "shape"));
+    let head = format!(
         "{}  {}  {:>11}  {:>9}  {:>10}  {:>9}  {:>9}",
         pad("name", name_width),
         pad_left("shape", shape_width),
@@ -275,15 +251,11 @@ fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
         "norm",
         "min",
         "max"
-    )?;
-    for (row, shape) in rows.iter().zip(&shapes) {
+    );
+    let line = |row: &Row| {
         let Row { name, sum, mean, norm, min, max, .. } = row;
-        writeln!(
-            out,
-            "{}  {}  {sum:>11.3}  {mean:>9.4}  {norm:>10.3}  {min:>9.3}  {max:>9.3}",
-            pad(name, name_width),
-            pad_left(shape, shape_width)
-        )?;
-    }
-    Ok(())
+        let (name, shape) = (pad(name, name_width), pad_left(&shape(row), shape_width));
+        format!("{name}  {shape}  {sum:>11.3}  {mean:>9.4}  {norm:>10.3}  {min:>9.3}  {max:>9.3}")
+    };
+    [head].into_iter().chain(rows.iter().map(line)).collect::<Vec<_>>().join("\n")
 }

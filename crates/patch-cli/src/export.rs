@@ -95,6 +95,7 @@ pub struct ExportArgs {
 }
 
 /// Files that can be written and wait for a study.
+#[derive(Default)]
 pub struct Exports {
     /// Words, and numbers.
     csv: Option<[Output; 2]>,

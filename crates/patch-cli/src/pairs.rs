@@ -19,7 +19,7 @@ use crate::names;
 use crate::processing::Studied;
 use crate::running::EngineKind;
 use crate::screen::{self, terminal_width};
-use report::{Prompt, Report, signed, write_aligned};
+use report::{Prompt, Report, aligned, signed, write_columns};
 
 pub const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
 const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
@@ -599,8 +599,8 @@ impl PairArgs {
         let corrupted = prompt("corrupted", self.corrupted.as_deref().unwrap_or(CORRUPTED))?;
         if clean.ids.len() != corrupted.ids.len() {
             let mut rows = Vec::new();
-            let labelled = [("clean", &clean), ("corrupted", &corrupted)];
-            write_aligned(&mut rows, &labelled, terminal_width())?;
+            let labelled = aligned([("clean", &clean), ("corrupted", &corrupted)]);
+            write_columns(&mut rows, &labelled, terminal_width())?;
             return Err(Failure::Input(format!(
                 "the clean prompt has {} tokens and the corrupted one {}; patching needs equally many\n\n\
                  {}\nChange a word for one of as many tokens (patch-cli tokens TEXT … counts them).",

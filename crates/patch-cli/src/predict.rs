@@ -5,8 +5,6 @@
 //! its rank is the number of tokens with larger logits. Two prompts side by side show what a change
 //! of the prompt does to an answer, which is what patching then looks for inside the model.
 
-use std::io::{self, Write};
-
 use gpt2::generate::{check_logits, log_prob};
 use gpt2::{Pretrained, SiteKind, no_hook};
 use lens::text::{TokenScore, loss, score_rows};
@@ -16,9 +14,8 @@ use unicode_width::UnicodeWidthStr;
 use crate::common::ModelArgs;
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::screen;
-use crate::screen::terminal_width;
-use report::{Candidate, Prompt, candidate, pad, quoted, top, top_tables, write_aligned};
+use crate::study::Outputs;
+use report::{Candidate, Prompt, Report, aligned, candidate, pad, quoted, top, top_tables};
 
 /// Arguments of `predict`.
 #[derive(clap::Args)]
@@ -125,17 +122,6 @@ struct Answer {
     log_prob: f32,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    bos: bool,
-    #[serde(flatten)]
-    first: &'a Prediction,
-    /// The same for the text to compare with.
-    compare: Option<&'a Prediction>,
-}
-
 /// Runs the model on the text and prints the most likely next tokens.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let studied = args.process.load(&args.model)?;
@@ -154,44 +140,35 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         predictions.push(args.predict(&studied, prompt, &answers)?);
     }
     let bos = args.model.bos(&studied.pretrained)?;
-    if args.model.json {
-        let report = Report {
-            model: &studied.pretrained.name,
-            processing: &studied.processing,
-            bos: bos.is_some(),
-            first: &predictions[0],
-            compare: predictions.get(1),
-        };
-        return screen::print_json(&report);
-    }
-    let mut out = screen::stdout();
-    write_prompts(&mut out, &predictions)?;
-    let bos = args.model.bos_in_words(&studied.pretrained, bos);
-    writeln!(out, "{bos}\n")?;
+    let mut report = studied.report()?;
+    report.fact("bos", bos.is_some())?;
+    report.flatten(&predictions[0])?;
+    report.fact("compare", predictions.get(1))?;
+    say_prompts(&mut report, &predictions);
+    report.line(format!("{}\n", args.model.bos_in_words(&studied.pretrained, bos)));
     for (i, prediction) in predictions.iter().enumerate() {
         let of = match predictions.len() {
             1 => studied.label(),
             _ => format!("prompt {}", i + 1),
         };
         if let Some(scores) = &prediction.scores {
-            write_scores(&mut out, &of, &prediction.prompt, scores)?;
+            report.line(table_of_scores(&of, &prediction.prompt, scores));
         }
     }
-    write_answers(&mut out, &predictions)?;
-    let titles: Vec<String> = (predictions.iter().enumerate())
-        .map(|(i, prediction)| {
-            let count = prediction.top.len();
-            match predictions.len() {
-                1 => format!("top {count} of {}", studied.label()),
-                _ => format!("top {count} after prompt {}", i + 1),
-            }
-        })
-        .collect();
+    say_answers(&mut report, &predictions);
+    let title = |(i, prediction): (usize, &Prediction)| {
+        let count = prediction.top.len();
+        match predictions.len() {
+            1 => format!("top {count} of {}", studied.label()),
+            _ => format!("top {count} after prompt {}", i + 1),
+        }
+    };
+    let titles: Vec<String> = predictions.iter().enumerate().map(title).collect();
     let tables: Vec<(&str, &[Candidate])> = (titles.iter().zip(&predictions))
         .map(|(title, prediction)| (title.as_str(), prediction.top.as_slice()))
         .collect();
-    write!(out, "{}", top_tables(&tables))?;
-    Ok(())
+    report.line(top_tables(&tables).trim_end_matches('\n'));
+    Outputs::default().print(&report, args.model.json, None)
 }
 
 impl Args {
@@ -257,18 +234,16 @@ impl Args {
 }
 
 /// The tokens of the prompt; of two, position under position.
-fn write_prompts(out: &mut impl Write, predictions: &[Prediction]) -> io::Result<()> {
+fn say_prompts(report: &mut Report, predictions: &[Prediction]) {
     if let [Prediction { prompt, .. }] = predictions {
-        return writeln!(out, "{}\n{}", prompt.row(), prompt.id_row());
+        return report.line(format!("{}\n{}", prompt.row(), prompt.id_row()));
     }
     let labels = ["prompt 1", "prompt 2"];
-    let rows: Vec<(&str, &Prompt)> =
-        (labels.into_iter()).zip(predictions.iter().map(|prediction| &prediction.prompt)).collect();
-    write_aligned(out, &rows, terminal_width())
+    report.columns(aligned(labels.into_iter().zip(predictions.iter().map(|prediction| &prediction.prompt))));
 }
 
 /// How well each token of a prompt is predicted, a line each, and the loss.
-fn write_scores(out: &mut impl Write, of: &str, prompt: &Prompt, scores: &Scores) -> io::Result<()> {
+fn table_of_scores(of: &str, prompt: &Prompt, scores: &Scores) -> String {
     let column = |head: &str, tokens: &mut dyn Iterator<Item = &str>| {
         let tokens = tokens.map(|token| if token.is_empty() { String::new() } else { quoted(token) });
         let cells: Vec<String> = [head.to_owned()].into_iter().chain(tokens).collect();
@@ -278,33 +253,30 @@ fn write_scores(out: &mut impl Write, of: &str, prompt: &Prompt, scores: &Scores
     let tokens = column("token", &mut prompt.tokens.iter().map(String::as_str));
     let likeliest = scores.likeliest_tokens.iter();
     let likeliest = column("most likely", &mut likeliest.map(|it| it.as_deref().unwrap_or("")));
-    writeln!(
-        out,
-        "each token of {of}\n pos     id  {}  log prob     prob  rank  {}     prob",
-        tokens[0], likeliest[0]
-    )?;
+    let mut lines = vec![
+        format!("each token of {of}"),
+        format!(" pos     id  {}  log prob     prob  rank  {}     prob", tokens[0], likeliest[0]),
+    ];
     for (pos, id) in prompt.ids.iter().enumerate() {
         let line = format!("{pos:>4}  {id:>5}  {}", tokens[pos + 1]);
-        match (scores.log_probs[pos], scores.ranks[pos], scores.likeliest_probs[pos]) {
-            (Some(log_prob), Some(rank), Some(likeliest_prob)) => writeln!(
-                out,
+        lines.push(match (scores.log_probs[pos], scores.ranks[pos], scores.likeliest_probs[pos]) {
+            (Some(log_prob), Some(rank), Some(likeliest_prob)) => format!(
                 "{line}  {log_prob:>8.4}  {:>7.4}  {rank:>4}  {}  {likeliest_prob:>7.4}",
                 log_prob.exp(),
                 likeliest[pos + 1]
-            )?,
-            _ => writeln!(out, "{}", line.trim_end())?,
-        }
+            ),
+            _ => line.trim_end().to_owned(),
+        });
     }
-    write_loss(out, scores)
+    lines.push(loss_in_words(scores));
+    lines.join("\n")
 }
 
 /// The mean loss and the perplexity, or why there are none.
-fn write_loss(out: &mut impl Write, scores: &Scores) -> io::Result<()> {
+fn loss_in_words(scores: &Scores) -> String {
     let Some(loss) = scores.loss else {
-        return writeln!(
-            out,
-            "no loss: the text is one token, which has nothing before it (--bos puts <|endoftext|> there)\n"
-        );
+        return "no loss: the text is one token, which has nothing before it (--bos puts <|endoftext|> there)\n"
+            .to_owned();
     };
     let count = scores.scored_tokens;
     let tokens = if count == 1 { "1 token".to_owned() } else { format!("{count} tokens") };
@@ -312,14 +284,14 @@ fn write_loss(out: &mut impl Write, scores: &Scores) -> io::Result<()> {
         Some(perplexity) => format!("perplexity {perplexity:.4}"),
         None => "its perplexity is too large for a number".to_owned(),
     };
-    writeln!(out, "mean loss {loss:.4} nats over {tokens}, {perplexity}\n")
+    format!("mean loss {loss:.4} nats over {tokens}, {perplexity}\n")
 }
 
 /// How the model does on the answers, and how far apart two of them are.
-fn write_answers(out: &mut impl Write, predictions: &[Prediction]) -> io::Result<()> {
+fn say_answers(report: &mut Report, predictions: &[Prediction]) {
     for (i, prediction) in predictions.iter().enumerate() {
         let Some(first) = prediction.answers.first() else {
-            return Ok(());
+            return;
         };
         let of = match predictions.len() {
             1 => String::new(),
@@ -328,28 +300,20 @@ fn write_answers(out: &mut impl Write, predictions: &[Prediction]) -> io::Result
         let tokens: Vec<&Candidate> = prediction.answers.iter().flat_map(|a| &a.tokens).collect();
         let s = if tokens.len() == 1 { "" } else { "s" };
         let title = format!("performance on answer token{s}{of}");
-        write!(out, "{}", top_tables(&[(&*title, &tokens[..])]))?;
+        report.line(top_tables(&[(&*title, &tokens[..])]).trim_end_matches('\n'));
         for answer in prediction.answers.iter().filter(|a| a.tokens.len() > 1) {
-            writeln!(
-                out,
-                "all of {}: probability {:.4}, log probability {:.4}",
-                quoted(&answer.text),
-                answer.log_prob.exp(),
-                answer.log_prob
-            )?;
+            let (text, log_prob) = (quoted(&answer.text), answer.log_prob);
+            report.line(format!(
+                "all of {text}: probability {:.4}, log probability {log_prob:.4}",
+                log_prob.exp()
+            ));
         }
         for other in prediction.answers.iter().skip(1) {
             if let ([a], [b]) = (&first.tokens[..], &other.tokens[..]) {
-                writeln!(
-                    out,
-                    "logit({}) − logit({}) = {:+.4}",
-                    quoted(&a.token),
-                    quoted(&b.token),
-                    a.logit - b.logit
-                )?;
+                let (name_a, name_b) = (quoted(&a.token), quoted(&b.token));
+                report.line(format!("logit({name_a}) − logit({name_b}) = {:+.4}", a.logit - b.logit));
             }
         }
-        writeln!(out)?;
+        report.line("");
     }
-    Ok(())
 }

@@ -82,6 +82,7 @@ pub struct StudyArgs {
 pub const PICTURE: &str = "picture";
 
 /// Files that can be written, and how pictures are drawn.
+#[derive(Default)]
 pub struct Outputs {
     pub options: FigureOptions,
     /// Where the drawings of a report go, by their names.
@@ -177,9 +178,7 @@ impl Outputs {
             match block {
                 Block::Text(text) => write!(out, "{text}")?,
                 Block::Columns(rows) => {
-                    let rows: Vec<(&str, Vec<String>)> =
-                        rows.iter().map(|(label, cells)| (label.as_str(), cells.clone())).collect();
-                    write_columns(&mut out, &rows, terminal_width())?;
+                    write_columns(&mut out, rows, terminal_width())?;
                 }
                 Block::Drawing(name) => {
                     if let Some(figure) = report.figure(name)? {

@@ -8,6 +8,8 @@ mod candidate;
 mod prompt;
 mod words;
 
+use std::collections::BTreeMap;
+
 use figures::{Draw as _, Figure, Undrawable};
 use grids::Study;
 use serde::ser::SerializeMap as _;
@@ -16,9 +18,7 @@ use serde_json::value::RawValue;
 
 pub use self::candidate::{Candidate, candidate, top, top_tables};
 pub use self::prompt::Prompt;
-pub use self::words::{
-    highest_heads, largest_heads, pad, pad_left, quoted, signed, write_aligned, write_columns,
-};
+pub use self::words::{aligned, highest_heads, largest_heads, pad, pad_left, quoted, signed, write_columns};
 
 /// What a study came to.
 #[derive(Debug, Default)]
@@ -63,6 +63,16 @@ impl Report {
     /// If the value cannot be written as JSON.
     pub fn fact(&mut self, key: &str, value: impl Serialize) -> serde_json::Result<()> {
         self.facts.push((key.to_owned(), serde_json::value::to_raw_value(&value)?));
+        Ok(())
+    }
+
+    /// Adds every field of a value that JSON writes as an object.
+    ///
+    /// # Errors
+    /// As [`Report::fact`].
+    pub fn flatten(&mut self, value: impl Serialize) -> serde_json::Result<()> {
+        let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(&serde_json::to_string(&value)?)?;
+        self.facts.extend(fields);
         Ok(())
     }
 
@@ -166,6 +176,8 @@ mod tests {
         report.fact("share", 0.1_f32).unwrap();
         let json = serde_json::to_string(&report.json()).unwrap();
         assert!(json.starts_with(r#"{"model":"tiny","share":0.1,"#), "{json}");
+        report.flatten(BTreeMap::from([("of_two", 0.2_f32)])).unwrap();
+        assert!(serde_json::to_string(&report.json()).unwrap().contains(r#""of_two":0.2,"#));
         assert!(json.contains(r#""values":[0.1,null]"#), "{json}");
         assert_eq!(serde_json::to_string(&Report::new().json()).unwrap(), "{}");
     }

@@ -28,25 +28,21 @@ pub fn pad_left(text: &str, width: usize) -> String {
     format!("{}{text}", " ".repeat(width.saturating_sub(text.width())))
 }
 
-/// Several rows of tokens, position under position, in as many lines as the width asks for. Rows may
-/// have different lengths.
-pub fn write_aligned(out: &mut impl Write, rows: &[(&str, &Prompt)], width: usize) -> io::Result<()> {
-    let rows: Vec<(&str, Vec<String>)> = rows
-        .iter()
-        .map(|(label, prompt)| {
-            let tokens = prompt.tokens.iter().map(|token| visible_line(token));
-            (*label, tokens.collect())
-        })
-        .collect();
+/// Rows of tokens for [`write_columns`], position under position. Rows may have different lengths.
+pub fn aligned<'a>(rows: impl IntoIterator<Item = (&'a str, &'a Prompt)>) -> Vec<(String, Vec<String>)> {
+    let row = |(label, prompt): (&str, &Prompt)| {
+        let tokens = prompt.tokens.iter().map(|token| visible_line(token));
+        (label.to_owned(), tokens.collect::<Vec<String>>())
+    };
+    let rows: Vec<_> = rows.into_iter().map(row).collect();
     let columns = rows.iter().map(|(_, row)| row.len()).max().unwrap_or(0);
     let positions = (0..columns).map(|i| i.to_string()).collect();
-    let rows = [&[("position", positions)], rows.as_slice()].concat();
-    write_columns(out, &rows, width)
+    [("position".to_owned(), positions)].into_iter().chain(rows).collect()
 }
 
 /// Labelled rows of cells, one under the other; where the width does not suffice for all columns,
 /// some at a time. The first row is the head.
-pub fn write_columns(out: &mut impl Write, rows: &[(&str, Vec<String>)], width: usize) -> io::Result<()> {
+pub fn write_columns(out: &mut impl Write, rows: &[(String, Vec<String>)], width: usize) -> io::Result<()> {
     let label_width = rows.iter().map(|(label, _)| label.width()).max();
     let label_width = label_width.unwrap_or(0);
     let columns = rows.iter().map(|(_, row)| row.len()).max().unwrap_or(0);
@@ -112,8 +108,8 @@ mod tests {
 
     fn aligned(width: usize) -> String {
         let mut out = Vec::new();
-        let rows = [("clean", &prompt(&["A", " 漢字", " c"])), ("other", &prompt(&["A", " b"]))];
-        write_aligned(&mut out, &rows, width).unwrap();
+        let (clean, other) = (prompt(&["A", " 漢字", " c"]), prompt(&["A", " b"]));
+        write_columns(&mut out, &super::aligned([("clean", &clean), ("other", &other)]), width).unwrap();
         String::from_utf8(out).unwrap()
     }
 

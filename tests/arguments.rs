@@ -111,7 +111,7 @@ fn places_are_counted_from_the_end_and_heads_have_three_spellings() {
     for (args, part) in [
         (
             &["--layers", "-13"][..],
-            "--layers: there is no layer -13: from the end they are counted from -1 to -12",
+            "--layers: there is no layer -13: from the end, counting runs from -1 to -12",
         ),
         (&["--layers", "-1..-3"], "--layers: -1..-3 is an empty range of the 12 layers"),
         (&["--positions", "-12"], "--positions: there is no position -12"),

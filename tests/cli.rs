@@ -310,7 +310,7 @@ fn what_cannot_be_used_is_named_with_what_to_do() {
             vec!["invalid value 'vibes'", "logit_diff, normalized, normalized_by_pair, prob_diff"],
         ),
         (vec!["--direction", "sideways"], vec!["invalid value 'sideways'", "denoising, noising"]),
-        (vec!["--memory", "lots"], vec!["\"lots\" is no size: write 512MiB, 2GB or a number of bytes"]),
+        (vec!["--memory", "lots"], vec!["\"lots\" is not a size: write 512MiB, 2GB or a number of bytes"]),
         (vec!["--engine", "steam"], vec!["invalid value 'steam'", "incremental, plain"]),
         (vec!["--threads", "0"], vec!["0 is not in 1..=65535"]),
         (vec!["--top=-1"], vec!["invalid value '-1' for '--top <K>'"]),

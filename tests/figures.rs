@@ -140,8 +140,8 @@ fn the_figures_options_change_the_figure() {
     for (args, part) in [
         (["--vmin", "3", "--vmax", "1"], "--vmin 3 must be less than --vmax 1"),
         (["--scale", "9", "--title", ""], "give a number from 0.25 to 8"),
-        (["--center", "inf", "--title", ""], "it is no finite number"),
-        (["--font", "a.csv", "--title", ""], "a.csv is no TrueType or OpenType font"),
+        (["--center", "inf", "--title", ""], "not a finite number"),
+        (["--font", "a.csv", "--title", ""], "a.csv is not a TrueType or OpenType font"),
         (["--font", "none.ttf", "--title", ""], "cannot read none.ttf"),
         (["--cmap", "virids", "--title", ""], "a similar value exists: 'viridis'"),
         (["--grid", "resid_pst", "--title", ""], "did you mean resid_post?"),

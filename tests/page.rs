@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use gpt2::Pretrained;
 use gpt2::generate::{log_prob, rank};
-use gpt2::visible::visible;
 use patching::{Patch, SiteKind};
 use serde_json::Value;
+use visible::visible;
 
 use crate::browser::{Browser, DOWN, END, ENTER, LEFT, RIGHT, TAB, UP};
 use crate::util::{Folder, numbers};

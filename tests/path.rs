@@ -159,7 +159,7 @@ fn path_refuses_what_it_cannot_do_before_any_work() {
     let folder = Folder::new();
     for (more, parts) in [
         (&["--to", "q"][..], &["--to q needs the heads", "--receivers 8.6,8.10"][..]),
-        (&["--receivers", "8.1"], &["--to logits is none of their inputs"]),
+        (&["--receivers", "8.1"], &["which --to logits does not use"]),
         (
             &["--to", "k", "--receivers", "8.1,12.0"],
             &["there is no head 12.0: this model has the layers 0 to 11"],

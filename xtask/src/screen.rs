@@ -3,7 +3,7 @@
 
 use std::io::{self, Write as _};
 
-use gpt2::visible::visible_line;
+use visible::visible_line;
 
 /// Prints a line on stdout. Whether anybody reads it changes nothing.
 pub fn say(line: &str) {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::visible::{visible_line, visible_path};
+use visible::{visible_line, visible_path};
 
 /// What is wrong with a model file, a model's name or a text, in words for the person who gave it.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,6 @@
 //! | [`locate`] | where a model called `gpt2` is found |
 //! | [`pretrained`] | a model with its tokenizer, by name or path, and the small one that is always there |
 //! | [`tokenizer`] | text to token ids and back |
-//! | [`visible`] | tokens and texts as a person can read them |
 //! | [`walk`] | many runs at once, and only what can change |
 //! | [`session`] | a text that grows, one row at a time |
 //! | [`generate`] | writing on: greedy, temperature, top-k, top-p |
@@ -51,7 +50,6 @@ pub mod site;
 pub mod stream;
 pub mod tokenizer;
 mod unread;
-pub mod visible;
 pub mod walk;
 
 pub use checkpoint::Checkpoint;

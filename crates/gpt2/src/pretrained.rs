@@ -8,8 +8,8 @@ use crate::config::ConfigFile;
 use crate::locate::{DEFAULT, KNOWN, Known, Places, TINY, weights_in};
 use crate::tokenizer::{END_OF_TEXT, N_TOKENS};
 use crate::unread::{shard_of, what_is, what_is_in};
-use crate::visible::{visible_line, visible_path};
 use crate::{Checkpoint, Config, Error, Gpt2, Tokenizer, files};
+use visible::{visible_line, visible_path};
 
 /// A model with what belongs to it.
 pub struct Pretrained {

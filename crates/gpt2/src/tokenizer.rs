@@ -29,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 use tiktoken_rs::CoreBPE;
 
 use crate::Error;
-use crate::visible::{visible, visible_line, visible_start};
+use visible::{visible, visible_line, visible_start};
 
 mod added;
 mod alphabet;
@@ -260,7 +260,7 @@ impl Tokenizer {
     /// - `#319`, a `#` with nothing but digits behind it, is always an id, whether or not the model has
     ///   it (`NoSuchToken` of the forward pass says if not);
     /// - a text that [`Tokenizer::encode`] finds one token in is that token;
-    /// - any other text is the token that this program prints like that ([`crate::visible`]):
+    /// - any other text is the token that this program prints like that ([`visible`](mod@visible)):
     ///   `\xe6\x97`, `⏎`, `␣the`, `\u{200b}`.
     ///
     /// # Errors

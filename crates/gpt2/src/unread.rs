@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::locate::weights_in;
-use crate::visible::{visible_line, visible_path};
+use visible::{visible_line, visible_path};
 
 /// Files that are not the weights of a whole model in a form that is read.
 #[derive(Clone, Copy)]

@@ -129,10 +129,16 @@ impl Study {
         names.join(", ")
     }
 
-    /// The same study with only some of its grids, by their place.
-    pub fn part(&self, grids: std::ops::Range<usize>) -> Self {
+    /// The grid of this name.
+    pub fn grid(&self, name: &str) -> Option<&Grid> {
+        self.grids.iter().find(|grid| grid.name == name)
+    }
+
+    /// The same study with only the grids of these names, in its order.
+    pub fn only(&self, names: &[String]) -> Self {
+        let named = self.grids.iter().filter(|grid| names.contains(&grid.name));
         Self {
-            grids: self.grids[grids].to_vec(),
+            grids: named.cloned().collect(),
             provenance: self.provenance.clone(),
             title: self.title.clone(),
             subtitle: self.subtitle.clone(),

@@ -1,29 +1,26 @@
 //! `patch-cli ablate`: replace one activation after the other, and see what is lost.
 
-use std::io::Write;
+use crate::figure::FigureArgs;
+use crate::study::{Outputs, PICTURE, Work};
+use report::{Prompt, signed};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use gpt2::Pretrained;
 use patching::prompts::{Ioi, PromptPair, PromptSet, Prompts, Written};
-use patching::{Ablation, Direction, Endpoints, Experiment, Scale, SiteKind, Sweep};
-use serde::Serialize;
+use patching::{Ablation, Direction, Experiment, Outcome, Scale, SiteKind, Sweep};
 
 use crate::common::ModelArgs;
-use crate::computation::{checksum_of_tokens, computation};
-use crate::export::{Draw, ExportArgs, Grid, Study, named};
+use crate::computation::{Computation, checksum_of_tokens, computation};
+use crate::export::{ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
-use crate::figure::{FigureArgs, write_picture};
-use crate::metric::{Answers, MetricArgs, MetricReport};
+use crate::metric::{Answers, MetricArgs, NamedMetric};
 use crate::output::Output;
 use crate::pairs::{CLEAN, default_answers, missing_in_words};
 use crate::place::Place;
 use crate::processing::ProcessArgs;
-use crate::render::write_figure;
-use crate::report::{self, Prompt, signed};
-use crate::running::{EngineArgs, EngineKind, Interrupt, progress_bar};
+use crate::running::{EngineArgs, Interrupt, progress_bar};
 use crate::screen;
-use crate::screen::terminal_style;
 use crate::selection::{SelectionArgs, axis_labels, sites_in_words};
 
 const EXAMPLES: &str = "\
@@ -41,18 +38,18 @@ pub struct Args {
     #[arg(value_name = "TEXT")]
     text: Option<String>,
 
-    /// What is put in the activation's place: zero; mean (over the prompt's positions, or over all
-    /// positions of --others); other-position N (the prompt's own activation at position N; -1 is the last);
-    /// resample (those of --others, one prompt after the other; the mean of what they do)
+    /// Replacement of the activation: zero; mean (over the prompt's positions, or over all positions of --others);
+    /// other-position N (the prompt's own activation at position N; -1 is the last); resample (the activations of
+    /// each prompt of --others in turn; the result is the mean)
     #[arg(long = "with", value_names = ["HOW", "N"], num_args = 1..=2, allow_negative_numbers = true, default_value = "zero")]
     with: Vec<String>,
 
-    /// The other prompts: a file with one on each line, a file of pairs as for sweep --prompts (the
-    /// clean ones are taken; it needs no other column), or ioi for prompts of the indirect-object task
+    /// The other prompts: a file with one prompt per line, a file of pairs as for sweep --prompts (its clean
+    /// prompts are used; no other column is needed), or ioi for prompts of the indirect-object task
     #[arg(long, value_name = "FILE|ioi")]
     others: Option<PathBuf>,
 
-    /// How many prompts of --others ioi
+    /// Number of prompts of --others ioi
     #[arg(long, value_name = "N", default_value_t = Ioi::default().count)]
     count: usize,
 
@@ -69,7 +66,7 @@ pub struct Args {
     #[command(flatten)]
     engine: EngineArgs,
 
-    /// Where to put the picture (.png or .svg)
+    /// File of the picture (.png or .svg)
     #[arg(long, value_name = "FILE", default_value = "ablation.png")]
     out: PathBuf,
 
@@ -86,22 +83,6 @@ pub struct Args {
     process: ProcessArgs,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    bos: bool,
-    prompt: &'a Prompt,
-    with: &'a str,
-    metric: MetricReport,
-    engine: EngineKind,
-    /// The metric of the run as it is.
-    unablated: f32,
-    image: String,
-    #[serde(flatten)]
-    study: &'a Study,
-}
-
 /// What is put in the activation's place.
 enum Replacement {
     By(Ablation),
@@ -112,165 +93,169 @@ enum Replacement {
 pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let output = Output::picture(&args.out)?;
     let options = args.figure.options()?;
-    let selection = args.selection.with_default(SiteKind::Z);
-    let kinds = selection.kinds();
+    let kinds = args.kinds();
     let exports = args.export.prepare(kinds.len())?;
     let (how, text) = args.how_and_text()?;
     let studied = (args.process).load_for_study(&args.model, args.export.is_wanted())?;
     let model = &studied.pretrained;
-    let prompt = args.model.prompt(model, &text)?;
-    let ids = &prompt.ids;
-    let answers = match text == CLEAN && !args.metric.has_answers() {
-        true => default_answers(model)?,
-        false => [Answers::default(), Answers::default()],
-    };
-    let metric = args.metric.named(model, ids.len(), answers.each_ref(), Scale::Value)?;
-    let replacement = args.replacement(model, &how, &prompt)?;
-    args.model.warn_of_unknown_tokens(model, &[&ids[..], &metric.tokens()].concat());
-    if kinds.iter().any(|kind| kind.is_of_pairs())
-        && matches!(&replacement, Replacement::By(ablation) if *ablation != Ablation::Zero)
-    {
-        return Err(Failure::Input(format!(
-            "--with {how}: the rows of a pattern attend to different numbers of positions, so neither one \
-             of them nor their mean can stand for another; use --with zero or resample, or other sites"
-        )));
-    }
-
-    // To resample is to patch from the other prompts, and to take the mean of what that does.
-    let experiments = match replacement {
-        Replacement::By(ablation) => {
-            vec![Experiment::ablation(&model.model, ids.clone(), ablation)?]
-        }
-        Replacement::Resampled(others) => {
-            let patched_from = |other| Experiment::new(&model.model, ids.clone(), other, Direction::Noising);
-            others.into_iter().map(patched_from).collect::<Result<_, _>>()?
-        }
-    };
-    let mut sweeps: Vec<Vec<Sweep<'_>>> = Vec::new();
-    for experiment in &experiments {
-        sweeps.push(selection.sweeps(&model.model, &model.tokenizer, experiment)?);
-    }
+    let ablations = Ablations::new(args, model, how, &text)?;
     let before = Instant::now();
-    let interrupt = Interrupt::listen()?;
-    let cells = |sweep: &Sweep<'_>| sweep.patches(&model.model).len();
-    let n_sweeps = sweeps.iter().map(Vec::len).sum();
-    let n_cells = sweeps.iter().flatten().map(cells).sum();
-    let (bar, progress) = progress_bar(n_sweeps, n_cells);
-    let mut grids: Vec<Grid> = Vec::new();
-    let mut ends = Endpoints::default();
-    let share = 1.0 / experiments.len() as f32;
-    let mut missing = vec![0; kinds.len()];
-    for (experiment, of_experiment) in experiments.iter().zip(sweeps) {
-        for (i, sweep) in of_experiment.into_iter().enumerate() {
-            let sweep = sweep.stopped_by(interrupt.flag());
-            let outcome = sweep.run(&model.model, metric.metric(), args.engine.engine(), &progress);
-            if !outcome.complete {
-                return Err(interrupt.stopped("stopped: nothing was written".to_owned()));
-            }
-            if i == 0 {
-                let unpatched = outcome.ends(Direction::Noising);
-                experiment.check_ends(&model.model, unpatched)?;
-                ends = Endpoints {
-                    clean: outcome.clean_metric,
-                    base: outcome.clean_metric,
-                    corrupted: ends.corrupted + share * outcome.corrupted_metric,
-                };
-            }
-            missing[i] += outcome.missing;
-            let values = outcome.grid.values.iter().map(|value| share * value);
-            if let Some(grid) = grids.get_mut(i) {
-                let sums = grid.values.iter_mut().zip(values);
-                sums.for_each(|(sum, value)| *sum += value);
-                continue;
-            }
-            grids.push(Grid {
-                name: sweep.site().to_string(),
-                axes: axis_labels(&outcome.grid.axes, &outcome.grid.places, &prompt.tokens),
-                values: values.collect(),
-                value_label: metric.label(),
-                ..Grid::default()
-            });
-        }
-    }
-    let unablated = ends.clean;
-    for (grid, missing) in grids.iter_mut().zip(missing) {
-        metric.scale.apply(&mut grid.values, ends)?;
-        // The colours show what has changed.
-        let middle = match metric.scale {
-            Scale::Value => ends.base,
-            Scale::Normalized => 1.0,
-            Scale::Change | Scale::NormalizedChange => 0.0,
-        };
-        grid.center = Some(middle);
-        let middle = format!("Without ablation: {}, the middle colour.", signed(middle));
-        grid.legend = [Some(middle), missing_in_words(missing)].into_iter().flatten().collect();
-    }
-    bar.finish_and_clear();
-    let bos = args.model.bos(model)?;
-    let tokens = experiments.iter().flat_map(|it| {
-        let others: &[Vec<u32>] = match it.replaced_by() {
-            Some(Ablation::MeanOf(prompts)) => prompts,
-            _ => &[],
-        };
-        [it.clean(), it.corrupted()].into_iter().chain(others.iter().map(Vec::as_slice))
-    });
-    let computation = computation([
-        ("bos", bos.map_or_else(|| "none".to_owned(), |id| id.to_string())),
-        ("tokens", checksum_of_tokens(tokens)),
-        ("ablation", how.clone()),
-        ("site", sites_in_words(&kinds)),
-        ("metric", metric.computation()),
-        ("answers", checksum_of_tokens([&metric.a.ids[..], &metric.b.ids])),
-        ("engine", args.engine.engine.name().to_owned()),
-    ]);
-    let sweep_seconds = before.elapsed().as_secs_f64();
+    let (outcomes, n_cells) = ablations.run(args, model)?;
+    let seconds = before.elapsed().as_secs_f64();
 
-    let study = Study {
-        provenance: studied.provenance(named(&[("prompt", &text)]), computation)?,
+    let Ablations { how, prompt, metric, .. } = &ablations;
+    let unablated = outcomes.first().map_or(f32::NAN, |outcome| outcome.clean_metric);
+    let mut report = studied.report()?;
+    report.study = Some(Study {
+        provenance: studied.provenance(named(&[("prompt", &text)]), ablations.computation(args, model)?)?,
         numbers_sha256: None,
         title: format!("Ablating {}: {how} ({})", sites_in_words(&kinds), metric.scale_in_words()),
         subtitle: vec![format!("prompt: {text}"), format!("model: {}", studied.label())],
-        grids,
-    };
-    let figure = study.figure()?;
-    exports.write(&study)?;
-    write_picture(&figure, &options, &output, &study.provenance)?;
-    if args.model.json {
-        let report = Report {
-            model: &model.name,
-            processing: &studied.processing,
-            bos: bos.is_some(),
-            prompt: &prompt,
-            with: &how,
-            metric: metric.report(),
-            engine: args.engine.engine,
-            unablated,
-            image: output.path().display().to_string(),
-            study: &study,
+        grids: ablations.grids(&kinds, outcomes)?,
+    });
+    let bos = args.model.bos(model)?;
+    report.fact("bos", bos.is_some())?;
+    report.fact("prompt", prompt)?;
+    report.fact("with", how)?;
+    report.fact("metric", metric.report())?;
+    report.fact("engine", args.engine.engine)?;
+    report.fact("unablated", unablated)?;
+    report.fact("image", output.path().display().to_string())?;
+    let of_bos = args.model.bos_in_words(model, bos);
+    report.line(format!("prompt     {}\n           {}\n           {of_bos}", prompt.row(), prompt.id_row()));
+    report.line(format!("model      {}", studied.label()));
+    report.line(format!("with       {how}"));
+    report.line(format!("metric     {}", metric.label()));
+    report.line(format!("unablated  {unablated:+.4}"));
+    report.draw(PICTURE, &[]);
+    report.show(PICTURE);
+    let outputs = Outputs { options, pictures: vec![(PICTURE, output)], exports, page: None };
+    outputs.write(&report)?;
+    let work = Work { done: format!("{n_cells} ablated runs"), seconds, start };
+    outputs.print(&report, args.model.json, Some(work))
+}
+
+/// The ablations of one prompt.
+struct Ablations {
+    /// What is put in the activation's place, as it is typed.
+    how: String,
+    prompt: Prompt,
+    metric: NamedMetric,
+    /// To resample is to patch from the other prompts, and to take the mean of what that does: an experiment for each.
+    experiments: Vec<Experiment>,
+}
+
+impl Ablations {
+    fn new(args: &Args, model: &Pretrained, how: String, text: &str) -> Result<Self, Failure> {
+        let prompt = args.model.prompt(model, text)?;
+        let ids = &prompt.ids;
+        let answers = match text == CLEAN && !args.metric.has_answers() {
+            true => default_answers(model)?,
+            false => [Answers::default(), Answers::default()],
         };
-        return screen::print_json(&report);
+        let metric = args.metric.named(model, ids.len(), answers.each_ref(), Scale::Value)?;
+        let replacement = args.replacement(model, &how, &prompt)?;
+        args.model.warn_of_unknown_tokens(model, &[&ids[..], &metric.tokens()].concat());
+        if args.kinds().iter().any(|kind| kind.is_of_pairs())
+            && matches!(&replacement, Replacement::By(ablation) if *ablation != Ablation::Zero)
+        {
+            return Err(Failure::Input(format!(
+                "--with {how}: the rows of a pattern attend to different numbers of positions, so neither one \
+                 of them nor their mean can stand for another; use --with zero or resample, or other sites"
+            )));
+        }
+        let experiments = match replacement {
+            Replacement::By(ablation) => {
+                vec![Experiment::ablation(&model.model, ids.clone(), ablation)?]
+            }
+            Replacement::Resampled(others) => {
+                let patched_from =
+                    |other| Experiment::new(&model.model, ids.clone(), other, Direction::Noising);
+                others.into_iter().map(patched_from).collect::<Result<_, _>>()?
+            }
+        };
+        Ok(Self { how, prompt, metric, experiments })
     }
-    let mut out = screen::stdout();
-    writeln!(
-        out,
-        "prompt     {}\n           {}\n           {}",
-        prompt.row(),
-        prompt.id_row(),
-        args.model.bos_in_words(model, bos)
-    )?;
-    writeln!(out, "model      {}", studied.label())?;
-    writeln!(out, "with       {how}")?;
-    writeln!(out, "metric     {}", metric.label())?;
-    writeln!(out, "unablated  {unablated:+.4}\n")?;
-    let in_terminal = options.applied(&figure.without_subtitle());
-    write_figure(out.as_it_is(), &in_terminal, terminal_style())?;
-    let work = format!("{n_cells} ablated runs");
-    let files = [&[output.path()][..], &exports.paths()].concat();
-    report::write_end(&mut out, &work, sweep_seconds, start, files)?;
-    Ok(())
+
+    /// Runs all sweeps: for each kind of site the mean over the experiments, and the number of runs.
+    fn run(&self, args: &Args, model: &Pretrained) -> Result<(Vec<Outcome>, usize), Failure> {
+        let selection = args.selection.with_default(SiteKind::Z);
+        let mut sweeps: Vec<Vec<Sweep<'_>>> = Vec::new();
+        for experiment in &self.experiments {
+            sweeps.push(selection.sweeps(&model.model, &model.tokenizer, experiment)?);
+        }
+        let interrupt = Interrupt::listen()?;
+        let n_cells = sweeps.iter().flatten().map(|sweep| sweep.patches(&model.model).len()).sum();
+        let (bar, progress) = progress_bar(sweeps.iter().map(Vec::len).sum(), n_cells);
+        let mut by_kind: Vec<Vec<Outcome>> = vec![Vec::new(); args.kinds().len()];
+        for (experiment, of_experiment) in self.experiments.iter().zip(sweeps) {
+            for (sweep, outcomes) in of_experiment.into_iter().zip(&mut by_kind) {
+                let sweep = sweep.stopped_by(interrupt.flag());
+                let outcome = sweep.run(&model.model, self.metric.metric(), args.engine.engine(), &progress);
+                if !outcome.complete {
+                    return Err(interrupt.stopped("stopped: nothing was written".to_owned()));
+                }
+                experiment.check_ends(&model.model, outcome.ends(Direction::Noising))?;
+                outcomes.push(outcome);
+            }
+        }
+        bar.finish_and_clear();
+        Ok((by_kind.iter().filter_map(|outcomes| Outcome::mean(outcomes)).collect(), n_cells))
+    }
+
+    /// The grids of the outcomes, one for each kind of site. The colours show what has changed.
+    fn grids(&self, kinds: &[SiteKind], outcomes: Vec<Outcome>) -> Result<Vec<Grid>, Failure> {
+        let grid = |(kind, outcome): (&SiteKind, Outcome)| {
+            let ends = outcome.ends(Direction::Noising);
+            let mut values = outcome.grid.values;
+            self.metric.scale.apply(&mut values, ends)?;
+            let middle = match self.metric.scale {
+                Scale::Value => ends.base,
+                Scale::Normalized => 1.0,
+                Scale::Change | Scale::NormalizedChange => 0.0,
+            };
+            let words = format!("Without ablation: {}, the middle colour.", signed(middle));
+            Ok(Grid {
+                name: kind.to_string(),
+                axes: axis_labels(&outcome.grid.axes, &outcome.grid.places, &self.prompt.tokens),
+                values,
+                value_label: self.metric.label(),
+                center: Some(middle),
+                legend: [Some(words), missing_in_words(outcome.missing)].into_iter().flatten().collect(),
+                ..Grid::default()
+            })
+        };
+        kinds.iter().zip(outcomes).map(grid).collect()
+    }
+
+    /// What determines the numbers, beside the model.
+    fn computation(&self, args: &Args, model: &Pretrained) -> Result<Computation, Failure> {
+        let tokens = self.experiments.iter().flat_map(|it| {
+            let others: &[Vec<u32>] = match it.replaced_by() {
+                Some(Ablation::MeanOf(prompts)) => prompts,
+                _ => &[],
+            };
+            [it.clean(), it.corrupted()].into_iter().chain(others.iter().map(Vec::as_slice))
+        });
+        let bos = args.model.bos(model)?;
+        let metric = &self.metric;
+        Ok(computation([
+            ("bos", bos.map_or_else(|| "none".to_owned(), |id| id.to_string())),
+            ("tokens", checksum_of_tokens(tokens)),
+            ("ablation", self.how.clone()),
+            ("site", sites_in_words(&args.kinds())),
+            ("metric", metric.computation()),
+            ("answers", checksum_of_tokens([&metric.a.ids[..], &metric.b.ids])),
+            ("engine", args.engine.engine.name().to_owned()),
+        ]))
+    }
 }
 
 impl Args {
+    fn kinds(&self) -> Vec<SiteKind> {
+        self.selection.with_default(SiteKind::Z).kinds()
+    }
+
     /// How to ablate, in one word or two, and the prompt.
     fn how_and_text(&self) -> Result<(String, String), Failure> {
         let text = |given: Option<&String>| given.map_or(CLEAN, String::as_str).to_owned();
@@ -332,7 +317,7 @@ impl Args {
                 "--with other-position needs the position: --with other-position 0".to_owned(),
             )),
             _ => Err(Failure::Input(format!(
-                "there is no ablation \"{how}\"; give zero, mean, other-position N or resample"
+                "unknown ablation \"{how}\": expected zero, mean, other-position N or resample"
             ))),
         }
     }
@@ -351,7 +336,7 @@ impl Args {
             }
             _ => Prompts::open(path, self.model.ids)?,
         };
-        report::write_notes(&others.notes);
+        screen::notes(&others.notes);
         let encode = |(number, prompt): &(usize, Written)| {
             let ids = match prompt {
                 Written::Text(text) => model.tokenizer.encode(text).map_err(Failure::from),

@@ -18,9 +18,9 @@ use crate::computation::computation;
 use crate::export::{AxisLabels, ExportArgs, Grid, Study, named};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{Prompt, pad, pad_left};
 use crate::screen;
-use gpt2::visible::visible_path;
+use report::{Prompt, pad, pad_left};
+use visible::visible_path;
 
 /// Arguments of `activations`.
 #[derive(clap::Args)]
@@ -57,7 +57,7 @@ Examples:
   patch-cli activations 'Michelle Jones was' --only blocks.5.attn.hook_pattern --save pattern.npy
   patch-cli activations 'Michelle Jones was' --only logits --save logits.npy";
 
-/// The name of the logits, which are no site of the forward pass: TransformerLens returns them beside
+/// The name of the logits, which are not a site of the forward pass: TransformerLens returns them beside
 /// its cache.
 const LOGITS: &str = "logits";
 

@@ -1,21 +1,16 @@
 //! `patch-cli attention`: where heads look.
 
-use std::io::{self, Write};
-
+use crate::export::{AxisLabels, Grid};
+use crate::study::{PICTURE, StudyArgs, checked};
 use gpt2::{Site, SiteKind};
 use lens::ActivationCache;
 use lens::cache::run_with_cache_of;
 use lens::heads::stripe_mean;
 use patching::Head;
-use serde::Serialize;
 
 use crate::common::ModelArgs;
-use crate::export::{AxisLabels, Draw, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::ProcessArgs;
-use crate::report::Prompt;
-use crate::screen;
-use crate::study::{StudyArgs, checked};
 
 /// Arguments of `attention`.
 #[derive(clap::Args)]
@@ -49,17 +44,6 @@ and adds up to 1.
 Examples:
   patch-cli attention 'Michelle Jones was a top-notch student. Michelle' --head 8.3
   patch-cli attention 'Michelle Jones was a top-notch student. Michelle' --all --out heads.png";
-
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    bos: bool,
-    #[serde(flatten)]
-    prompt: &'a Prompt,
-    #[serde(flatten)]
-    study: &'a Study,
-}
 
 /// Runs the text and shows the patterns of the heads.
 pub fn run(args: &Args) -> Result<(), Failure> {
@@ -117,28 +101,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let prompts = [("prompt", args.text.as_str())];
     let study = studied.study(&title, &[], &prompts, grids.collect())?;
-    outputs.write(&study, &[&|| study.figure()])?;
 
     let bos = args.model.bos(model)?;
-    if args.model.json {
-        let report = Report {
-            model: &model.name,
-            processing: &studied.processing,
-            bos: bos.is_some(),
-            prompt: &prompt,
-            study: &study,
-        };
-        return screen::print_json(&report);
+    let mut report = studied.report()?;
+    report.fact("bos", bos.is_some())?;
+    report.prompt(&prompt)?;
+    report.line(format!("{}\n{}", prompt.row(), prompt.id_row()));
+    report.line(args.model.bos_in_words(model, bos));
+    report.study = Some(study);
+    report.draw(PICTURE, &[]);
+    if args.all {
+        report.line(table(&cache));
+    } else {
+        report.show(PICTURE);
     }
-    let mut out = screen::stdout();
-    writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
-    writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
-    match args.all {
-        true => write_table(&mut out, &cache)?,
-        false => outputs.show(&mut out, study.figure()?)?,
-    }
-    outputs.say(&mut out)?;
-    Ok(())
+    outputs.finish(&report, args.model.json)
 }
 
 impl Args {
@@ -155,12 +132,11 @@ impl Args {
 }
 
 /// Where each head looks, in three numbers: all patterns would fill hundreds of lines.
-fn write_table(out: &mut impl Write, cache: &ActivationCache) -> io::Result<()> {
-    writeln!(
-        out,
-        "\nmean attention to\n{:<6}{:>11}{:>16}{:>7}",
+fn table(cache: &ActivationCache) -> String {
+    let mut table = format!(
+        "\nmean attention to\n{:<6}{:>11}{:>16}{:>7}\n",
         "head", "first token", "previous token", "itself"
-    )?;
+    );
     for (layer, (_, pattern)) in cache.iter().enumerate() {
         for head in 0..pattern.shape()[0] {
             let pattern = pattern.at(head); // (T, T)
@@ -168,8 +144,8 @@ fn write_table(out: &mut impl Write, cache: &ActivationCache) -> io::Result<()> 
             let rows = pattern.to_rows();
             let first = rows.iter().map(|row| row[0]).sum::<f32>() / rows.len() as f32;
             let name = Head { layer, head };
-            writeln!(out, "{name:<6}{first:>11.3}{previous:>16.3}{itself:>7.3}")?;
+            table += &format!("{name:<6}{first:>11.3}{previous:>16.3}{itself:>7.3}\n");
         }
     }
-    writeln!(out, "\nThe patterns themselves: --out FILE.png, or --head LAYER.HEAD for one here.")
+    table + "\nThe patterns themselves: --out FILE.png, or --head LAYER.HEAD for one here."
 }

@@ -8,27 +8,27 @@ use gpt2::{Pretrained, locate};
 
 use crate::failure::Failure;
 use crate::names;
-use crate::report::{self, Prompt};
 use crate::screen;
+use report::{Prompt, quoted};
 
 /// Arguments of every subcommand that runs a model.
 #[derive(clap::Args)]
 pub struct ModelArgs {
-    /// Model to run: tiny, gpt2, gpt2-medium, …, or a folder or file of weights [default: gpt2 if it
-    /// is there, else tiny]
+    /// Model to run: tiny, gpt2, gpt2-medium, …, or a folder or file of weights [default: gpt2 if it is
+    /// installed, else tiny]
     #[arg(long, value_name = "NAME|DIR|FILE")]
     pub model: Option<String>,
 
-    /// Put the token that opens a text in front of every prompt (<|endoftext|>, or what the model's files
-    /// name) [default: as the model's tokenizer does; ioi and repeat do]
+    /// Put the beginning-of-text token in front of every prompt (<|endoftext|>, or the token that the model's files
+    /// name) [default: as the model's tokenizer does; ioi and repeat always do]
     #[arg(long, conflicts_with = "no_bos")]
     pub bos: bool,
 
-    /// Put no such token in front
+    /// Do not put that token in front
     #[arg(long)]
     pub no_bos: bool,
 
-    /// Prompts are token ids instead of texts: '464 3290' or 464,3290. (A single token can be given as #464
+    /// Read prompts as token ids instead of text: '464 3290' or 464,3290. (A single token can be written as #464
     /// anywhere.)
     #[arg(long)]
     pub ids: bool,
@@ -83,7 +83,7 @@ impl ModelArgs {
             gpt2::Tokenizer::gpt2,
         );
         let model = model.map_err(with_suggestion)?;
-        report::write_notes(&model.notes);
+        screen::notes(&model.notes);
         if self.model.is_none() && model.name == locate::TINY {
             let note = format!(
                 "no weights of GPT-2 small found: running the tiny model that ships with patch-cli \
@@ -117,8 +117,8 @@ impl ModelArgs {
             bos if !self.bos => Ok(bos.filter(|_| default)),
             Some(bos) => Ok(Some(bos)),
             None => Err(Failure::Input(format!(
-                "there is no token that opens a text: neither the tokenizer's files of {} nor its \
-                 config.json name one; leave it out with --no-bos, or put it into the prompt",
+                "there is no beginning-of-text token: neither the tokenizer files of {} nor its config.json name one; \
+                 leave it out with --no-bos, or put it into the prompt",
                 model.name
             ))),
         }
@@ -130,7 +130,7 @@ impl ModelArgs {
         match (bos, model.bos) {
             (Some(id), _) => format!("with {} in front", name(id)),
             (None, Some(id)) => format!("without {} in front", name(id)),
-            (None, None) => "without a token that opens a text in front".to_owned(),
+            (None, None) => "without a beginning-of-text token in front".to_owned(),
         }
     }
 
@@ -165,7 +165,7 @@ impl ModelArgs {
             return;
         }
         let mut names: Vec<String> =
-            unknown.iter().take(SHOWN).map(|&id| report::quoted(&model.tokenizer.token(id))).collect();
+            unknown.iter().take(SHOWN).map(|&id| quoted(&model.tokenizer.token(id))).collect();
         if unknown.len() > SHOWN {
             names.push(format!("and {} more", unknown.len() - SHOWN));
         }

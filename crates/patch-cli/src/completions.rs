@@ -23,7 +23,7 @@ Examples:
 
 /// Prints the script.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    // The generator panics if it cannot write, as into a pipe that nobody reads.
+    // The generator panics if it cannot write, for example to a closed pipe.
     let mut script = Vec::new();
     let mut command = crate::full_command();
     clap_complete::generate(args.shell, &mut command, "patch-cli", &mut script);

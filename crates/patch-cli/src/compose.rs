@@ -1,10 +1,8 @@
 //! `patch-cli compose`: which heads read what which other heads wrote ([`lens::composition`]).
 
-use std::io::{self, Write};
-use std::ops::Range;
-
+use crate::export::{AxisLabels, Form, Grid};
+use crate::study::{PICTURE, StudyArgs, Vocab};
 use gpt2::Gpt2;
-use gpt2::visible::visible;
 use lens::FactoredMatrix;
 use lens::composition::{
     Composition, Pair, all_composition_scores, copying_score, full_ov_circuit, full_qk_circuit,
@@ -14,24 +12,22 @@ use lens::weights::head_weights;
 use patching::Head;
 use serde::Serialize;
 use tensor::Tensor;
+use visible::visible;
 
 use crate::common::ModelArgs;
-use crate::export::{AxisLabels, Draw, Form, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{Prompt, pad};
-use crate::screen;
-use crate::study::{StudyArgs, Vocab};
+use report::{Prompt, pad};
 
 /// Arguments of `compose`.
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// Through what the second head reads: q (queries), k (keys) or v (values) [default: all]
+    /// Input of the second head: q (queries), k (keys) or v (values) [default: all]
     #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
     kind: Vec<Composition>,
 
-    /// How many pairs of heads to name of each kind
+    /// Number of pairs of heads to list of each kind
     #[arg(long, value_name = "K", default_value_t = 10)]
     top: usize,
 
@@ -44,8 +40,7 @@ pub struct Args {
     #[arg(long, value_names = ["PREVIOUS", "INDUCTION"], num_args = 2)]
     circuit: Option<Vec<Head>>,
 
-    /// The tokens that a circuit is between [default: known where the model has a list of them,
-    /// else all]
+    /// Tokens of the circuits [default: known where the model has a list of them, else all]
     #[arg(long, value_enum)]
     vocab: Option<Vocab>,
 
@@ -71,20 +66,6 @@ Examples:
   patch-cli compose --kind k --out pairs.png
   patch-cli compose --head 7.1
   patch-cli compose --circuit 6.2 7.1 --among 'Michelle Jones was a student' --out circuit.png";
-
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    /// The strongest pairs of each kind.
-    pairs: Option<Vec<PairsReport>>,
-    /// The tokens that the circuits are between.
-    vocab: Option<&'a str>,
-    head: Option<&'a HeadReport>,
-    circuit: Option<&'a CircuitReport>,
-    #[serde(flatten)]
-    study: &'a Study,
-}
 
 #[derive(Serialize)]
 struct PairsReport {
@@ -177,49 +158,40 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let prompts: Vec<(&str, &str)> =
         (args.among.iter()).map(|text| ("between the tokens of", text.as_str())).collect();
-    let study = studied.study(title, &[], &prompts, grids)?;
-    let figure = || study.part(args.drawn(study.grids.len())).figure();
-    outputs.write(&study, &[&figure])?;
+    let mut report = studied.report()?;
+    let drawn: Vec<String> = args.drawn(&grids);
+    report.study = Some(studied.study(title, &[], &prompts, grids)?);
+    report.draw(PICTURE, &drawn.iter().map(String::as_str).collect::<Vec<_>>());
 
-    if args.model.json {
-        let pairs = scores.iter().map(|(kind, scores)| PairsReport {
-            kind: kind.to_string(),
-            strongest: strongest_pairs(scores, args.top).into_iter().map(PairReport::from).collect(),
-        });
-        let report = Report {
-            model: &model.name,
-            processing: &studied.processing,
-            pairs: (!of_heads).then(|| pairs.collect()),
-            vocab: of_heads.then_some(vocab.as_str()),
-            head: head.as_ref(),
-            circuit: circuit.as_ref(),
-            study: &study,
-        };
-        return screen::print_json(&report);
-    }
-    let mut out = screen::stdout();
-    writeln!(out, "{}", studied.label())?;
-    for (kind, scores) in &scores {
-        writeln!(out, "\n{}", kind_words(*kind))?;
-        for pair in strongest_pairs(scores, args.top) {
-            let PairReport { first, second, score } = pair.into();
-            writeln!(out, "{} → {} {score:.4}", pad(&first, 5), pad(&second, 5))?;
+    let pairs = scores.iter().map(|(kind, scores)| PairsReport {
+        kind: kind.to_string(),
+        strongest: strongest_pairs(scores, args.top).into_iter().map(PairReport::from).collect(),
+    });
+    let pairs: Vec<PairsReport> = pairs.collect();
+    report.fact("pairs", (!of_heads).then_some(&pairs))?;
+    report.fact("vocab", of_heads.then_some(&vocab))?;
+    report.fact("head", &head)?;
+    report.fact("circuit", &circuit)?;
+    report.line(studied.label());
+    for ((kind, _), pairs) in scores.iter().zip(&pairs) {
+        report.line(format!("\n{}", kind_words(*kind)));
+        for PairReport { first, second, score } in &pairs.strongest {
+            report.line(format!("{} → {} {score:.4}", pad(first, 5), pad(second, 5)));
         }
     }
     if of_heads {
-        writeln!(out, "circuits between {vocab}")?;
+        report.line(format!("circuits between {vocab}"));
     }
     if let Some(head) = &head {
-        write_head(&mut out, head)?;
+        report.line(head_in_words(head));
     }
     if let Some(circuit) = &circuit {
-        write_circuit(&mut out, circuit)?;
+        report.line(circuit_in_words(circuit));
     }
     if args.among.is_some() {
-        outputs.show(&mut out, figure()?)?;
+        report.show(PICTURE);
     }
-    outputs.say(&mut out)?;
-    Ok(())
+    outputs.finish(&report, args.model.json)
 }
 
 impl Args {
@@ -269,12 +241,11 @@ impl Args {
         Ok(Prompt::new(&model.tokenizer, text, &ids))
     }
 
-    /// The grids of the picture: circuits between tokens if there are any.
-    fn drawn(&self, count: usize) -> Range<usize> {
-        match (self.head, &self.among) {
-            (Some(_), Some(_)) => 0..count - 1,
-            _ => 0..count,
-        }
+    /// The names of the grids of the picture: circuits between tokens, if there are any.
+    fn drawn(&self, grids: &[Grid]) -> Vec<String> {
+        let between_tokens = self.head.is_some() && self.among.is_some();
+        let drawn = grids.iter().filter(|grid| !between_tokens || grid.name != SINGULAR_VALUES);
+        drawn.map(|grid| grid.name.clone()).collect()
     }
 }
 
@@ -336,7 +307,7 @@ fn grid_of_circuit(model: &Gpt2, previous: Head, induction: Head, among: &Prompt
 }
 
 fn between_tokens(matrix: &FactoredMatrix, among: &Prompt, axes: [&str; 2]) -> Grid {
-    // What overflows is no number.
+    // A product that overflows has no value.
     let mut values = matrix.product().into_data();
     values.iter_mut().filter(|x| !x.is_finite()).for_each(|x| *x = f32::NAN);
     // Spaces must be seen, for " a" and "a" are two tokens.
@@ -349,11 +320,14 @@ fn between_tokens(matrix: &FactoredMatrix, among: &Prompt, axes: [&str; 2]) -> G
     }
 }
 
+/// The name of the grid of a head's singular values.
+const SINGULAR_VALUES: &str = "singular_values";
+
 fn grid_of_singular_values(report: &HeadReport) -> Grid {
     let (qk, ov) = (&report.qk_singular_values, &report.ov_singular_values);
     let values = qk.iter().chain(ov).map(|value| *value as f32);
     Grid {
-        name: "singular_values".to_owned(),
+        name: SINGULAR_VALUES.to_owned(),
         title: format!("Singular values of head {}", report.head),
         form: Form::Lines,
         axes: vec![
@@ -422,10 +396,9 @@ fn look_at_circuit(
     })
 }
 
-fn write_circuit(out: &mut impl Write, report: &CircuitReport) -> io::Result<()> {
+fn circuit_in_words(report: &CircuitReport) -> String {
     let CircuitReport { previous, induction, top1_accuracy, top1_accuracy_of_keys } = report;
-    writeln!(
-        out,
+    format!(
         "\ninduction by {previous} → {induction}: W_E W_Q (W_E W_V W_O W_K)ᵀ, W_V and W_O of {previous}, the \
          others of {induction}\n\
          queries that find their own token's copy first  {top1_accuracy:.4}\n\
@@ -433,7 +406,7 @@ fn write_circuit(out: &mut impl Write, report: &CircuitReport) -> io::Result<()>
     )
 }
 
-fn write_head(out: &mut impl Write, report: &HeadReport) -> io::Result<()> {
+fn head_in_words(report: &HeadReport) -> String {
     const SHOWN: usize = 6;
     let row = |values: &[f64]| {
         let shown: Vec<String> = values.iter().take(SHOWN).map(|x| format!("{x:.3}")).collect();
@@ -457,17 +430,15 @@ fn write_head(out: &mut impl Write, report: &HeadReport) -> io::Result<()> {
         ov_top1_accuracy,
         qk_top1_accuracy,
     } = report;
-    writeln!(
-        out,
+    let looks = format!(
         "\nhead {head}, where it looks: W_Q W_Kᵀ\n\
          norm {qk_norm:.4}, singular values {}\n\
          between tokens: {qk_top1_accuracy:.4} of them attend most to themselves\n",
         row(qk_singular_values)
-    )?;
+    );
     let dots = if ov_eigenvalues.len() > SHOWN { ", …" } else { "" };
-    writeln!(
-        out,
-        "head {head}, what it moves: W_V W_O\n\
+    format!(
+        "{looks}\nhead {head}, what it moves: W_V W_O\n\
          norm {ov_norm:.4}, singular values {}\n\
          between tokens: eigenvalues {}{dots}\n\
          copying score Σ λ / Σ |λ| {copying_score:+.4}; {ov_top1_accuracy:.4} of the tokens raise their own logit most",

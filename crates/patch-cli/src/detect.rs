@@ -1,19 +1,15 @@
 //! `patch-cli detect`: which heads of a run are of a kind ([`lens::heads`]; TransformerLens's
 //! `detect_head`).
 
-use std::io::Write;
-
+use crate::export::Grid;
+use crate::study::{PICTURE, StudyArgs, grid_of_heads};
 use lens::heads::{DetectOptions, ErrorMeasure, HeadKind, detect};
-use serde::Serialize;
+use report::{highest_heads, pad};
 use tensor::Tensor;
 
 use crate::common::ModelArgs;
-use crate::export::{Draw, Grid, Study};
 use crate::failure::Failure;
 use crate::processing::ProcessArgs;
-use crate::report::{Prompt, highest_heads, pad};
-use crate::screen;
-use crate::study::{StudyArgs, grid_of_heads};
 
 /// Arguments of `detect`.
 #[derive(clap::Args)]
@@ -40,7 +36,7 @@ pub struct Args {
     #[arg(long)]
     exclude_current_token: bool,
 
-    /// How many heads to name of each kind
+    /// Number of heads to list of each kind
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
 
@@ -58,20 +54,6 @@ const HELP: &str = "\
 Examples:
   patch-cli detect 'Michelle Jones and Tom Hart. Michelle Jones and Tom Hart.' --out kinds.png
   patch-cli detect 'one two three one two three' --kind induction_head --exclude-bos --bos";
-
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    bos: bool,
-    #[serde(flatten)]
-    prompt: &'a Prompt,
-    error_measure: String,
-    exclude_bos: bool,
-    exclude_current_token: bool,
-    #[serde(flatten)]
-    study: &'a Study,
-}
 
 /// Scores every head for every kind.
 pub fn run(args: &Args) -> Result<(), Failure> {
@@ -100,32 +82,24 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let prompts = [("prompt", args.text.as_str())];
     let title = "How much each head is of a kind";
     let study = studied.study(title, &[], &prompts, grids.collect())?;
-    outputs.write(&study, &[&|| study.figure()])?;
 
     let bos = args.model.bos(model)?;
-    if args.model.json {
-        let report = Report {
-            model: &model.name,
-            processing: &studied.processing,
-            bos: bos.is_some(),
-            prompt: &prompt,
-            error_measure: args.error_measure.to_string(),
-            exclude_bos: args.exclude_bos,
-            exclude_current_token: args.exclude_current_token,
-            study: &study,
-        };
-        return screen::print_json(&report);
-    }
-    let mut out = screen::stdout();
-    writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
-    writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
+    let mut report = studied.report()?;
+    report.fact("bos", bos.is_some())?;
+    report.prompt(&prompt)?;
+    report.fact("error_measure", args.error_measure.to_string())?;
+    report.fact("exclude_bos", args.exclude_bos)?;
+    report.fact("exclude_current_token", args.exclude_current_token)?;
+    report.line(format!("{}\n{}", prompt.row(), prompt.id_row()));
+    report.line(format!("{}\n", args.model.bos_in_words(model, bos)));
     for (kind, scores) in &found {
         let name = pad(&kind.to_string(), 20);
-        writeln!(out, "{name}  {}", highest_heads(scores, args.top))?;
+        report.line(format!("{name}  {}", highest_heads(scores, args.top)));
     }
-    outputs.show(&mut out, study.figure()?)?;
-    outputs.say(&mut out)?;
-    Ok(())
+    report.study = Some(study);
+    report.draw(PICTURE, &[]);
+    report.show(PICTURE);
+    outputs.finish(&report, args.model.json)
 }
 
 impl Args {

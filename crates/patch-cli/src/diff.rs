@@ -6,17 +6,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::export::{
-    Draw, ExportArgs, Exports, Grid, MadeHere, Provenance, Study, place_in_words, read_study,
-};
+use crate::export::{ExportArgs, Exports, Grid, MadeHere, Provenance, Study, place_in_words, read_study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::output::Output;
 use crate::plot::Part;
-use crate::render::{Figure, write_figure};
-use crate::report;
 use crate::screen;
 use crate::screen::terminal_style;
+use figures::Draw;
+use figures::{Figure, write_figure};
 
 /// Arguments of `diff`.
 #[derive(clap::Args)]
@@ -35,7 +33,7 @@ pub struct Args {
     #[arg(long, value_name = "VALUE", allow_negative_numbers = true, value_parser = parse_tolerance)]
     tolerance: Option<f32>,
 
-    /// Where to put a picture of B − A, .png or .svg [default: only the terminal]
+    /// Picture of B − A, .png or .svg [default: only the terminal]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
@@ -135,15 +133,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         match study.figure() {
             Ok(figure) => write_figure(out.as_it_is(), &options.applied(&figure), terminal_style())?,
             // The numbers are compared all the same.
-            Err(Failure::Input(why)) => writeln!(out, "no figure: {why}")?,
-            Err(failure) => return Err(failure),
+            Err(why) => writeln!(out, "no figure: {why}")?,
         }
         writeln!(out)?;
         for difference in &differences {
             writeln!(out, "{}", difference.words())?;
         }
         let files = output.iter().map(Output::path).chain(exports.paths());
-        report::write_files(&mut out, files)?;
+        screen::write_files(&mut out, files)?;
     }
     let worst = differences.iter().map(|difference| difference.largest);
     let worst = worst.fold(0.0, f32::max);
@@ -184,7 +181,7 @@ fn matched(args: &Args, names: &[String; 2]) -> Result<(Study, Study), Failure> 
     let by_place = "numbers are compared by their place";
     let note = |bare: &str, other: &str| {
         let words = format!("{bare} does not say what its axes are, as {other} does: {by_place}");
-        report::write_notes(&[words]);
+        screen::notes(&[words]);
     };
     if match_by_place(&mut b, &a, grid) {
         note(&names[1], &names[0]);
@@ -195,7 +192,7 @@ fn matched(args: &Args, names: &[String; 2]) -> Result<(Study, Study), Failure> 
     let unknown = |study: &Study| study.grids.iter().any(|grid| !grid.has_known_axes());
     if unknown(&a) && unknown(&b) {
         let words = format!("neither file says what its axes are: {by_place}");
-        report::write_notes(&[words]);
+        screen::notes(&[words]);
     }
     Ok((args.part.of(a)?, args.part.of(b)?))
 }

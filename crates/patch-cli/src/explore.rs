@@ -3,20 +3,20 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use gpt2::Pretrained;
 use gpt2::generate::{LogProbs, rank};
-use gpt2::visible::{visible, visible_line};
-use patching::{Direction, Engine, Experiment, Metric, Outcome, Scale, SiteKind, Sweep, Unpatched, Which};
+use patching::{Direction, Engine, Experiment, Metric, Outcome, Progress, Scale, SiteKind, Sweep, Which};
 use tensor::{Tensor, all_finite};
+use visible::{visible, visible_line};
 
 use crate::export::Provenance;
 use crate::failure::Failure;
-use crate::html::{self, Attention, Grid, Page, Prompt, Runs, Tokens, Top};
 use crate::metric::{Answers, MetricKind, NamedMetric};
 use crate::output::{MAKER, Output};
 use crate::running::{Interrupt, progress_bar};
+use figures::page::{self as shown, Attention, Grid, Page, Prompt, Runs, Tokens, Top};
 
 /// How many of a run's next tokens the page lists.
 const TOP: usize = 10;
@@ -84,103 +84,275 @@ impl PageArgs {
     }
 }
 
-/// What is to be explored.
-pub struct Exploration<'a> {
-    /// The model.
-    pub model: &'a Pretrained,
-    /// The two prompts and the direction.
-    pub experiment: &'a Experiment,
-    /// The sites that are patched, each over its usual axes.
-    pub sites: Vec<SiteKind>,
-    /// The metric that comes first; those that its tokens allow as well come after it.
-    pub metric: &'a NamedMetric,
-    /// What runs the patches.
-    pub engine: Engine,
-    /// What the unpatched runs ended in when this engine last ran them.
-    pub unpatched: &'a Unpatched,
+/// Runs the sweeps of a page, and keeps what it shows of every patched run.
+pub struct Recorder<'a> {
+    model: &'a Pretrained,
+    experiment: &'a Experiment,
+    /// The metric that was asked for, and those that its tokens allow as well.
+    metrics: Vec<NamedMetric>,
+    engine: Engine,
     /// Once it is set, there will be no page.
-    pub stop: &'a Interrupt,
+    stop: &'a Interrupt,
+    /// What has been recorded.
+    measured: Mutex<Vec<(SiteKind, Measured)>>,
+    /// The logits of the clean and of the corrupted run.
+    logits: [OnceLock<Vec<f32>>; 2],
 }
 
-impl Exploration<'_> {
+impl<'a> Recorder<'a> {
+    /// A recorder that has seen no run yet.
+    pub fn new(
+        model: &'a Pretrained,
+        experiment: &'a Experiment,
+        metric: &NamedMetric,
+        engine: Engine,
+        stop: &'a Interrupt,
+    ) -> Self {
+        Self {
+            model,
+            experiment,
+            metrics: related(metric),
+            engine,
+            stop,
+            measured: Mutex::default(),
+            logits: Default::default(),
+        }
+    }
+
     fn stopped(&self) -> Failure {
         self.stop.stopped("stopped before the page of --html was done: it was not written".to_owned())
     }
+
+    /// The run that is patched, by its name and its place among the two.
+    fn base(&self) -> (&'static str, usize) {
+        match self.experiment.direction() {
+            Direction::Denoising => ("corrupted", 1),
+            Direction::Noising => ("clean", 0),
+        }
+    }
+
+    /// Runs a sweep as [`Sweep::run`] does, with the metric that was asked for. If it is over all places of a
+    /// page, what the page shows of its runs is kept.
+    pub fn run(&self, sweep: &Sweep<'_>, progress: Progress<'_>) -> Outcome {
+        let (whole, site) = (Sweep::over(self.experiment, sweep.site()), sweep.site());
+        let model = &self.model.model;
+        if sweep.axes() != whole.axes() || sweep.places(model) != whole.places(model) {
+            return sweep.run(model, self.metrics[0].metric(), self.engine, progress);
+        }
+        let (mut outcome, cells) = self.patched_runs(sweep, progress);
+        let ends = || Some([0, 1].map(|run| self.metric_of(&self.metrics[0], run)));
+        match ends() {
+            Some([Some(clean), Some(corrupted)]) => {
+                let reached =
+                    |(value, cell): (&f32, &Cell)| if value.is_nan() { f32::NAN } else { cell.values[0] };
+                let values = outcome.grid.values.iter().zip(&cells).map(reached).collect();
+                let is_missing = |(value, cell): (&f32, &Cell)| !value.is_nan() && cell.values[0].is_nan();
+                outcome.missing = outcome.grid.values.iter().zip(&cells).filter(|it| is_missing(*it)).count();
+                outcome.grid.values = values;
+                (outcome.clean_metric, outcome.corrupted_metric) = (clean, corrupted);
+            }
+            // What cannot be read off the logits is swept for itself.
+            _ if outcome.complete => {
+                outcome = sweep.run(model, self.metrics[0].metric(), self.engine, progress)
+            }
+            _ => {}
+        }
+        // A poisoned lock would mean that a thread panicked, which ends the program anyway.
+        if let Ok(mut measured) = self.measured.lock() {
+            measured.push((site, Measured { outcome: outcome.clone(), cells }));
+        }
+        outcome
+    }
+
+    /// A metric of the clean (0) or the corrupted (1) run; none if it cannot be read off the logits.
+    fn metric_of(&self, metric: &NamedMetric, run: usize) -> Option<f32> {
+        metric.metric().of_logits(self.logits[run].get()?, self.logits[0].get()?)
+    }
+
+    /// Every patched run of a sweep, in the order of its grid, with an outcome whose values only say which cells
+    /// were reached. A metric that cannot be read off the logits is NaN.
+    fn patched_runs(&self, sweep: &Sweep<'_>, progress: Progress<'_>) -> (Outcome, Vec<Cell>) {
+        let model = &self.model.model;
+        let (_, base_run) = self.base();
+        let read = |logits: &[f32]| {
+            let clean = self.logits[0].get().map_or(logits, Vec::as_slice);
+            let value = |named: &NamedMetric| named.metric().of_logits(logits, clean);
+            Cell {
+                values: self.metrics.iter().map(|named| value(named).unwrap_or(f32::NAN)).collect(),
+                next: next(logits),
+            }
+        };
+        let cells = Mutex::new(vec![None; sweep.patches(model).len()]);
+        // A metric that sees all logits of every run, and keeps what the page shows of them. The unpatched runs
+        // come first.
+        let keep = |run: Which, logits: &[f32]| {
+            match run {
+                Which::Clean => drop(self.logits[0].get_or_init(|| logits.to_vec())),
+                Which::Corrupted => drop(self.logits[1].get_or_init(|| logits.to_vec())),
+                Which::Patched(at) if self.logits[base_run].get().is_none_or(|base| logits != *base) => {
+                    let cell = read(logits);
+                    if let Ok(mut cells) = cells.lock() {
+                        cells[at] = Some(cell);
+                    }
+                }
+                Which::Patched(_) => {}
+            }
+            0.0
+        };
+        let outcome = sweep.run(model, Metric::Custom(&keep), self.engine, progress);
+        // Patches that change nothing, such as those left of the first differing token, are read once.
+        let unchanged = self.logits[base_run].get().map(|base| read(base)).unwrap_or_default();
+        let cells = cells.into_inner().unwrap_or_default();
+        (outcome, cells.into_iter().map(|cell| cell.unwrap_or_else(|| unchanged.clone())).collect())
+    }
+
+    /// The page with these sites, each over its usual axes. Those that have not been swept yet are swept now.
+    ///
+    /// # Errors
+    /// [`Failure::Stopped`] if it was stopped; [`Failure::Input`] if the metric cannot be shown because the
+    /// two unpatched runs do not differ in it.
+    pub fn page(&self, sites: &[SiteKind], provenance: &Provenance) -> Result<Page, Failure> {
+        let (base, base_run) = self.base();
+        let model = &self.model.model;
+        let is_known = |site: SiteKind| {
+            self.measured.lock().is_ok_and(|measured| measured.iter().any(|(known, _)| *known == site))
+        };
+        let new: Vec<Sweep<'_>> = (sites.iter())
+            .filter(|site| !is_known(**site))
+            .map(|&site| Sweep::over(self.experiment, site).stopped_by(self.stop.flag()))
+            .collect();
+        let n_cells = new.iter().map(|sweep| sweep.patches(model).len());
+        let (bar, progress) = progress_bar(new.len(), n_cells.sum());
+        for sweep in &new {
+            if !self.run(sweep, &progress).complete {
+                return Err(self.stopped());
+            }
+        }
+        bar.finish_and_clear();
+
+        let mut table = Table::new(self.model);
+        let unpatched =
+            [0, 1].map(|run| self.logits[run].get().map(|logits| next(logits)).unwrap_or_default());
+        let mut of_runs: Vec<Option<[f32; 2]>> = vec![None; self.metrics.len()];
+        let mut grids = Vec::new();
+        let measured = self.measured.lock().map_err(|_| self.stopped())?;
+        for &site in sites {
+            let Some((_, measured)) = measured.iter().find(|(known, _)| *known == site) else { continue };
+            let shown = self.shown(site, measured)?;
+            // Whether a metric can be shown is a matter of the unpatched runs: the same for every site.
+            of_runs = shown.iter().map(|shown| Some(shown.as_ref()?.1)).collect();
+            let places = &measured.outcome.grid.places;
+            let top = |cell: &Cell| (cell.next != unpatched[base_run]).then(|| table.top(&cell.next));
+            grids.push(Grid {
+                site: site.to_string(),
+                columns: site.default_axes()[1].to_string(),
+                shape: [places[0].len(), places[1].len()],
+                top: measured.cells.iter().map(top).collect(),
+                values: shown.into_iter().flatten().map(|(values, _)| values).collect(),
+            });
+        }
+        let metrics = (self.metrics.iter().zip(of_runs))
+            .filter_map(|(metric, of_runs)| {
+                let of_runs: [f32; 2] = of_runs?;
+                Some(table.metric(metric, of_runs, base, of_runs[base_run]))
+            })
+            .collect();
+        let (clean, corrupted) = (self.experiment.clean(), self.experiment.corrupted());
+        let [top_clean, top_corrupted] = &unpatched;
+        Ok(Page {
+            provenance: self.provenance_rows(provenance),
+            base,
+            prompts: Runs { clean: table.prompt(clean), corrupted: table.prompt(corrupted) },
+            top: Runs { clean: table.top(top_clean), corrupted: table.top(top_corrupted) },
+            metrics,
+            grids,
+            attention: self.attention(),
+            tokens: table.tokens,
+        })
+    }
+
+    /// For each metric the values of a site and those of the unpatched runs, as they are shown; none if the metric
+    /// cannot be shown.
+    fn shown(&self, site: SiteKind, measured: &Measured) -> Result<Vec<Option<Shown>>, Failure> {
+        let direction = self.experiment.direction();
+        let mut all = Vec::new();
+        for (i, named) in self.metrics.iter().enumerate() {
+            let outcome = match [0, 1].map(|run| self.metric_of(named, run)) {
+                _ if i == 0 => measured.outcome.clone(),
+                [Some(clean_metric), Some(corrupted_metric)] => {
+                    let values = measured.cells.iter().map(|cell| cell.values[i]).collect();
+                    let grid = patching::Grid { values, ..measured.outcome.grid.clone() };
+                    Outcome { clean_metric, corrupted_metric, grid, ..measured.outcome.clone() }
+                }
+                _ => {
+                    let sweep = Sweep::over(self.experiment, site).stopped_by(self.stop.flag());
+                    sweep.run(&self.model.model, named.metric(), self.engine, &|_| {})
+                }
+            };
+            if !outcome.complete {
+                return Err(self.stopped());
+            }
+            let checked = self.experiment.check_ends(&self.model.model, outcome.ends(direction));
+            match checked.map_err(Failure::from).and_then(|()| named.shown(&outcome, direction)) {
+                Err(failure) if i == 0 => return Err(failure), // It was asked for by name.
+                values => all.push(values.ok()),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Where the heads of the unpatched runs attend, unless it is too much to show.
+    fn attention(&self) -> Option<Attention> {
+        let config = &self.model.model.config;
+        let clean = patterns(self.model, self.experiment.clean())?;
+        let corrupted = patterns(self.model, self.experiment.corrupted())?;
+        let patterns = Runs { clean, corrupted };
+        Some(Attention { n_layer: config.n_layer, n_head: config.n_head, patterns })
+    }
+
+    /// What made this page, as names with their values.
+    fn provenance_rows(&self, provenance: &Provenance) -> Vec<(String, String)> {
+        let config = &self.model.model.config;
+        let mut rows = vec![
+            ("software", MAKER.to_owned()),
+            ("command", typed(&provenance.command)),
+            (
+                "model",
+                format!(
+                    "{}: {} layers, {} heads, width {}",
+                    provenance.model, config.n_layer, config.n_head, config.n_embd
+                ),
+            ),
+        ];
+        for (file, checksum) in &provenance.model_checksum {
+            rows.push(("SHA-256", format!("{file} {checksum}")));
+        }
+        rows.push((
+            "direction",
+            match self.experiment.direction() {
+                Direction::Denoising => "denoising: clean activations into the corrupted run",
+                Direction::Noising => "noising: corrupted activations into the clean run",
+            }
+            .to_owned(),
+        ));
+        for (name, ids) in
+            [("clean ids", self.experiment.clean()), ("corrupted ids", self.experiment.corrupted())]
+        {
+            let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+            rows.push((name, ids.join(" ")));
+        }
+        rows.into_iter().map(|(name, value)| (name.to_owned(), visible_line(&value))).collect()
+    }
 }
 
-/// Runs the patches at all sites and gathers the page.
-///
-/// # Errors
-/// [`Failure::Stopped`] if it was stopped; [`Failure::Input`] if the metric cannot be shown because the
-/// two unpatched runs do not differ in it.
-pub fn page(asked: &Exploration<'_>, provenance: &Provenance) -> Result<Page, Failure> {
-    let Exploration { model, experiment, .. } = *asked;
-    let (base, base_run) = match experiment.direction() {
-        Direction::Denoising => ("corrupted", 1),
-        Direction::Noising => ("clean", 0),
-    };
-    let logits = asked.unpatched.logits(&model.model);
-    let next = [0, 1].map(|run| next(&logits[run]));
-    let mut table = Table::new(model);
+/// The values of a metric, and those of the clean and of the corrupted run.
+type Shown = (Vec<f32>, [f32; 2]);
 
-    let sweeps: Vec<Sweep<'_>> =
-        asked.sites.iter().map(|&site| Sweep::over(experiment, site).stopped_by(asked.stop.flag())).collect();
-    let n_cells = sweeps.iter().map(|sweep| sweep.patches(&model.model).len());
-    let (bar, progress) = progress_bar(sweeps.len(), n_cells.sum());
-    let metrics = related(asked.metric);
-    let measured: Result<Vec<Measured>, Failure> = sweeps
-        .iter()
-        .map(|sweep| Measured::of(asked, sweep, &metrics, &logits, base_run, &progress))
-        .collect();
-    bar.finish_and_clear();
-    let measured = measured?;
-
-    // Whether a metric can be shown is a matter of the unpatched runs: the same for every site.
-    let unpatched: Vec<Option<[f32; 2]>> = match measured.first() {
-        Some(first) => first.shown.iter().map(|shown| Some(shown.as_ref()?.1)).collect(),
-        None => vec![None; metrics.len()],
-    };
-    let grids = measured
-        .into_iter()
-        .zip(&asked.sites)
-        .map(|(measured, site)| Grid {
-            site: site.to_string(),
-            columns: site.default_axes()[1].to_string(),
-            shape: measured.shape,
-            values: measured.shown.into_iter().flatten().map(|(values, _)| values).collect(),
-            top: measured.next.iter().map(|top| (*top != next[base_run]).then(|| table.top(top))).collect(),
-        })
-        .collect();
-
-    let config = &model.model.config;
-    let patterns = [experiment.clean(), experiment.corrupted()].map(|ids| patterns(model, ids));
-    let [clean, corrupted] = patterns;
-    let attention = clean.zip(corrupted).map(|(clean, corrupted)| Attention {
-        n_layer: config.n_layer,
-        n_head: config.n_head,
-        patterns: Runs { clean, corrupted },
-    });
-    let metrics = metrics
-        .iter()
-        .zip(unpatched)
-        .filter_map(|(metric, of_runs)| {
-            let of_runs: [f32; 2] = of_runs?;
-            Some(table.metric(metric, of_runs, base, of_runs[base_run]))
-        })
-        .collect();
-    Ok(Page {
-        provenance: provenance_rows(asked, provenance),
-        base,
-        prompts: Runs {
-            clean: table.prompt(experiment.clean()),
-            corrupted: table.prompt(experiment.corrupted()),
-        },
-        top: Runs { clean: table.top(&next[0]), corrupted: table.top(&next[1]) },
-        metrics,
-        grids,
-        attention,
-        tokens: table.tokens,
-    })
+/// What the patched runs of one site came to.
+struct Measured {
+    /// With the values of the metric that was asked for.
+    outcome: Outcome,
+    cells: Vec<Cell>,
 }
 
 /// The metrics that are known once the tokens of one of them are: itself first, then the others.
@@ -207,67 +379,6 @@ fn related(asked: &NamedMetric) -> Vec<NamedMetric> {
     all
 }
 
-/// What the patched runs of one site came to.
-struct Measured {
-    /// How many rows and columns the grid has.
-    shape: [usize; 2],
-    /// For each metric its values and those of the unpatched runs, as they are shown; none if it
-    /// cannot be shown.
-    shown: Vec<Option<(Vec<f32>, [f32; 2])>>,
-    /// For each cell the most likely next tokens.
-    next: Vec<Next>,
-}
-
-impl Measured {
-    /// Runs a sweep. `logits` are those of the clean and of the corrupted run.
-    fn of(
-        asked: &Exploration<'_>,
-        sweep: &Sweep<'_>,
-        metrics: &[NamedMetric],
-        logits: &[Vec<f32>; 2],
-        base_run: usize,
-        progress: &(dyn Fn(f64) + Sync),
-    ) -> Result<Self, Failure> {
-        let (outcome, cells) = patched_runs(asked, sweep, metrics, logits, base_run, progress);
-        if !outcome.complete {
-            return Err(asked.stopped());
-        }
-        let mut shown = Vec::new();
-        for (i, named) in metrics.iter().enumerate() {
-            let from_logits = |run: usize| named.metric().of_logits(&logits[run], &logits[0]);
-            let outcome = match (from_logits(0), from_logits(1)) {
-                (Some(clean_metric), Some(corrupted_metric)) => Outcome {
-                    clean_metric,
-                    corrupted_metric,
-                    grid: patching::Grid {
-                        values: cells.iter().map(|cell| cell.values[i]).collect(),
-                        ..outcome.grid.clone()
-                    },
-                    ..outcome.clone()
-                },
-                // What cannot be read off the logits is swept for itself.
-                _ => sweep.run(&asked.model.model, named.metric(), asked.engine, &|_| {}),
-            };
-            if !outcome.complete {
-                return Err(asked.stopped());
-            }
-            let direction = asked.experiment.direction();
-            let checked = (asked.experiment).check_ends(&asked.model.model, outcome.ends(direction));
-            let values = checked.map_err(Failure::from);
-            match values.and_then(|()| named.shown(&outcome, direction)) {
-                Err(failure) if i == 0 => return Err(failure), // It was asked for by name.
-                values => shown.push(values.ok()),
-            }
-        }
-        let places = &outcome.grid.places;
-        Ok(Self {
-            shape: [places[0].len(), places[1].len()],
-            shown,
-            next: cells.into_iter().map(|cell| cell.next).collect(),
-        })
-    }
-}
-
 /// What is kept of one patched run.
 #[derive(Clone, Default)]
 struct Cell {
@@ -275,45 +386,6 @@ struct Cell {
     values: Vec<f32>,
     /// Its most likely next tokens.
     next: Next,
-}
-
-/// Every patched run of a sweep, in the order of its grid, with an outcome that lacks the values. A
-/// metric that cannot be read off the logits is NaN.
-fn patched_runs(
-    asked: &Exploration<'_>,
-    sweep: &Sweep<'_>,
-    metrics: &[NamedMetric],
-    unpatched: &[Vec<f32>; 2],
-    base_run: usize,
-    progress: &(dyn Fn(f64) + Sync),
-) -> (Outcome, Vec<Cell>) {
-    let model = &asked.model.model;
-    let (clean, base) = (&unpatched[0], &unpatched[base_run]);
-    let read = |logits: &[f32]| {
-        let value = |named: &NamedMetric| named.metric().of_logits(logits, clean);
-        Cell {
-            values: metrics.iter().map(|named| value(named).unwrap_or(f32::NAN)).collect(),
-            next: next(logits),
-        }
-    };
-    // Patches that change nothing, such as those left of the first differing token, are read once.
-    let unchanged = read(base);
-    let cells = Mutex::new(vec![unchanged.clone(); sweep.patches(model).len()]);
-    // A metric that sees all logits of every run, and keeps what the page shows of them.
-    let keep = |run: Which, logits: &[f32]| {
-        if let Which::Patched(at) = run
-            && logits != *base
-        {
-            let cell = read(logits);
-            // A poisoned lock would mean that a thread panicked, which ends the program anyway.
-            if let Ok(mut cells) = cells.lock() {
-                cells[at] = cell;
-            }
-        }
-        0.0
-    };
-    let outcome = sweep.run(model, Metric::Custom(&keep), asked.engine, progress);
-    (outcome, cells.into_inner().unwrap_or_default())
 }
 
 /// The patterns of all heads in an unpatched run, unless they are too many or not finite numbers.
@@ -349,40 +421,6 @@ fn next(logits: &[f32]) -> Next {
     }
     let probs = LogProbs::of(logits);
     rank(logits, TOP).into_iter().map(|id| (id, logits[id as usize], probs.prob(id) as f32)).collect()
-}
-
-/// What made the page, as names with their values.
-fn provenance_rows(asked: &Exploration<'_>, provenance: &Provenance) -> Vec<(String, String)> {
-    let config = &asked.model.model.config;
-    let mut rows = vec![
-        ("software", MAKER.to_owned()),
-        ("command", typed(&provenance.command)),
-        (
-            "model",
-            format!(
-                "{}: {} layers, {} heads, width {}",
-                provenance.model, config.n_layer, config.n_head, config.n_embd
-            ),
-        ),
-    ];
-    for (file, checksum) in &provenance.model_checksum {
-        rows.push(("SHA-256", format!("{file} {checksum}")));
-    }
-    rows.push((
-        "direction",
-        match asked.experiment.direction() {
-            Direction::Denoising => "denoising: clean activations into the corrupted run",
-            Direction::Noising => "noising: corrupted activations into the clean run",
-        }
-        .to_owned(),
-    ));
-    for (name, ids) in
-        [("clean ids", asked.experiment.clean()), ("corrupted ids", asked.experiment.corrupted())]
-    {
-        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
-        rows.push((name, ids.join(" ")));
-    }
-    rows.into_iter().map(|(name, value)| (name.to_owned(), visible_line(&value))).collect()
 }
 
 /// Arguments as they can be typed in a POSIX shell.
@@ -439,7 +477,7 @@ impl<'a> Table<'a> {
         [clean, corrupted]: [f32; 2],
         base: &str,
         base_value: f32,
-    ) -> html::Metric {
+    ) -> shown::Metric {
         let beside = |what: &str| [format!("below {what}"), format!("above {what}")];
         let [low, high] = match metric.kind {
             _ if metric.scale != Scale::Value => beside(&format!("the {base} run")),
@@ -453,7 +491,7 @@ impl<'a> Table<'a> {
             let first = answers.ids.first();
             first.map(|&id| self.token(id))
         });
-        html::Metric {
+        shown::Metric {
             label: metric.label(),
             low,
             high,
@@ -504,16 +542,16 @@ mod tests {
         let experiment = Experiment::new(&tiny.model, clean, corrupted, direction).unwrap();
         let sweep = Sweep::over(&experiment, SiteKind::ResidPost);
         let outcome = sweep.run(&tiny.model, metric.metric(), engine, &|_| {});
-        let asked = Exploration {
-            model: &tiny,
-            experiment: &experiment,
-            sites: vec![SiteKind::ResidPost, SiteKind::Z],
-            metric,
-            engine,
-            unpatched: outcome.unpatched.as_ref().unwrap(),
-            stop: &Interrupt::default(),
-        };
-        let page = page(&asked, &Provenance::default()).unwrap();
+        let stop = Interrupt::default();
+        let recorder = Recorder::new(&tiny, &experiment, metric, engine, &stop);
+        let recorded = recorder.run(&sweep, &|_| {});
+        assert_eq!(recorded.grid.values, outcome.grid.values, "{:?}", metric.kind);
+        assert_eq!(recorded.ends(direction), outcome.ends(direction));
+        // What has been swept is not swept for the page again.
+        stop.flag().store(true, Ordering::Relaxed);
+        assert!(recorder.page(&[SiteKind::ResidPost], &Provenance::default()).is_ok());
+        stop.flag().store(false, Ordering::Relaxed);
+        let page = recorder.page(&[SiteKind::ResidPost, SiteKind::Z], &Provenance::default()).unwrap();
         let (values, [clean, corrupted]) = metric.shown(&outcome, direction).unwrap();
         assert_eq!(page.grids[0].values[0], values, "{:?}", metric.kind);
         let unpatched = &page.metrics[0].unpatched;
@@ -549,26 +587,23 @@ mod tests {
         let (clean, corrupted) = (ids("Michelle Jones was"), ids("Michelle Smith was"));
         let experiment = Experiment::new(&tiny.model, clean, corrupted, Direction::Denoising).unwrap();
         // Unpatched runs that end alike, whatever the prompts are.
-        let row = vec![1.0; tiny.model.config.n_embd];
-        let alike = Unpatched { clean: row.clone(), corrupted: row };
+        let row = vec![1.0; tiny.model.config.vocab_size];
         let (metric, stop) = (logit_diff(), Interrupt::default());
-        let asked = Exploration {
-            model: &tiny,
-            experiment: &experiment,
-            sites: vec![SiteKind::ResidPost, SiteKind::Z],
-            metric: &metric,
-            engine: Engine::default(),
-            unpatched: &alike,
-            stop: &stop,
+        let recorder = |metric: &NamedMetric| {
+            let recorder = Recorder::new(&tiny, &experiment, metric, Engine::default(), &stop);
+            for logits in &recorder.logits {
+                logits.set(row.clone()).unwrap();
+            }
+            recorder
         };
-        let explored = page(&asked, &Provenance::default()).unwrap();
+        let sites = [SiteKind::ResidPost, SiteKind::Z];
+        let explored = recorder(&metric).page(&sites, &Provenance::default()).unwrap();
         assert_eq!(explored.metrics.len(), 4);
         assert!(explored.grids.iter().all(|grid| grid.values.len() == 4));
-        let normalized = Exploration { metric: &named(&["--metric", "normalized"]), ..asked };
-        let refused = page(&normalized, &Provenance::default());
+        let refused = recorder(&named(&["--metric", "normalized"])).page(&sites, &Provenance::default());
         assert!(matches!(refused, Err(Failure::Input(_))), "{refused:?}");
         stop.flag().store(true, Ordering::Relaxed);
-        let stopped = page(&Exploration { metric: &metric, ..normalized }, &Provenance::default());
+        let stopped = recorder(&metric).page(&sites, &Provenance::default());
         assert!(matches!(stopped, Err(Failure::Stopped { .. })), "{stopped:?}");
     }
 

@@ -5,23 +5,21 @@
 //!
 //! - prints them with `--json` as `"grids": [...]` beside `"provenance": {...}`;
 //! - writes them, with [`ExportArgs`], as CSV, NPY or safetensors;
-//! - draws them: [`Draw`];
+//! - draws them: [`figures::Draw`];
 //! - says what made them: [`MadeHere`].
 
 mod checksum;
-mod figures;
 
 use std::path::{Path, PathBuf};
 
 use gpt2::Pretrained;
-use gpt2::visible::visible;
 use grids::{Format, words_beside, write_csv, write_npy, write_safetensors};
+use visible::visible;
 
 use crate::failure::Failure;
 use crate::output::{Output, SOFTWARE, write_together};
 
 pub use self::checksum::Checksums;
-pub use self::figures::Draw;
 pub use grids::{AxisLabels, Form, Grid, Highlight, NamedText, Provenance, Study};
 
 /// The study in a file: [`grids::read_study`].
@@ -197,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::render::Figure;
+    use figures::Draw;
 
     fn tokens(name: &str, tokens: &[&str]) -> AxisLabels {
         AxisLabels::new(name, tokens.iter().map(|&token| token.to_owned()))
@@ -289,8 +287,8 @@ mod tests {
                     prop_assert!(study.grids.iter().all(|grid| grid.check().is_ok()));
                     // What is read can be drawn, or it is said why not.
                     let figures = study.grids.iter().map(Draw::figure).chain([study.figure()]);
-                    for failure in figures.filter_map(Result::err) {
-                        prop_assert!(matches!(failure, Failure::Input(_)), "{failure:?}");
+                    for undrawable in figures.filter_map(Result::err) {
+                        prop_assert!(!undrawable.0.is_empty());
                     }
                 }
                 Err(failure) => {
@@ -321,66 +319,6 @@ mod tests {
     #[test]
     fn a_place_is_told_in_words() {
         assert_eq!(place_in_words(&study().grids[1], 3), "pos 1 ,, head 1");
-    }
-
-    /// A grid of these axes with its places as values.
-    fn counted(axes: Vec<AxisLabels>) -> Grid {
-        let mut grid = Grid { name: "x".to_owned(), axes, ..Grid::default() };
-        let cells: usize = grid.shape().iter().product();
-        grid.values = (0..cells).map(|value| value as f32).collect();
-        grid
-    }
-
-    #[test]
-    fn heads_over_positions_are_rows_in_either_order_of_the_axes() {
-        let (layer, head) = (AxisLabels::indices("layer", 2), AxisLabels::indices("head", 3));
-        let pos = tokens("pos", &["a", " b"]);
-        let names = ["L0H0", "L0H1", "L0H2", "L1H0", "L1H1", "L1H2"];
-        let grid = counted(vec![layer.clone(), head.clone(), pos.clone()]);
-        let Figure::Heatmap(heatmap) = grid.figure().unwrap() else { panic!("no heatmap") };
-        assert_eq!(heatmap.rows, names);
-        assert_eq!(heatmap.value(4, 1), 9.0);
-        let grid = counted(vec![layer, pos, head]);
-        let Figure::Heatmap(heatmap) = grid.figure().unwrap() else { panic!("no heatmap") };
-        assert_eq!(heatmap.rows, names);
-        // Layer 1, head 1, position 1 is (1 · 2 + 1) · 3 + 1.
-        assert_eq!(heatmap.value(4, 1), 10.0);
-    }
-
-    #[test]
-    fn attention_becomes_panels_and_of_all_heads_tiny_ones() {
-        let rows = tokens("dest", &["a", " b"]);
-        let columns = tokens("src", &["a", " b"]);
-        let head = AxisLabels::indices("head", 4);
-        let of_layer = counted(vec![head.clone(), rows.clone(), columns.clone()]);
-        let Figure::Sheet(sheet) = of_layer.figure().unwrap() else { panic!("no sheet") };
-        assert!(!sheet.compact && sheet.shared_range && sheet.panels[0].rows_are_tokens);
-        assert_eq!(sheet.panels[2].title, "head 2");
-        assert_eq!(sheet.panels[2].values, [8.0, 9.0, 10.0, 11.0]);
-        let all = counted(vec![AxisLabels::indices("layer", 3), head, rows, columns]);
-        let Figure::Sheet(sheet) = all.figure().unwrap() else { panic!("no sheet") };
-        assert!(sheet.compact && sheet.columns == 4);
-        assert_eq!(sheet.panels[11].title, "2.3");
-    }
-
-    #[test]
-    fn what_cannot_be_drawn_says_what_to_do() {
-        let axis = |name: &str| AxisLabels::indices(name, 1);
-        let five = counted(["a", "b", "c", "d", "e"].map(axis).to_vec());
-        assert!(message(five.figure()).contains("--select a=0"));
-        assert!(message(counted(vec![]).figure()).contains("a single number"));
-        let many = counted(vec![
-            AxisLabels::indices("layer", 60),
-            AxisLabels::indices("head", 60),
-            axis("dest"),
-            axis("src"),
-        ]);
-        assert!(message(many.figure()).contains("3600 panels cannot be told apart"));
-        let mut study = study();
-        let error = message(study.figure());
-        assert!(error.contains("choose one with --grid: resid_post, heads"), "{error}");
-        study.grids.remove(0);
-        assert!(matches!(study.figure(), Ok(Figure::Lines(chart)) if chart.series.len() == 5));
     }
 
     #[test]

@@ -19,8 +19,8 @@ pub enum Failure {
         /// 128 and the number of the signal.
         code: u8,
     },
-    /// Nobody reads our output any more (`patch-cli | head`): that is no error.
-    NobodyListens,
+    /// Nobody reads our output any more (`patch-cli | head`), which is not an error.
+    BrokenPipe,
 }
 
 impl Failure {
@@ -38,7 +38,7 @@ impl Failure {
             Self::Input(message) => ("error:", message, 2),
             Self::Other(message) => ("error:", message, 1),
             Self::Stopped { message, code } => ("", message, code),
-            Self::NobodyListens => return ExitCode::SUCCESS,
+            Self::BrokenPipe => return ExitCode::SUCCESS,
         };
         screen::complain(label, &message);
         ExitCode::from(code)
@@ -57,6 +57,12 @@ impl From<grids::Error> for Failure {
             grids::Error::Unwritable { .. } => Self::Other(error.to_string()),
             _ => Self::Input(error.to_string()),
         }
+    }
+}
+
+impl From<figures::Undrawable> for Failure {
+    fn from(error: figures::Undrawable) -> Self {
+        Self::Input(error.to_string())
     }
 }
 
@@ -88,7 +94,7 @@ impl From<io::Error> for Failure {
     /// An error of writing to stdout: all other files' errors are reported with their path.
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::NobodyListens,
+            io::ErrorKind::BrokenPipe => Self::BrokenPipe,
             _ => Self::Other(format!("cannot write the output: {error}")),
         }
     }

@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 
-use gpt2::visible::visible_line;
+use visible::visible_line;
 
 use crate::export::Provenance;
 use crate::failure::Failure;
 use crate::input::read_file;
+use crate::names::{cell_values, color_maps};
 use crate::output::{MAKER, Output};
-use crate::render::{
+use crate::screen;
+use figures::{
     CellValues, ColorMap, DEFAULT_SCALE, Figure, FigureOptions, Fonts, SCALES, missing_characters,
     render_png, render_svg, scene,
 };
-use crate::report;
 
 /// The heading of these options in the help.
 const HEADING: &str = "Figure";
@@ -31,16 +32,16 @@ pub struct FigureArgs {
     #[arg(long, help_heading = HEADING, value_name = "VALUE", allow_negative_numbers = true, value_parser = parse_finite)]
     pub vmax: Option<f32>,
 
-    /// Value that gets the middle colour [default: 0 for differences]
+    /// Value of the middle colour [default: 0 for differences]
     #[arg(long, help_heading = HEADING, value_name = "VALUE", allow_negative_numbers = true, value_parser = parse_finite)]
     pub center: Option<f32>,
 
     /// Colours
-    #[arg(long, help_heading = HEADING, value_name = "MAP", value_enum, ignore_case = true)]
+    #[arg(long, help_heading = HEADING, value_name = "MAP", value_parser = color_maps(), ignore_case = true)]
     pub cmap: Option<ColorMap>,
 
     /// Numbers in the cells
-    #[arg(long, help_heading = HEADING, value_name = "WHEN", value_enum)]
+    #[arg(long, help_heading = HEADING, value_name = "WHEN", value_parser = cell_values())]
     pub cell_values: Option<CellValues>,
 
     /// Heading of the figure, '' for none
@@ -71,7 +72,7 @@ impl FigureArgs {
         let files: Vec<Vec<u8>> = self.font.iter().map(read).collect::<Result<_, _>>()?;
         let fonts = Fonts::with(files).map_err(|index| {
             Failure::Input(format!(
-                "{} is no TrueType or OpenType font (.ttf, .otf, .ttc)",
+                "{} is not a TrueType or OpenType font (.ttf, .otf, .ttc)",
                 self.font[index].display()
             ))
         })?;
@@ -129,7 +130,7 @@ pub fn write_picture(
     let bytes = bytes.map_err(|e| Failure::Other(format!("cannot encode the picture: {e}")))?;
     output.write(&bytes)?;
     let missing = missing_characters(&scene, &options.fonts);
-    report::write_notes(note_of_missing(&missing, output).as_slice());
+    screen::notes(note_of_missing(&missing, output).as_slice());
     Ok(())
 }
 
@@ -165,7 +166,7 @@ fn note_of_missing(missing: &[char], output: &Output) -> Option<String> {
 fn parse_finite(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if value.is_finite() => Ok(value),
-        _ => Err("it is no finite number".to_owned()),
+        _ => Err("not a finite number".to_owned()),
     }
 }
 

@@ -2,20 +2,20 @@
 
 use std::io::{self, Write};
 
-use gpt2::visible::visible_text;
 use gpt2::{Pretrained, Sampling, TextStream, Written};
 use serde::Serialize;
+use visible::visible_text;
 
 use crate::common::ModelArgs;
 use crate::failure::Failure;
-use crate::report::{Prompt, quoted};
 use crate::screen;
+use report::{Prompt, quoted};
 
 /// Arguments of `generate`.
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// Text to go on from
+    /// Text to continue
     text: String,
 
     /// How many tokens to write at most

@@ -1,8 +1,7 @@
 //! `patch-cli ioi`: indirect object identification, the table of the tutorial and what lies behind
 //! its mean ([`lens::ioi`]).
 
-use std::io::{self, Write};
-
+use crate::study::{PICTURE, StudyArgs, grid_of_heads};
 use gpt2::Gpt2;
 use lens::attribution::Attribution;
 use lens::ioi::{Row, Table, mean_attribution, table};
@@ -12,13 +11,11 @@ use tensor::Tensor;
 use unicode_width::UnicodeWidthStr;
 
 use crate::common::ModelArgs;
-use crate::export::{AxisLabels, Draw, Form, Grid, NamedText, Study};
+use crate::export::{AxisLabels, Form, Grid, NamedText, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{largest_heads, pad, quoted};
 use crate::running::progress_bar;
-use crate::screen;
-use crate::study::{StudyArgs, grid_of_heads};
+use report::{largest_heads, pad, quoted};
 
 /// Arguments of `ioi`.
 #[derive(clap::Args)]
@@ -28,16 +25,16 @@ pub struct Args {
     #[arg(long, default_value_t = SiteKind::Z, value_parser = parse_site)]
     site: SiteKind,
 
-    /// How to give the sweep's numbers: the mean logit difference; its change from that of the pair; or
-    /// normalized, 0 as the pair and 1 as the prompt [default: normalized]
+    /// Scale of the sweep: the mean logit difference (value); its change from that of the pair (change); or
+    /// normalized, 0 for the pair and 1 for the prompt [default: normalized]
     #[arg(long = "as", value_name = "SCALE", default_value_t = Scale::Normalized, hide_default_value = true)]
     given_as: Scale,
 
-    /// Leave out the sweep
+    /// Skip the sweep
     #[arg(long)]
     no_sweep: bool,
 
-    /// How many heads to name
+    /// Number of heads to list
     #[arg(long, value_name = "K", default_value_t = 8)]
     top: usize,
 
@@ -58,17 +55,6 @@ once. The sweep patches each head from a prompt into the one with the names exch
 Examples:
   patch-cli ioi
   patch-cli ioi --process --site pattern --out heads.png";
-
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    bos: bool,
-    prompts: Vec<PromptReport<'a>>,
-    mean_logit_diff: f32,
-    #[serde(flatten)]
-    study: &'a Study,
-}
 
 #[derive(Serialize)]
 struct PromptReport<'a> {
@@ -95,33 +81,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         false => Some(sweep_by_head(studied.model(), &table, args.site, args.given_as)?),
     };
 
-    let study = args.study(&studied, &table, &attribution, sweep.as_ref())?;
-    let by_head = || study.part(BY_HEAD..study.grids.len()).figure();
-    outputs.write(&study, &[&by_head])?;
-
-    if args.model.json {
-        let report = Report {
-            model: &model.name,
-            processing: &studied.processing,
-            bos: bos.is_some(),
-            prompts: table.rows.iter().map(PromptReport::from).collect(),
-            mean_logit_diff: table.mean,
-            study: &study,
-        };
-        return screen::print_json(&report);
-    }
-    let mut out = screen::stdout();
-    let bos = args.model.bos_in_words(model, bos);
-    writeln!(out, "{}, {bos}\n", studied.label())?;
-    write_table(&mut out, &table)?;
-    args.write_heads(&mut out, &attribution, sweep.as_ref())?;
-    outputs.show(&mut out, by_head()?)?;
-    outputs.say(&mut out)?;
-    Ok(())
+    let mut report = studied.report()?;
+    report.fact("bos", bos.is_some())?;
+    report.fact("prompts", table.rows.iter().map(PromptReport::from).collect::<Vec<_>>())?;
+    report.fact("mean_logit_diff", table.mean)?;
+    report.line(format!("{}, {}\n", studied.label(), args.model.bos_in_words(model, bos)));
+    report.line(table_of_prompts(&table));
+    report.line(args.heads_in_words(&attribution, sweep.as_ref()));
+    report.study = Some(args.study(&studied, &table, &attribution, sweep.as_ref())?);
+    report.draw(PICTURE, &["attribution", &args.sweep_name()]);
+    report.show(PICTURE);
+    outputs.finish(&report, args.model.json)
 }
-
-/// From this place on the grids are by head.
-const BY_HEAD: usize = 2;
 
 impl<'a> From<&'a Row> for PromptReport<'a> {
     fn from(row: &'a Row) -> Self {
@@ -136,6 +107,10 @@ impl<'a> From<&'a Row> for PromptReport<'a> {
 }
 
 impl Args {
+    fn sweep_name(&self) -> String {
+        format!("sweep_{}", self.site)
+    }
+
     /// What a title says of the scale.
     fn scale_in_words(&self) -> &'static str {
         match self.given_as {
@@ -202,7 +177,7 @@ impl Args {
                     false => format!("mean logit difference, {}", self.given_as),
                 },
                 center: Some(0.0),
-                ..grid_of_heads(&format!("sweep_{}", self.site), &title, sweep)
+                ..grid_of_heads(&self.sweep_name(), &title, sweep)
             });
         }
         let about = "eight prompts in pairs of exchanged names".to_owned();
@@ -215,51 +190,38 @@ impl Args {
         Ok(study)
     }
 
-    fn write_heads(
-        &self,
-        out: &mut impl Write,
-        attribution: &Attribution,
-        sweep: Option<&Tensor>,
-    ) -> io::Result<()> {
-        writeln!(
-            out,
+    fn heads_in_words(&self, attribution: &Attribution, sweep: Option<&Tensor>) -> String {
+        let shares = format!(
             "\nheads with the largest shares in the mean logit difference (direct logit attribution)\n{}",
             largest_heads(&attribution.heads, self.top)
-        )?;
-        if let Some(sweep) = sweep {
-            writeln!(
-                out,
-                "\nheads whose {}, patched from each prompt into its pair with the other name, changes most\n\
-                 ({})\n{}",
-                self.site,
-                match self.given_as {
-                    Scale::Value => "the mean logit difference",
-                    Scale::Change => "the change of the mean logit difference from that of the pair",
-                    _ =>
-                        "0: the mean logit difference stays that of the pair; 1: it becomes that of the prompt",
-                },
-                largest_heads(sweep, self.top)
-            )?;
-        }
-        Ok(())
+        );
+        let Some(sweep) = sweep else {
+            return shares;
+        };
+        let scale = match self.given_as {
+            Scale::Value => "the mean logit difference",
+            Scale::Change => "the change of the mean logit difference from that of the pair",
+            _ => "0: the mean logit difference stays that of the pair; 1: it becomes that of the prompt",
+        };
+        format!(
+            "{shares}\n\nheads whose {}, patched from each prompt into its pair with the other name, changes most\n\
+             ({scale})\n{}",
+            self.site,
+            largest_heads(sweep, self.top)
+        )
     }
 }
 
-fn write_table(out: &mut impl Write, table: &Table) -> io::Result<()> {
+fn table_of_prompts(table: &Table) -> String {
     let width = table.rows.iter().map(|row| row.prompt.width()).max();
     let width = width.unwrap_or(0);
-    writeln!(out, "{}  {:<11}{:<11}{:>10}", pad("prompt", width), "correct", "incorrect", "logit diff")?;
-    for row in &table.rows {
-        writeln!(
-            out,
-            "{}  {}{}{:>+10.4}",
-            pad(row.prompt, width),
-            pad(&quoted(row.correct), 11),
-            pad(&quoted(row.incorrect), 11),
-            row.logit_diff
-        )?;
-    }
-    writeln!(out, "{}{:>+10.4}", pad("mean", width + 24), table.mean)
+    let head = format!("{}  {:<11}{:<11}{:>10}", pad("prompt", width), "correct", "incorrect", "logit diff");
+    let row = |row: &Row| {
+        let [correct, incorrect] = [row.correct, row.incorrect].map(|answer| pad(&quoted(answer), 11));
+        format!("{}  {correct}{incorrect}{:>+10.4}", pad(row.prompt, width), row.logit_diff)
+    };
+    let mean = format!("{}{:>+10.4}", pad("mean", width + 24), table.mean);
+    [head].into_iter().chain(table.rows.iter().map(row)).chain([mean]).collect::<Vec<_>>().join("\n")
 }
 
 /// Every head's site patched, at all positions, from each prompt (clean) into its pair (corrupted),

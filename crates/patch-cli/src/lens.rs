@@ -1,8 +1,8 @@
 //! `patch-cli lens`: what the residual stream says on its way up ([`lens::logit_lens`](mod@lens::logit_lens)), and
 //! which component wrote the answer into it ([`lens::attribution`]).
 
-use std::io::{self, Write};
-use std::ops::Range;
+use crate::study::{PICTURE, StudyArgs, grid_of_heads};
+use report::{Prompt, Report, largest_heads, quoted};
 use std::path::PathBuf;
 
 use lens::attribution::{Attribution, direct_logit_attribution};
@@ -11,14 +11,10 @@ use serde::Serialize;
 use tensor::Tensor;
 
 use crate::common::ModelArgs;
-use crate::export::{AxisLabels, Draw, Form, Grid, Highlight, Study};
+use crate::export::{AxisLabels, Form, Grid, Highlight, Study};
 use crate::failure::Failure;
 use crate::place::Place;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{self, Prompt, largest_heads, quoted};
-use crate::screen;
-use crate::screen::terminal_width;
-use crate::study::{StudyArgs, grid_of_heads};
 
 /// Arguments of `lens`.
 #[derive(clap::Args)]
@@ -35,15 +31,15 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "answers", allow_hyphen_values = true)]
     pos: Option<Place>,
 
-    /// How many heads to name
+    /// Number of heads to list
     #[arg(long, value_name = "K", default_value_t = 8)]
     top: usize,
 
-    /// Where to put a picture of each head's share
+    /// Picture of each head's share
     #[arg(long, value_name = "FILE", requires = "answers")]
     out_heads: Option<PathBuf>,
 
-    /// Where to put a picture of each component's share
+    /// Picture of each component's share
     #[arg(long, value_name = "FILE", requires = "answers")]
     out_components: Option<PathBuf>,
 
@@ -67,23 +63,6 @@ Examples:
   patch-cli lens 'Famous computer scientist Alan'
   patch-cli lens 'Michelle Jones was a top-notch student. Michelle' --answers ' Jones' ' Smith' \\
             --out lens.png --out-heads heads.png --out-components components.png";
-
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    bos: bool,
-    #[serde(flatten)]
-    prompt: &'a Prompt,
-    /// The points of the residual stream.
-    points: &'a [String],
-    /// The most likely next token at each point and position.
-    top_tokens: Vec<Vec<String>>,
-    answers: Option<[&'a str; 2]>,
-    attribution: Option<AttributionReport>,
-    #[serde(flatten)]
-    study: &'a Study,
-}
 
 /// Shares in logit(A) − logit(B).
 #[derive(Serialize)]
@@ -115,11 +94,8 @@ struct Compared<'a> {
 
 /// Reads every point of the residual stream, and takes the answers' difference apart.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let count = match args.answers {
-        Some(_) => HEADS + 1,
-        None => TOP_PROB + 1,
-    };
-    let others = [&args.out_heads, &args.out_components];
+    let count = if args.answers.is_some() { 7 } else { 1 };
+    let others = [("heads", &args.out_heads), ("components", &args.out_components)];
     let outputs = args.study.prepare(&others, count)?;
     let studied = (args.process).load_for_study(&args.model, args.study.export.is_wanted())?;
     let model = &studied.pretrained;
@@ -154,45 +130,28 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         })
         .collect();
 
-    let study = args.study(&studied, &prompt, &lens, &top_tokens, compared.as_ref())?;
-    let points = || study.part(args.main_grid()).figure();
-    let heads = || study.part(HEADS..HEADS + 1).figure();
-    let components = || study.part(COMPONENTS..COMPONENTS + 1).figure();
-    outputs.write(&study, &[&points, &heads, &components])?;
-
     let bos = args.model.bos(model)?;
-    if args.model.json {
-        let report = Report {
-            model: &model.name,
-            processing: &studied.processing,
-            bos: bos.is_some(),
-            prompt: &prompt,
-            points: &lens.labels,
-            top_tokens,
-            answers: names,
-            attribution: compared.as_ref().map(AttributionReport::from),
-            study: &study,
-        };
-        return screen::print_json(&report);
-    }
-    let mut out = screen::stdout();
-    writeln!(out, "{}\n{}", prompt.row(), prompt.id_row())?;
-    writeln!(out, "{}\n", args.model.bos_in_words(model, bos))?;
-    write_top_tokens(&mut out, &prompt, &lens, &top_tokens)?;
+    let mut report = studied.report()?;
+    report.fact("bos", bos.is_some())?;
+    report.prompt(&prompt)?;
+    report.fact("points", &lens.labels)?;
+    report.fact("top_tokens", &top_tokens)?;
+    report.fact("answers", names)?;
+    report.fact("attribution", compared.as_ref().map(AttributionReport::from))?;
+    report.line(format!("{}\n{}", prompt.row(), prompt.id_row()));
+    report.line(format!("{}\n", args.model.bos_in_words(model, bos)));
+    say_top_tokens(&mut report, &prompt, &lens, &top_tokens);
     if let Some(compared) = &compared {
-        write_point_table(&mut out, &prompt, &lens, &top_tokens, compared)?;
-        args.write_attribution(&mut out, compared)?;
-        outputs.show(&mut out, heads()?)?;
+        say_points(&mut report, &prompt, &lens, &top_tokens, compared);
+        report.line(args.attribution_in_words(compared));
+        report.show("heads");
     }
-    outputs.say(&mut out)?;
-    Ok(())
+    report.study = Some(args.study(&studied, &prompt, &lens, &top_tokens, compared.as_ref())?);
+    report.draw(PICTURE, &[if compared.is_some() { "logit_diff" } else { "top_prob" }]);
+    report.draw("heads", &["heads"]);
+    report.draw("components", &["components"]);
+    outputs.finish(&report, args.model.json)
 }
-
-/// The places of the grids in the study; only the first is there without answers.
-const TOP_PROB: usize = 0;
-const LOGIT_DIFF: usize = 1;
-const COMPONENTS: usize = 5;
-const HEADS: usize = 6;
 
 impl From<&Compared<'_>> for AttributionReport {
     fn from(compared: &Compared<'_>) -> Self {
@@ -219,15 +178,6 @@ impl Args {
             )));
         }
         Ok(ids)
-    }
-
-    /// The grid of the study's own picture.
-    fn main_grid(&self) -> Range<usize> {
-        let grid = match self.answers {
-            Some(_) => LOGIT_DIFF,
-            None => TOP_PROB,
-        };
-        grid..grid + 1
     }
 
     fn study(
@@ -325,36 +275,29 @@ impl Args {
     }
 
     /// Who wrote how much of the difference, and that it is all of it.
-    fn write_attribution(&self, out: &mut impl Write, compared: &Compared<'_>) -> io::Result<()> {
+    fn attribution_in_words(&self, compared: &Compared<'_>) -> String {
         let Compared { parts, .. } = compared;
-        writeln!(out, "\nshares of the components in {}", compared.label())?;
-        writeln!(out, "{:<10}  {:>9}", "embed", signed(parts.embed))?;
-        writeln!(out, "{:<10}  {:>9}", "pos_embed", signed(parts.pos_embed))?;
-        writeln!(
-            out,
-            "{:<10}  {:>9}  {:>9}  {:>9}  {:>9}",
-            "layer", "attn_out", "= heads", "+ bias", "mlp_out"
-        )?;
+        let row = |name: &str, cells: &[String]| {
+            let cells: String = cells.iter().map(|cell| format!("  {cell:>9}")).collect();
+            format!("{name:<10}{cells}")
+        };
+        let share = |x: f32| [signed(x)];
+        let mut lines = vec![
+            format!("\nshares of the components in {}", compared.label()),
+            row("embed", &share(parts.embed)),
+            row("pos_embed", &share(parts.pos_embed)),
+            row("layer", &["attn_out", "= heads", "+ bias", "mlp_out"].map(str::to_owned)),
+        ];
         for (layer, attn) in parts.attn_out.iter().enumerate() {
             let heads: f32 = parts.heads.row(layer).iter().sum();
-            writeln!(
-                out,
-                "{layer:<10}  {:>9}  {:>9}  {:>9}  {:>9}",
-                signed(*attn),
-                signed(heads),
-                signed(parts.attn_bias[layer]),
-                signed(parts.mlp_out[layer])
-            )?;
+            let cells = [*attn, heads, parts.attn_bias[layer], parts.mlp_out[layer]].map(signed);
+            lines.push(row(&layer.to_string(), &cells));
         }
-        writeln!(out, "{:<10}  {:>9}", "ln_f bias", signed(parts.ln_f_bias))?;
-        writeln!(
-            out,
-            "{:<10}  {:>9}  (the model's logit difference: {})",
-            "sum",
-            signed(parts.sum()),
-            signed(parts.logit_diff)
-        )?;
-        writeln!(out, "\nheads with the largest shares\n{}", largest_heads(&parts.heads, self.top))
+        lines.push(row("ln_f bias", &share(parts.ln_f_bias)));
+        let sum = row("sum", &share(parts.sum()));
+        lines.push(format!("{sum}  (the model's logit difference: {})", signed(parts.logit_diff)));
+        lines.push(format!("\nheads with the largest shares\n{}", largest_heads(&parts.heads, self.top)));
+        lines.join("\n")
     }
 }
 
@@ -366,48 +309,43 @@ impl Compared<'_> {
 }
 
 /// The most likely next token at every point and position.
-fn write_top_tokens(
-    out: &mut impl Write,
-    prompt: &Prompt,
-    lens: &LogitLens,
-    top_tokens: &[Vec<String>],
-) -> io::Result<()> {
-    writeln!(out, "logit lens: the most likely next token and its probability")?;
-    let quoted_row = |tokens: &[String]| tokens.iter().map(|token| quoted(token)).collect();
-    let mut rows = vec![("point", quoted_row(&prompt.tokens))];
-    for ((label, tokens), probs) in lens.labels.iter().zip(top_tokens).zip(0..) {
-        let probs = lens.top_prob.row(probs);
-        let cells = tokens.iter().zip(probs);
+fn say_top_tokens(report: &mut Report, prompt: &Prompt, lens: &LogitLens, top_tokens: &[Vec<String>]) {
+    report.line("logit lens: the most likely next token and its probability");
+    let tokens = prompt.tokens.iter().map(|token| quoted(token));
+    let mut rows = vec![("point".to_owned(), tokens.collect())];
+    for (point, label) in lens.labels.iter().enumerate() {
+        let cells = top_tokens[point].iter().zip(lens.top_prob.row(point));
         let cells = cells.map(|(token, prob)| format!("{} {prob:.2}", quoted(token)));
-        rows.push((label.as_str(), cells.collect()));
+        rows.push((label.clone(), cells.collect()));
     }
-    report::write_columns(out, &rows, terminal_width())
+    report.columns(rows);
 }
 
 /// What every point says at the position of interest.
-fn write_point_table(
-    out: &mut impl Write,
+fn say_points(
+    report: &mut Report,
     prompt: &Prompt,
     lens: &LogitLens,
     top_tokens: &[Vec<String>],
     compared: &Compared<'_>,
-) -> io::Result<()> {
+) {
     let Compared { pos, parts, .. } = compared;
-    writeln!(
-        out,
-        "\nafter position {pos}, {}: {}\n(lens: each point with its own layer norm; accumulated: with the last point's scale and without ln_f's bias, whose share is {})",
+    report.line(format!(
+        "\nafter position {pos}, {}: {}\n(lens: each point with its own layer norm; accumulated: with the last \
+         point's scale and without ln_f's bias, whose share is {})",
         quoted(&prompt.tokens[*pos]),
         compared.label(),
         signed(parts.ln_f_bias)
-    )?;
+    ));
     let diff = lens.logit_diff(0, 1);
-    let mut rows = vec![("point", ["lens", "accumulated", "most likely"].map(str::to_owned).to_vec())];
+    let head = ["lens", "accumulated", "most likely"].map(str::to_owned).to_vec();
+    let mut rows = vec![("point".to_owned(), head)];
     for (point, label) in lens.labels.iter().enumerate() {
         let top = format!("{} {:.4}", quoted(&top_tokens[point][*pos]), lens.top_prob.row(point)[*pos]);
-        let numbers = [diff.row(point)[*pos], parts.accumulated[point]].map(signed);
-        rows.push((label.as_str(), [&numbers[..], &[top]].concat()));
+        let [lens, accumulated] = [diff.row(point)[*pos], parts.accumulated[point]].map(signed);
+        rows.push((label.clone(), vec![lens, accumulated, top]));
     }
-    report::write_columns(out, &rows, terminal_width())
+    report.columns(rows);
 }
 
 fn signed(x: f32) -> String {

@@ -19,7 +19,6 @@ mod failure;
 mod figure;
 mod generate;
 mod given;
-mod html;
 mod input;
 mod ioi;
 mod lens;
@@ -34,9 +33,7 @@ mod place;
 mod plot;
 mod predict;
 mod processing;
-mod render;
 mod repeat;
-mod report;
 mod running;
 mod screen;
 mod selection;
@@ -69,40 +66,40 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Patch one activation after the other, draw the heatmap (the default)
+    /// Patch each activation in turn and draw the heatmap (the default)
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep(Box<sweep::Args>),
-    /// Replace one activation after the other by zeros, a mean or another one: what is lost?
+    /// Replace each activation in turn by zeros, a mean or another activation
     Ablate(Box<ablate::Args>),
-    /// Patch paths: which head talks to which, or to the logits
+    /// Patch paths from heads to later heads, or to the logits
     Path(Box<path::Args>),
-    /// Show how texts are cut into tokens
+    /// Show how texts are split into tokens
     Tokens(tokens::Args),
-    /// Show what the model expects next
+    /// Show the most likely next tokens
     Predict(predict::Args),
-    /// Let the model write on after a text
+    /// Let the model continue a text
     Generate(generate::Args),
     /// List every activation of a run by name, and save them
     Activations(activations::Args),
-    /// Repeat random tokens and find the heads that notice
+    /// Repeat random tokens and find induction heads
     Repeat(repeat::Args),
-    /// Show where heads look
+    /// Show attention patterns
     Attention(attention::Args),
     /// Find previous-token, duplicate-token and induction heads
     Detect(detect::Args),
-    /// Read the residual stream; find which component wrote an answer
+    /// Logit lens and direct logit attribution
     Lens(lens::Args),
     /// Find which heads read what other heads wrote
     Compose(compose::Args),
-    /// Ask for indirect objects and find the heads that name them
+    /// Predict indirect objects and find the heads that name them
     Ioi(ioi::Args),
-    /// Draw a file of --json, --csv, --npy or --safetensors again
+    /// Draw an export (--json, --csv, --npy or --safetensors) again
     Plot(plot::Args),
     /// Compare two exports number by number
     Diff(diff::Args),
-    /// List the models that can be named and where they are
+    /// List the known models and where they are
     Models(models::Args),
-    /// Check a model's numbers: general truths, and what is published of GPT-2 small
+    /// Check a model: invariants that always hold, and published numbers of GPT-2 small
     Verify(verify::Args),
     /// Print a script that completes commands in a shell
     Completions(completions::Args),

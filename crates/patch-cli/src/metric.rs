@@ -8,7 +8,7 @@ use patching::{Direction, Endpoints, Means, Metric, Outcome, Scale};
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::report::{quoted, signed};
+use report::{quoted, signed};
 
 /// Arguments of every subcommand that measures runs.
 #[derive(Clone, clap::Args)]
@@ -17,29 +17,29 @@ pub struct MetricArgs {
     #[arg(long, value_names = ["A", "B"], num_args = 2, allow_hyphen_values = true)]
     pub logit_diff: Option<Vec<String>>,
 
-    /// A token of the set that counts positively; can be given several times. The logit of a set is the
+    /// A token of the positive set; may be repeated. The logit of a set is the
     /// mean of its tokens' logits, its probability the sum of their probabilities
     #[arg(long, value_name = "TOKEN", conflicts_with = "logit_diff", allow_hyphen_values = true)]
     pub a: Vec<String>,
 
-    /// A token of the set that counts negatively; can be given several times
+    /// A token of the negative set; may be repeated
     #[arg(long, value_name = "TOKEN", conflicts_with = "logit_diff", allow_hyphen_values = true)]
     pub b: Vec<String>,
 
-    /// The number to read off the last logits
+    /// The number computed from the last logits
     #[arg(long, value_enum, default_value_t)]
     pub metric: MetricKind,
 
-    /// The token of the metrics about one answer; several are a set [default: B of --logit-diff]
+    /// The token of the metrics of a single answer; several form a set [default: B of --logit-diff]
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub token: Vec<String>,
 
-    /// The positions of --metric loss, such as 3..9 [default: all that have a next token]
+    /// The positions of --metric loss, such as 3..9 [default: all positions with a next token]
     #[arg(long, value_name = "FROM..TO", value_parser = parse_range)]
     pub loss_at: Option<Range<usize>>,
 
-    /// How to give the numbers: the metric's value; its change from the run that is patched; normalized,
-    /// so that the clean run is 1 and the corrupted one 0 [default: value; of path: change]
+    /// Scale of the numbers: the metric's value; its change from the base run; normalized, so that the clean
+    /// run is 1 and the corrupted run 0 [default: value; for path: change]
     #[arg(long = "as", value_enum, value_name = "SCALE")]
     pub given_as: Option<ScaleName>,
 }
@@ -50,9 +50,9 @@ pub struct MetricArgs {
 pub enum ScaleName {
     Value,
     Change,
-    /// Over many pairs the means are put on one scale
+    /// Over many pairs: normalize the means
     Normalized,
-    /// Over many pairs the mean of each pair on its own scale
+    /// Over many pairs: the mean of the pairs, each normalized by itself
     NormalizedByPair,
 }
 

@@ -3,11 +3,41 @@
 use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use figures::{CellValues, ColorMap};
 use patching::Direction;
 
 /// Reads the name of a direction.
 pub fn direction() -> impl TypedValueParser<Value = Direction> {
     parsed([Direction::Denoising, Direction::Noising].map(|it| it.to_string().into()))
+}
+
+/// Reads the name of a colour map.
+pub fn color_maps() -> impl TypedValueParser<Value = ColorMap> {
+    let words = |map: ColorMap| match map {
+        ColorMap::RdBu => {
+            "Diverging, from red (low) over near-white to blue (high), as papers on interpretability use it"
+        }
+        ColorMap::Coolwarm => {
+            "Diverging, from blue (low) over light grey to red (high), after Kenneth Moreland"
+        }
+        ColorMap::Viridis => "Sequential, from dark violet over green to yellow",
+        ColorMap::Grey => "Sequential, from white to black",
+    };
+    let value = |map: ColorMap| PossibleValue::new(map.name()).help(words(map));
+    parsed(ColorMap::ALL.map(|map| match map {
+        ColorMap::Grey => value(map).alias("gray"),
+        _ => value(map),
+    }))
+}
+
+/// Reads when numbers stand in the cells.
+pub fn cell_values() -> impl TypedValueParser<Value = CellValues> {
+    let words = |when: CellValues| match when {
+        CellValues::Auto => "Where they fit",
+        CellValues::Always => "In any case: cells become as wide as the numbers need",
+        CellValues::Never => "Nowhere",
+    };
+    parsed(CellValues::ALL.map(|when| PossibleValue::new(when.to_string()).help(words(when))))
 }
 
 /// Reads one of these names. Unlike a plain [`FromStr`], it lets clap suggest the nearest one, and complete it.

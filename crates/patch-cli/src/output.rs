@@ -182,7 +182,7 @@ mod tests {
 
     fn ours() -> Vec<u8> {
         let metadata = [("Software".to_owned(), MAKER.to_owned())];
-        crate::render::encode_png(&image::RgbImage::new(3, 2), 1.0, &metadata).unwrap()
+        figures::encode_png(&image::RgbImage::new(3, 2), 1.0, &metadata).unwrap()
     }
 
     fn message(result: Result<Output, Failure>) -> String {

@@ -17,9 +17,9 @@ use crate::failure::Failure;
 use crate::metric::{Answers, AnswersReport, MetricArgs, MetricReport, NamedMetric};
 use crate::names;
 use crate::processing::Studied;
-use crate::report::{self, Prompt, signed};
 use crate::running::EngineKind;
-use crate::screen::terminal_width;
+use crate::screen::{self, terminal_width};
+use report::{Prompt, Report, signed, write_aligned};
 
 pub const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
 const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
@@ -28,7 +28,7 @@ const ANSWERS: [&str; 2] = [" Smith", " Jones"];
 /// Arguments of every subcommand that patches one prompt into another.
 #[derive(Clone, clap::Args)]
 pub struct PairArgs {
-    /// Prompt whose answer is the right one [default: the pair of Michelle Jones and Michelle Smith]
+    /// Prompt with the right answer [default: the pair of Michelle Jones and Michelle Smith]
     #[arg(long, value_name = "TEXT", requires = "corrupted", allow_hyphen_values = true)]
     pub clean: Option<String>,
 
@@ -36,7 +36,7 @@ pub struct PairArgs {
     #[arg(long, value_name = "TEXT", requires = "clean", allow_hyphen_values = true)]
     pub corrupted: Option<String>,
 
-    /// denoising: clean into corrupted; noising: corrupted into clean
+    /// denoising patches clean activations into the corrupted run, noising the other way round
     #[arg(long, default_value_t, value_parser = names::direction())]
     pub direction: Direction,
 }
@@ -52,8 +52,8 @@ pub struct SetArgs {
     #[arg(long, help_heading = HEADING, value_name = "FILE", conflicts_with_all = ["clean", "prompt_set"])]
     pub prompts: Option<PathBuf>,
 
-    /// Mean over the pairs of a set that comes with the program: indirect objects, drawn at random, or
-    /// the eight of TransformerLens's tutorial
+    /// Mean over the pairs of a built-in set: random indirect objects (ioi), or the eight prompts of
+    /// TransformerLens's tutorial (ioi-tutorial)
     #[arg(long, help_heading = HEADING, value_name = "NAME", conflicts_with = "clean")]
     pub prompt_set: Option<SetName>,
 
@@ -65,16 +65,16 @@ pub struct SetArgs {
     #[arg(long, help_heading = HEADING, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
-    /// How the corrupted prompts of --prompt-set ioi are made: the second name swapped, or three other
-    /// names
+    /// How the corrupted prompts of --prompt-set ioi are made: the second name swapped (swap), or three other
+    /// names (abc)
     #[arg(long, help_heading = HEADING, value_enum, value_name = "HOW", default_value_t)]
     pub corruption: CorruptionName,
 
-    /// From where the positions of prompts of different lengths are counted
+    /// Where positions are counted from if the prompts have different lengths
     #[arg(long, help_heading = HEADING, value_enum, value_name = "ORIGIN")]
     pub align: Option<AlignName>,
 
-    /// How many times pairs are drawn for the confidence interval of 95 %
+    /// Number of bootstrap resamples for the 95 % confidence interval
     #[arg(long, help_heading = HEADING, value_name = "N", default_value_t = Bootstrap::default().resamples)]
     pub resamples: usize,
 }
@@ -119,7 +119,7 @@ impl SetArgs {
     fn set(&self, model: &Pretrained, ids: bool) -> Result<Option<PromptSet>, Failure> {
         if let Some(path) = &self.prompts {
             let set = PromptSet::open(path, ids)?;
-            report::write_notes(&set.notes);
+            screen::notes(&set.notes);
             return Ok(Some(set));
         }
         let ioi = Ioi {
@@ -157,13 +157,11 @@ pub struct Pairs {
 }
 
 /// How JSON shows pairs.
-#[derive(Serialize)]
-pub struct PairsReport<'a> {
+struct PairsReport<'a> {
     metric: MetricReport,
-    engine: EngineKind,
     /// Of one pair its own; of many the mean.
-    pub clean_metric: f32,
-    pub corrupted_metric: f32,
+    clean_metric: f32,
+    corrupted_metric: f32,
     pairs: Vec<PairReport<'a>>,
 }
 
@@ -281,7 +279,7 @@ impl Pairs {
 
     /// How JSON shows them. `ends` are each pair's unpatched runs; of many pairs whose means are on one
     /// scale, each pair has its values, and the means have the scale.
-    pub fn report(&self, ends: &[Endpoints], engine: EngineKind) -> PairsReport<'_> {
+    fn report(&self, ends: &[Endpoints]) -> PairsReport<'_> {
         let of_pair = |(pair, ends): (&ReadyPair, &Endpoints)| {
             let metric = self.metric_of_pair(pair);
             metric.shown_unpatched(*ends)
@@ -294,7 +292,6 @@ impl Pairs {
         let pairs = self.list.iter().zip(&unpatched);
         PairsReport {
             metric: self.first().metric.report(),
-            engine,
             clean_metric: mean(0),
             corrupted_metric: mean(1),
             pairs: pairs
@@ -405,17 +402,37 @@ impl Pairs {
         }
     }
 
-    /// What is drawn, and what is exported: of one pair the same; of a set the means, and with them
-    /// their intervals and every pair.
+    /// Says where the unpatched runs lie, in JSON with the pairs that they are of. `ends` are those of each pair.
+    ///
+    /// # Errors
+    /// If it cannot be written as JSON.
+    pub fn say_ends(
+        &self,
+        report: &mut Report,
+        ends: &[Endpoints],
+        engine: EngineKind,
+    ) -> Result<(), Failure> {
+        let PairsReport { metric, clean_metric, corrupted_metric, pairs } = self.report(ends);
+        report.fact("metric", metric)?;
+        report.fact("engine", engine)?;
+        report.fact("clean_metric", clean_metric)?;
+        report.fact("corrupted_metric", corrupted_metric)?;
+        report.fact("pairs", pairs)?;
+        report.line(format!("clean      {clean_metric:+.4}"));
+        report.line(format!("corrupted  {corrupted_metric:+.4}"));
+        Ok(())
+    }
+
+    /// The names of the grids that are drawn, and the study: of a set the means, and with them their intervals and
+    /// every pair.
     pub fn studies(
         &self,
         title: &str,
         provenance: Provenance,
         by_pair: Vec<Grid>,
         averages: Vec<[Grid; 3]>,
-    ) -> (Study, Study) {
+    ) -> (Vec<String>, Study) {
         let first = self.first();
-        let title = format!("{title} ({})", first.metric.scale_in_words());
         let mut subtitle = match self.many {
             true => vec![format!("mean over {} pairs, the first: {}", self.list.len(), first.clean.text)],
             false => {
@@ -424,21 +441,18 @@ impl Pairs {
         };
         let model = [&[provenance.model.clone()][..], &provenance.processing].concat();
         subtitle.push(format!("model: {}, {}", model.join(", "), self.direction));
-        let study = |grids: Vec<Grid>| Study {
-            provenance: provenance.clone(),
-            numbers_sha256: None,
-            title: title.clone(),
-            subtitle: subtitle.clone(),
-            grids,
-        };
-        if !self.many {
-            return (study(by_pair.clone()), study(by_pair));
-        }
         let means: Vec<Grid> = averages.iter().map(|[mean, ..]| mean.clone()).collect();
+        let drawn = if self.many { &means } else { &by_pair };
+        let drawn = drawn.iter().map(|grid| grid.name.clone()).collect();
         let intervals = averages.into_iter().flat_map(|[_, low, high]| [low, high]);
-        let all = means.iter().cloned().chain(intervals).chain(by_pair);
-        let exported = study(all.collect());
-        (study(means), exported)
+        let study = Study {
+            provenance,
+            numbers_sha256: None,
+            title: format!("{title} ({})", first.metric.scale_in_words()),
+            subtitle,
+            grids: means.into_iter().chain(intervals).chain(by_pair).collect(),
+        };
+        (drawn, study)
     }
 }
 
@@ -586,7 +600,7 @@ impl PairArgs {
         if clean.ids.len() != corrupted.ids.len() {
             let mut rows = Vec::new();
             let labelled = [("clean", &clean), ("corrupted", &corrupted)];
-            report::write_aligned(&mut rows, &labelled, terminal_width())?;
+            write_aligned(&mut rows, &labelled, terminal_width())?;
             return Err(Failure::Input(format!(
                 "the clean prompt has {} tokens and the corrupted one {}; patching needs equally many\n\n\
                  {}\nChange a word for one of as many tokens (patch-cli tokens TEXT … counts them).",

@@ -1,6 +1,8 @@
 //! `patch-cli path`: path patching, to see which head talks to which.
 
-use std::io::{self, Write};
+use crate::figure::FigureArgs;
+use crate::study::{Outputs, PICTURE, Work};
+use report::{Report, pad_left};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -11,19 +13,14 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use crate::common::ModelArgs;
-use crate::export::{Draw, ExportArgs, Grid, Provenance, Study, place_in_words};
+use crate::export::{ExportArgs, Grid, Provenance, Study, place_in_words};
 use crate::failure::Failure;
-use crate::figure::{FigureArgs, write_picture};
 use crate::metric::{MetricArgs, NamedMetric};
 use crate::output::Output;
-use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, missing_in_words, unpatched_in_words};
+use crate::pairs::{PairArgs, Pairs, ReadyPair, SetArgs, missing_in_words, unpatched_in_words};
 use crate::place::Place;
 use crate::processing::ProcessArgs;
-use crate::render::write_figure;
-use crate::report::{self, pad_left};
 use crate::running::{EngineArgs, Interrupt, progress_bar};
-use crate::screen;
-use crate::screen::terminal_style;
 use crate::selection::axis_labels;
 
 const EXAMPLES: &str = "\
@@ -36,26 +33,26 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Who speaks: what of each head, MLP or position is the other run's
+    /// Sender: which activation of each head, MLP or position is taken from the other run
     #[arg(long, value_enum, ignore_case = true, default_value_t)]
     from: Sent,
 
-    /// Who hears it: the logits, or the queries, keys or values of the heads --receivers, or the MLPs of the
-    /// layers --receivers
+    /// Receiver: the logits; the queries, keys or values of the heads in --receivers; or the MLPs of the layers
+    /// in --receivers
     #[arg(long, value_enum, ignore_case = true, default_value_t)]
     to: Reader,
 
-    /// Heads that hear it, such as 8.6,8.10; or layers of MLPs, such as 8,9
+    /// The receiving heads, such as 8.6,8.10, or the layers of the receiving MLPs, such as 8,9
     #[arg(long, value_name = "LAYER.HEAD,…", value_delimiter = ',')]
     receivers: Vec<String>,
 
-    /// The one position at which each sender is the other run's: a number from 0, or from the end (-1,
-    /// or end, is the last) [default: all]
+    /// Patch each sender at this position only: a number from 0, or from the end (-1 or `end` is the last)
+    /// [default: all]
     #[arg(long, value_name = "N|end", allow_hyphen_values = true)]
     pos: Option<Place>,
 
-    /// Freeze the MLPs on the way, so that only the direct way along the residual stream is left, instead of
-    /// letting them hear the sender and pass it on, as the paper has it
+    /// Freeze the MLPs along the path, so that only the direct path through the residual stream is left, instead
+    /// of recomputing them as the paper does
     #[arg(long)]
     freeze_mlps: bool,
 
@@ -72,7 +69,7 @@ pub struct Args {
     #[arg(long, value_name = "K", default_value_t = 10)]
     top: usize,
 
-    /// Where to put the picture (.png or .svg)
+    /// File of the picture (.png or .svg)
     #[arg(long, value_name = "FILE", default_value = "path.png")]
     out: PathBuf,
 
@@ -97,10 +94,10 @@ pub struct Args {
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 enum Sent {
-    /// What each head has gathered, before it is written to the residual stream
+    /// The output of each head's attention, before it is projected into the residual stream
     #[default]
     Z,
-    /// What each MLP writes
+    /// The output of each MLP
     MlpOut,
     /// The token embedding at each position
     Embed,
@@ -120,26 +117,6 @@ enum Reader {
     V,
     /// The MLPs of the layers --receivers
     Mlp,
-}
-
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    bos: bool,
-    direction: String,
-    from: Sent,
-    to: Reader,
-    receivers: Vec<String>,
-    /// A number, "end", "-2" and so on from the end, or null for all.
-    pos: Option<serde_json::Value>,
-    through_mlps: bool,
-    #[serde(flatten)]
-    pairs: PairsReport<'a>,
-    seconds: Seconds,
-    image: String,
-    #[serde(flatten)]
-    study: &'a Study,
 }
 
 /// How long each part took, in seconds; `total` counts from the start of the process.
@@ -221,76 +198,55 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let computation = pairs.computation(bos, args.engine.engine, &args.set, [("path", args.path())]);
     let path_seconds = before.elapsed().as_secs_f64();
 
-    let (shown, exported) = args.studies(&pairs, &done, pairs.provenance(&studied, computation)?)?;
-    let figure = shown.figure()?;
-    exports.write(&exported)?;
-    write_picture(&figure, &options, &output, &shown.provenance)?;
-
+    let (drawn, study) = args.studies(&pairs, &done, pairs.provenance(&studied, computation)?)?;
     let ends: Vec<Endpoints> = done.iter().map(|done| done.ends).collect();
-    let pairs_report = pairs.report(&ends, args.engine.engine);
-    if args.model.json {
-        let report = Report {
-            model: &model.name,
-            processing: &studied.processing,
-            bos: bos.is_some(),
-            direction: args.pair.direction.to_string(),
-            from: args.from,
-            to: args.to,
-            receivers: args.receivers.clone(),
-            pos: args.pos.map(|pos| match pos {
-                Place::END => "end".into(),
-                Place::FromStart(pos) => pos.into(),
-                Place::FromEnd(_) => pos.to_string().into(),
-            }),
-            through_mlps: !args.freeze_mlps,
-            pairs: pairs_report,
-            seconds: Seconds { load, path: path_seconds, total: start.elapsed().as_secs_f64() },
-            image: output.path().display().to_string(),
-            study: &exported,
-        };
-        return screen::print_json(&report);
-    }
-
-    let mut out = screen::stdout();
+    let mut report = studied.report()?;
+    report.fact("bos", bos.is_some())?;
+    report.fact("direction", args.pair.direction.to_string())?;
+    args.path_facts(&mut report)?;
+    report.fact("image", output.path().display().to_string())?;
     if pairs.many {
-        writeln!(out, "{n_pairs} pairs, the first of which is")?;
+        report.line(format!("{n_pairs} pairs, the first of which is"));
     }
     let (clean, corrupted) = (pairs.first().clean.row(), pairs.first().corrupted.row());
-    writeln!(out, "clean      {clean}\ncorrupted  {corrupted}")?;
-    writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
+    report.line(format!("clean      {clean}\ncorrupted  {corrupted}"));
+    report.line(args.model.bos_in_words(model, bos));
     if let Some(answers) = pairs.answers_in_words() {
-        writeln!(out, "{answers}")?;
+        report.line(answers);
     }
-    writeln!(out)?;
-    writeln!(out, "model      {}", studied.label())?;
-    writeln!(out, "path       {}, {}", args.path(), args.pair.direction)?;
-    writeln!(out, "metric     {}", pairs.label)?;
+    report.line(format!("\nmodel      {}", studied.label()));
+    report.line(format!("path       {}, {}", args.path(), args.pair.direction));
+    report.line(format!("metric     {}", pairs.label));
     if pairs.many {
-        writeln!(out, "           {}", pairs.mean_in_words())?;
+        report.line(format!("           {}", pairs.mean_in_words()));
     }
-    writeln!(out, "clean      {:+.4}", pairs_report.clean_metric)?;
-    writeln!(out, "corrupted  {:+.4}\n", pairs_report.corrupted_metric)?;
-    let in_terminal = options.applied(&figure.without_subtitle());
-    write_figure(out.as_it_is(), &in_terminal, terminal_style())?;
-    let intervals = match &exported.grids[..] {
+    pairs.say_ends(&mut report, &ends, args.engine.engine)?;
+    report.draw(PICTURE, &drawn.iter().map(String::as_str).collect::<Vec<_>>());
+    report.show(PICTURE);
+    let intervals = match &study.grids[..] {
         [_, low, high, ..] if pairs.many => Some([&low.values[..], &high.values]),
         _ => None,
     };
     let strongest = Strongest {
-        grid: &shown.grids[0],
+        grid: &study.grids[0],
         unmoved: unmoved(&pairs, &ends),
         intervals,
         scale: pairs.first().metric.scale.to_string(),
     };
-    strongest.write(&mut out, args.top)?;
+    if let Some(table) = strongest.table(args.top) {
+        report.line(table);
+    }
+    report.study = Some(study);
+    let outputs = Outputs { options, pictures: vec![(PICTURE, output)], exports, page: None };
+    outputs.write(&report)?;
+    let total = start.elapsed().as_secs_f64();
+    report.fact("seconds", Seconds { load, path: path_seconds, total })?;
     let each = match pairs.many {
         true => format!(" for each of {n_pairs} pairs"),
         false => String::new(),
     };
-    let work = format!("{n_senders} senders{each}");
-    let files = [&[output.path()][..], &exports.paths()].concat();
-    report::write_end(&mut out, &work, path_seconds, start, files)?;
-    Ok(())
+    let work = Work { done: format!("{n_senders} senders{each}"), seconds: path_seconds, start };
+    outputs.print(&report, args.model.json, Some(work))
 }
 
 impl Args {
@@ -299,8 +255,8 @@ impl Args {
             Reader::Logits if self.receivers.is_empty() => return Ok(Receivers::Logits),
             Reader::Logits => {
                 return Err(Failure::Input(
-                    "--receivers are heads or MLPs, and --to logits is none of their inputs: leave one of the \
-                     two out, or give --to q, k, v or mlp"
+                    "--receivers names heads or MLPs, which --to logits does not use: leave one of the two out, or give \
+                     --to q, k, v or mlp"
                         .to_owned(),
                 ));
             }
@@ -346,6 +302,22 @@ impl Args {
         position.map_err(|failure| failure.at("--pos"))
     }
 
+    /// What JSON says of the path.
+    fn path_facts(&self, report: &mut Report) -> Result<(), Failure> {
+        report.fact("from", self.from)?;
+        report.fact("to", self.to)?;
+        report.fact("receivers", &self.receivers)?;
+        // A number, "end", "-2" and so on from the end, or null for all.
+        let pos = self.pos.map(|pos| match pos {
+            Place::END => serde_json::Value::from("end"),
+            Place::FromStart(pos) => pos.into(),
+            Place::FromEnd(_) => pos.to_string().into(),
+        });
+        report.fact("pos", pos)?;
+        report.fact("through_mlps", !self.freeze_mlps)?;
+        Ok(())
+    }
+
     /// From where to where, and how.
     fn path(&self) -> String {
         let at = match self.pos {
@@ -373,13 +345,13 @@ impl Args {
         format!("{from}{at} to {to}, {through}")
     }
 
-    /// What is drawn, and what is exported.
+    /// The names of the grids that are drawn, and the study.
     fn studies(
         &self,
         pairs: &Pairs,
         done: &[Done],
         provenance: Provenance,
-    ) -> Result<(Study, Study), Failure> {
+    ) -> Result<(Vec<String>, Study), Failure> {
         let base = self.pair.base_name();
         let from = match self.from {
             Sent::Z => "z",
@@ -458,7 +430,8 @@ struct Strongest<'a> {
 }
 
 impl Strongest<'_> {
-    fn write(&self, out: &mut impl Write, top: usize) -> io::Result<()> {
+    /// The table; none if no sender moves the metric.
+    fn table(&self, top: usize) -> Option<String> {
         let values = &self.grid.values;
         let moved = |&i: &usize| !values[i].is_nan() && values[i] != self.unmoved;
         let distance = |i: usize| (values[i] - self.unmoved).abs();
@@ -466,7 +439,7 @@ impl Strongest<'_> {
         order.sort_by(|&i, &j| distance(j).total_cmp(&distance(i)));
         order.truncate(top);
         if order.is_empty() {
-            return Ok(());
+            return None;
         }
         // A head as 5.1, all else in words.
         let name = |i: usize| match (&self.grid.axes[..], &self.grid.index_of(i)[..]) {
@@ -481,14 +454,11 @@ impl Strongest<'_> {
             Some(_) => format!("{column:>width$}  {:>9}   95 % interval", self.scale),
             None => format!("{column:>width$}  {:>9}", self.scale),
         };
-        writeln!(out, "\nstrongest senders\n{columns}")?;
-        for i in order {
-            write!(out, "{}  {:>+9.4}", pad_left(&name(i), width), values[i])?;
-            match self.intervals {
-                Some([low, high]) => writeln!(out, "   {:+.4} to {:+.4}", low[i], high[i])?,
-                None => writeln!(out)?,
-            }
-        }
-        Ok(())
+        let row = |i: usize| {
+            let interval = self.intervals.map(|[low, high]| format!("   {:+.4} to {:+.4}", low[i], high[i]));
+            format!("\n{}  {:>+9.4}{}", pad_left(&name(i), width), values[i], interval.unwrap_or_default())
+        };
+        let rows: String = order.into_iter().map(row).collect();
+        Some(format!("\nstrongest senders\n{columns}{rows}"))
     }
 }

@@ -32,7 +32,7 @@ impl Place {
             Self::FromStart(place) => Ok(place),
             Self::FromEnd(back) => length.checked_sub(back).ok_or_else(|| {
                 Failure::Input(format!(
-                    "there is no {what} {self}: from the end they are counted from -1 to -{length}"
+                    "there is no {what} {self}: from the end, counting runs from -1 to -{length}"
                 ))
             }),
         }
@@ -199,7 +199,7 @@ mod tests {
             assert!(of_twelve(text).unwrap_err().contains("is an empty range"));
         }
         let error = of_twelve("-13").unwrap_err();
-        assert!(error.contains("no layer -13: from the end they are counted from -1 to -12"));
+        assert!(error.contains("no layer -13: from the end, counting runs from -1 to -12"));
     }
 
     #[test]

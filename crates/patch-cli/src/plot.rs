@@ -3,16 +3,17 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use crate::export::{Draw, Grid, MadeHere, Provenance, Study, read_study};
+use crate::export::{Grid, MadeHere, Provenance, Study, read_study};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::names::nearest;
 use crate::output::Output;
 use crate::place::Place;
-use crate::render::write_figure;
 use crate::screen;
 use crate::screen::terminal_style;
-use gpt2::visible::visible_path;
+use figures::Draw;
+use figures::write_figure;
+use visible::visible_path;
 
 /// Arguments of `plot`.
 #[derive(clap::Args)]
@@ -24,7 +25,7 @@ pub struct Args {
     #[command(flatten)]
     part: Part,
 
-    /// Where to put the picture, .png or .svg [default: only the terminal]
+    /// File of the picture, .png or .svg [default: only the terminal]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 

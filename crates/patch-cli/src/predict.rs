@@ -16,18 +16,18 @@ use unicode_width::UnicodeWidthStr;
 use crate::common::ModelArgs;
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{self, Candidate, Prompt, pad, quoted};
 use crate::screen;
 use crate::screen::terminal_width;
+use report::{Candidate, Prompt, candidate, pad, quoted, top, top_tables, write_aligned};
 
 /// Arguments of `predict`.
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// Text to go on from
+    /// Text to continue
     text: String,
 
-    /// A second text, to be laid beside the first
+    /// A second text, for comparison
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     compare: Option<String>,
 
@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long)]
     all_positions: bool,
 
-    /// How many of the most likely tokens to show
+    /// Number of most likely tokens to show
     #[arg(long, value_name = "K", default_value_t = 20)]
     top: usize,
 
@@ -190,7 +190,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let tables: Vec<(&str, &[Candidate])> = (titles.iter().zip(&predictions))
         .map(|(title, prediction)| (title.as_str(), prediction.top.as_slice()))
         .collect();
-    report::write_top_tables(&mut out, &tables)?;
+    write!(out, "{}", top_tables(&tables))?;
     Ok(())
 }
 
@@ -249,12 +249,10 @@ impl Args {
             found.push(Answer {
                 text: text.clone(),
                 log_prob: rows.iter().zip(answer).map(of).sum::<f64>() as f32,
-                tokens: (rows.iter().zip(answer))
-                    .map(|(row, id)| report::candidate(pretrained, row, *id))
-                    .collect(),
+                tokens: (rows.iter().zip(answer)).map(|(row, id)| candidate(pretrained, row, *id)).collect(),
             });
         }
-        Ok(Prediction { prompt, scores, top: report::top(pretrained, &next, self.top), answers: found })
+        Ok(Prediction { prompt, scores, top: top(pretrained, &next, self.top), answers: found })
     }
 }
 
@@ -266,7 +264,7 @@ fn write_prompts(out: &mut impl Write, predictions: &[Prediction]) -> io::Result
     let labels = ["prompt 1", "prompt 2"];
     let rows: Vec<(&str, &Prompt)> =
         (labels.into_iter()).zip(predictions.iter().map(|prediction| &prediction.prompt)).collect();
-    report::write_aligned(out, &rows, terminal_width())
+    write_aligned(out, &rows, terminal_width())
 }
 
 /// How well each token of a prompt is predicted, a line each, and the loss.
@@ -329,7 +327,8 @@ fn write_answers(out: &mut impl Write, predictions: &[Prediction]) -> io::Result
         };
         let tokens: Vec<&Candidate> = prediction.answers.iter().flat_map(|a| &a.tokens).collect();
         let s = if tokens.len() == 1 { "" } else { "s" };
-        report::write_top_tables(out, &[(&format!("performance on answer token{s}{of}"), &tokens)])?;
+        let title = format!("performance on answer token{s}{of}");
+        write!(out, "{}", top_tables(&[(&*title, &tokens[..])]))?;
         for answer in prediction.answers.iter().filter(|a| a.tokens.len() > 1) {
             writeln!(
                 out,

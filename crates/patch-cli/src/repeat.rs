@@ -1,39 +1,36 @@
 //! `patch-cli repeat`: random tokens twice over, and the heads that notice ([`lens::heads`]).
 
-use std::io::{self, Write};
+use crate::study::{PICTURE, StudyArgs, Vocab, grid_of_heads};
+use report::{Report, highest_heads, pad};
 use std::path::PathBuf;
 
 use lens::heads::{RepeatStudy, RepeatedTokens, repeat_study};
 use lens::transplant::mlp_transplant;
-use serde::Serialize;
 use tensor::Tensor;
 
 use crate::common::ModelArgs;
-use crate::export::{AxisLabels, Draw, Form, Grid, Highlight, Study};
+use crate::export::{AxisLabels, Form, Grid, Highlight, Study};
 use crate::failure::Failure;
 use crate::processing::{ProcessArgs, Studied};
-use crate::report::{highest_heads, pad};
 use crate::running::progress_bar;
-use crate::screen;
-use crate::study::{StudyArgs, Vocab, grid_of_heads};
 
 /// Arguments of `repeat`.
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// How many random tokens there are before they are repeated
+    /// Number of random tokens before the repetition
     #[arg(long, value_name = "N", default_value_t = 50)]
     seq_len: usize,
 
-    /// How many such sequences to average over
+    /// Number of sequences to average over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
 
-    /// What is drawn: equal seeds draw equal tokens
+    /// Seed of the random tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
-    /// The tokens to draw from [default: known where the model has a list of them, else all]
+    /// Tokens to draw from [default: known where the model has a list of them, else all]
     #[arg(long, value_enum)]
     vocab: Option<Vocab>,
 
@@ -43,15 +40,15 @@ pub struct Args {
     #[arg(long)]
     transplant: bool,
 
-    /// How many heads to name of each kind
+    /// Number of heads to list of each kind
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
 
-    /// Where to put a picture of each token's log probability
+    /// Picture of each token's log probability
     #[arg(long, value_name = "FILE")]
     out_curve: Option<PathBuf>,
 
-    /// Where to put a picture of the transplant; it is then done
+    /// Picture of the transplant (implies --transplant)
     #[arg(long, value_name = "FILE")]
     out_transplant: Option<PathBuf>,
 
@@ -66,7 +63,7 @@ pub struct Args {
 }
 
 const HELP: &str = "\
-Random tokens have no meaning and no grammar: who predicts the second copy must have looked up the
+Random tokens have no meaning and no grammar, so a model can predict the second copy only by looking up the
 first. A head does that by looking at what came after the same token the last time (induction), for
 which other heads have moved each token to the position after it (previous token).
 
@@ -75,29 +72,11 @@ Examples:
   patch-cli repeat --seq-len 30 --batch 8 --out heads.png --out-curve curve.png
   patch-cli repeat --transplant --out-transplant mlp.png";
 
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    bos: bool,
-    seq_len: usize,
-    seed: u64,
-    vocab: &'a str,
-    /// The token ids of each sequence.
-    ids: Vec<&'a [u32]>,
-    /// Of the first and of the second copy.
-    mean_log_prob: [f32; 2],
-    accuracy: [f32; 2],
-    #[serde(flatten)]
-    study: &'a Study,
-}
-
 /// Runs the repeated sequences and says how well they are predicted and which heads look where.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let with_transplant = args.transplant || args.out_transplant.is_some();
-    let outputs = args
-        .study
-        .prepare(&[&args.out_curve, &args.out_transplant], CURVE + 1 + usize::from(with_transplant))?;
+    let others = [("curve", &args.out_curve), ("transplant", &args.out_transplant)];
+    let outputs = args.study.prepare(&others, 6 + usize::from(with_transplant))?;
     let studied = (args.process).load_for_study(&args.model, args.study.export.is_wanted())?;
     let bos = args.model.bos_by_default(&studied.pretrained, true)?;
     let (candidates, vocab) = Vocab::tokens(args.vocab, &studied.pretrained)?;
@@ -123,39 +102,29 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         false => None,
     };
 
-    let study = args.study(&studied, &vocab, &prompts, &repeat, transplant.as_ref())?;
-    let scores = || study.part(0..CURVE).figure();
-    let curve = || study.part(CURVE..CURVE + 1).figure();
-    let transplanted = || study.part(CURVE + 1..study.grids.len()).figure();
-    outputs.write(&study, &[&scores, &curve, &transplanted])?;
-
-    if args.model.json {
-        let report = Report {
-            model: &studied.pretrained.name,
-            processing: &studied.processing,
-            bos: bos.is_some(),
-            seq_len: args.seq_len,
-            seed: args.seed,
-            vocab: &vocab,
-            ids: prompts.iter().map(|prompt| prompt.ids.as_slice()).collect(),
-            mean_log_prob: repeat.mean_log_prob,
-            accuracy: repeat.accuracy,
-            study: &study,
-        };
-        return screen::print_json(&report);
-    }
-    let mut out = screen::stdout();
+    let mut report = studied.report()?;
+    report.fact("bos", bos.is_some())?;
+    report.fact("seq_len", args.seq_len)?;
+    report.fact("seed", args.seed)?;
+    report.fact("vocab", &vocab)?;
+    report.fact("ids", prompts.iter().map(|prompt| prompt.ids.as_slice()).collect::<Vec<_>>())?;
+    report.fact("mean_log_prob", repeat.mean_log_prob)?;
+    report.fact("accuracy", repeat.accuracy)?;
     let words = args.model.bos_in_words(&studied.pretrained, bos);
     let drawn = format!("twice over, {words}\ndrawn from {vocab}");
-    args.write_words(&mut out, &studied, &drawn, &repeat, transplant.as_ref())?;
-    outputs.show(&mut out, study.part(0..1).figure()?)?;
-    outputs.say(&mut out)?;
-    Ok(())
+    args.say(&mut report, &studied, &drawn, &repeat);
+    if let Some(transplant) = &transplant {
+        report.line(table_of_transplant(transplant));
+    }
+    report.study = Some(args.study(&studied, &vocab, &prompts, &repeat, transplant.as_ref())?);
+    let scores = repeat.scores.all().map(|(name, _)| name);
+    report.draw(PICTURE, &scores);
+    report.draw("induction", &scores[..1]);
+    report.draw("curve", &["log_probs"]);
+    report.draw("transplant", &["mlp_transplant"]);
+    report.show("induction");
+    outputs.finish(&report, args.model.json)
 }
-
-/// The place of the log probabilities among the grids: behind the five scores, before the
-/// transplant.
-const CURVE: usize = 5;
 
 impl Args {
     /// The five scores by head, the log probability of each token and, if it was done, the
@@ -227,49 +196,39 @@ impl Args {
         studied.study("Heads on repeated random tokens", &[about], &[], grids)
     }
 
-    fn write_words(
-        &self,
-        out: &mut impl Write,
-        studied: &Studied,
-        drawn: &str,
-        study: &RepeatStudy,
-        transplant: Option<&Tensor>,
-    ) -> io::Result<()> {
+    /// How well both copies are predicted, and the strongest heads.
+    fn say(&self, report: &mut Report, studied: &Studied, drawn: &str, study: &RepeatStudy) {
         let s = if self.batch == 1 { "" } else { "s" };
-        writeln!(
-            out,
+        report.line(format!(
             "{}: {} sequence{s} of {} random tokens (seed {}), {drawn}\n",
             studied.label(),
             self.batch,
             self.seq_len,
             self.seed
-        )?;
+        ));
         let [first, second] = study.mean_log_prob;
-        writeln!(out, "{:<22}{:>10}  {:>11}", "", "first copy", "second copy")?;
-        writeln!(out, "mean log probability  {first:>10.4}  {second:>11.4}")?;
+        report.line(format!("{:<22}{:>10}  {:>11}", "", "first copy", "second copy"));
+        report.line(format!("mean log probability  {first:>10.4}  {second:>11.4}"));
         let [first, second] = study.accuracy;
-        writeln!(out, "accuracy              {first:>10.4}  {second:>11.4}")?;
-        writeln!(out, "\nstrongest heads")?;
+        report.line(format!("accuracy              {first:>10.4}  {second:>11.4}"));
+        report.line("\nstrongest heads");
         for (name, grid) in study.scores.all() {
-            writeln!(out, "{}  {}", pad(name, 9), highest_heads(grid, self.top))?;
+            report.line(format!("{}  {}", pad(name, 9), highest_heads(grid, self.top)));
         }
-        let Some(grid) = transplant else {
-            return Ok(());
-        };
-        let layer_mean = |layer: usize| {
-            let row = grid.row(layer);
-            row.iter().sum::<f32>() / row.len() as f32
-        };
-        writeln!(
-            out,
-            "\nMLP outputs of the second copy replaced by the first's: change of the second copy's loss\n\
-             layer  mean over positions  largest"
-        )?;
-        for layer in 0..grid.n_rows() {
-            let larger = |a: f32, b: f32| if a.is_nan() || b <= a { a } else { b };
-            let largest = (grid.row(layer).iter().copied()).fold(f32::NEG_INFINITY, larger);
-            writeln!(out, "{layer:>5}  {:>+19.4}  {largest:>+7.4}", layer_mean(layer))?;
-        }
-        Ok(())
     }
+}
+
+fn table_of_transplant(grid: &Tensor) -> String {
+    let mut table =
+        "\nMLP outputs of the second copy replaced by the first's: change of the second copy's loss\n\
+                     layer  mean over positions  largest"
+            .to_owned();
+    for layer in 0..grid.n_rows() {
+        let row = grid.row(layer);
+        let mean = row.iter().sum::<f32>() / row.len() as f32;
+        let larger = |a: f32, b: f32| if a.is_nan() || b <= a { a } else { b };
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, larger);
+        table += &format!("\n{layer:>5}  {mean:>+19.4}  {largest:>+7.4}");
+    }
+    table
 }

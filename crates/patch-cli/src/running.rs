@@ -14,12 +14,12 @@ use crate::failure::Failure;
 /// Arguments of every subcommand that runs sweeps.
 #[derive(Clone, clap::Args)]
 pub struct EngineArgs {
-    /// How to run it: incremental does only what can change; plain is a whole forward pass for every
-    /// patch, to compare with
+    /// Engine: incremental recomputes only what can change; plain runs a whole forward pass for every patch,
+    /// for comparison
     #[arg(long, value_enum, default_value_t)]
     pub engine: EngineKind,
 
-    /// How much memory the incremental engine may take beyond the weights
+    /// Memory that the incremental engine may use beyond the weights
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
     pub memory: usize,
 }
@@ -115,7 +115,7 @@ fn is_ignored_hangup(signal: i32) -> bool {
     signal == SIGHUP && ignored().is_some_and(|mask| mask & 1 == 1)
 }
 
-/// A bar on stderr (nothing where stderr is no terminal) over `sweeps` sweeps with `cells` patched runs
+/// A bar on stderr (nothing where stderr is not a terminal) over `sweeps` sweeps with `cells` patched runs
 /// in all, and what moves it on: the share of one sweep that has been done. A bar is
 /// cleared when it is dropped, as where a run ends early.
 pub fn progress_bar(sweeps: usize, cells: usize) -> (ProgressBar, impl Fn(f64) + Sync) {
@@ -154,5 +154,5 @@ fn parse_size(text: &str) -> Result<usize, String> {
         .ok()
         .and_then(|number| number.checked_mul(unit))
         .and_then(|bytes| usize::try_from(bytes).ok())
-        .ok_or_else(|| format!("\"{text}\" is no size: write 512MiB, 2GB or a number of bytes"))
+        .ok_or_else(|| format!("\"{text}\" is not a size: write 512MiB, 2GB or a number of bytes"))
 }

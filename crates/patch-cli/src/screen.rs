@@ -2,21 +2,22 @@
 //!
 //! Names of folders, tensors and grids, paths, prompts and arguments are foreign, and a terminal obeys what
 //! stands in them. So text has every character made visible that a terminal would obey or not show
-//! ([`gpt2::visible`]), whether stdout is a terminal or not. Only figures are written as they are: their
+//! ([`visible`]), whether stdout is a terminal or not. Only figures are written as they are: their
 //! colours are escape sequences of ours, and their labels have been made visible before.
 
 use std::io::{self, StderrLock, Stdout, StdoutLock, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anstream::AutoStream;
-use gpt2::visible::{is_harmless, visible_line, visible_text};
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
+use visible::{is_harmless, visible_line, visible_path, visible_text};
 
 use terminal_size::Width;
 
 use crate::failure::Failure;
-use crate::render::{TerminalColor, TerminalStyle};
+use figures::{TerminalColor, TerminalStyle};
 
 /// Stdout for text.
 pub struct Screen {
@@ -76,9 +77,19 @@ impl Write for Screen {
     }
 }
 
-/// Says something that a user should know on stderr. If that is full or closed, the work goes on.
+/// Says something that a user should know on stderr. If that is full or closed, the run continues.
 pub fn note(text: &str) {
     let _ = writeln!(stderr(), "note: {}", visible_text(text));
+}
+
+/// Says what a user should know of a file that was read.
+pub fn notes(texts: &[String]) {
+    texts.iter().for_each(|text| note(text));
+}
+
+/// Says which files were written.
+pub fn write_files<'a>(out: &mut impl Write, files: impl IntoIterator<Item = &'a Path>) -> io::Result<()> {
+    files.into_iter().try_for_each(|file| writeln!(out, "wrote {}", visible_path(file)))
 }
 
 /// Warns of something on stderr, likewise.

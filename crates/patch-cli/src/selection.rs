@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValue, TypedValueParser};
 use gpt2::Tokenizer;
-use gpt2::visible::visible_line;
 use patching::{Axis, Error, Experiment, Head, SiteKind, Subset, Sweep};
+use visible::visible_line;
 
 use crate::export::AxisLabels;
 use crate::failure::Failure;
@@ -21,7 +21,7 @@ pub struct SelectionArgs {
     #[arg(long, value_name = "SITE", value_parser = sites(), hide_possible_values = true, ignore_case = true)]
     pub site: Option<Sites>,
 
-    /// Heads position by position: layer × position × head (of pattern: layer × head × destination)
+    /// Heads at each position: layer × position × head (of pattern: layer × head × destination)
     #[arg(long)]
     pub by_pos: bool,
 

@@ -1,12 +1,14 @@
 //! What the studies share: naming heads and tokens, and, of every one that computes grids, its picture,
 //! its exports and its words about them.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::ValueEnum;
 use gpt2::Pretrained;
 use patching::Head;
+use report::{Block, Report, write_columns};
 use tensor::Tensor;
 
 use crate::computation::computation;
@@ -15,10 +17,8 @@ use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::output::Output;
 use crate::processing::Studied;
-use crate::render::{Figure, FigureOptions, write_figure};
-use crate::report;
-use crate::screen::Screen;
-use crate::screen::terminal_style;
+use crate::screen::{self, terminal_style, terminal_width};
+use figures::{Figure, FigureOptions, write_figure};
 
 /// Which tokens a study of the vocabulary is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,7 +41,7 @@ impl Vocab {
                 Ok((known, words))
             }
             (Some(Self::Known), None) => Err(Failure::Input(format!(
-                "there is no list of the tokens that {} knows (known_tokens.json beside its weights): \
+                "{} has no list of known tokens (known_tokens.json beside its weights): \
                  leave out --vocab known to take all tokens",
                 model.name
             ))),
@@ -67,7 +67,7 @@ pub fn checked(head: Head, model: &Pretrained) -> Result<(usize, usize), Failure
 /// Options of every study that computes grids.
 #[derive(clap::Args)]
 pub struct StudyArgs {
-    /// Where to put the picture, .png or .svg [default: only the terminal]
+    /// File of the picture, .png or .svg [default: only the terminal]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
@@ -78,12 +78,27 @@ pub struct StudyArgs {
     pub export: ExportArgs,
 }
 
+/// The name of a study's main picture.
+pub const PICTURE: &str = "picture";
+
 /// Files that can be written, and how pictures are drawn.
 pub struct Outputs {
-    options: FigureOptions,
-    /// The study's picture, and then those of `others`.
-    pictures: Vec<Option<Output>>,
-    exports: Exports,
+    pub options: FigureOptions,
+    /// Where the drawings of a report go, by their names.
+    pub pictures: Vec<(&'static str, Output)>,
+    pub exports: Exports,
+    /// The page, which the caller writes.
+    pub page: Option<Output>,
+}
+
+/// The words for work that took some time.
+pub struct Work {
+    /// What was done, such as "132 patched runs".
+    pub done: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// When the program began.
+    pub start: Instant,
 }
 
 impl StudyArgs {
@@ -92,71 +107,117 @@ impl StudyArgs {
         self.out.is_some() || self.export.is_wanted()
     }
 
-    /// Checks, before any work is done, that everything can be written. `others` are the paths of
+    /// Checks, before any work is done, that everything can be written. `others` are the names and the paths of
     /// further pictures; `grids` is how many grids there will be.
     ///
     /// # Errors
     /// As [`Output::picture`], [`ExportArgs::prepare`] and [`FigureArgs::options`].
-    pub fn prepare(&self, others: &[&Option<PathBuf>], grids: usize) -> Result<Outputs, Failure> {
-        let paths = [&[&self.out], others].concat();
-        for (i, path) in paths.iter().enumerate() {
-            if let Some(path) = path
-                && paths[..i].iter().any(|other| other.as_ref() == Some(path))
-            {
+    pub fn prepare(
+        &self,
+        others: &[(&'static str, &Option<PathBuf>)],
+        grids: usize,
+    ) -> Result<Outputs, Failure> {
+        let mut pictures: Vec<(&str, Output)> = Vec::new();
+        for (name, path) in [(PICTURE, &self.out)].iter().chain(others) {
+            let Some(path) = path else { continue };
+            if pictures.iter().any(|(_, other)| other.path() == path) {
                 return Err(Failure::Input(format!(
                     "two pictures cannot both be {}: give each a name of its own",
                     path.display()
                 )));
             }
+            pictures.push((name, Output::picture(path)?));
         }
-        let pictures = paths.iter().map(|path| path.as_deref().map(Output::picture).transpose());
-        Ok(Outputs {
-            pictures: pictures.collect::<Result<_, _>>()?,
-            exports: self.export.prepare(grids)?,
-            options: self.figure.options()?,
-        })
+        let exports = self.export.prepare(grids)?;
+        Ok(Outputs { options: self.figure.options()?, pictures, exports, page: None })
     }
 }
 
 impl Outputs {
-    /// Writes the exports, and those of the pictures that were asked for. `figures` makes them in the
-    /// order of the paths: the study's own first.
+    /// Writes the files that were asked for, and prints the report: as text, or as JSON.
     ///
     /// # Errors
-    /// [`Failure::Other`] with the path and the reason.
-    pub fn write(
-        &self,
-        study: &Study,
-        figures: &[&dyn Fn() -> Result<Figure, Failure>],
-    ) -> Result<(), Failure> {
+    /// As [`Outputs::write`] and [`Outputs::print`].
+    pub fn finish(&self, report: &Report, json: bool) -> Result<(), Failure> {
+        self.write(report)?;
+        self.print(report, json, None)
+    }
+
+    /// Writes the exports, and those of the pictures that were asked for.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] if the grids cannot be drawn; [`Failure::Other`] with the path and the reason if a file
+    /// cannot be written.
+    pub fn write(&self, report: &Report) -> Result<(), Failure> {
+        let Some(study) = &report.study else {
+            return Ok(());
+        };
+        // What cannot be drawn is refused before anything is written.
+        let drawn = self.pictures.iter().map(|(name, output)| Ok((report.figure(name)?, output)));
+        let drawn: Vec<(Option<Figure>, &Output)> = drawn.collect::<Result<_, Failure>>()?;
         self.exports.write(study)?;
-        for (picture, figure) in self.pictures.iter().zip(figures) {
-            if let Some(picture) = picture {
-                write_picture(&figure()?, &self.options, picture, &study.provenance)?;
+        for (figure, output) in drawn {
+            if let Some(figure) = figure {
+                write_picture(&figure, &self.options, output, &study.provenance)?;
             }
         }
         Ok(())
     }
 
-    /// Shows a figure in the terminal; what is said under its title has been said already.
-    pub fn show(&self, out: &mut Screen, figure: Figure) -> io::Result<()> {
-        let figure = self.options.applied(&figure.without_subtitle());
-        writeln!(out)?;
-        write_figure(out.as_it_is(), &figure, terminal_style())
-    }
-
-    /// Says which files were written.
-    pub fn say(&self, out: &mut impl Write) -> io::Result<()> {
-        let pictures = self.pictures.iter().flatten().map(Output::path);
-        let paths: Vec<_> = pictures.chain(self.exports.paths()).collect();
-        if !paths.is_empty() {
-            writeln!(out)?;
+    /// Prints a report as text or as JSON; the text ends with the work, and with the files that were written.
+    ///
+    /// # Errors
+    /// If stdout cannot be written to.
+    pub fn print(&self, report: &Report, json: bool, work: Option<Work>) -> Result<(), Failure> {
+        if json {
+            return screen::print_json(&report.json());
         }
-        report::write_files(out, paths)
+        let mut out = screen::stdout();
+        for block in &report.text {
+            match block {
+                Block::Text(text) => write!(out, "{text}")?,
+                Block::Columns(rows) => {
+                    let rows: Vec<(&str, Vec<String>)> =
+                        rows.iter().map(|(label, cells)| (label.as_str(), cells.clone())).collect();
+                    write_columns(&mut out, &rows, terminal_width())?;
+                }
+                Block::Drawing(name) => {
+                    if let Some(figure) = report.figure(name)? {
+                        // What is said under its title has been said already.
+                        let figure = self.options.applied(&figure.without_subtitle());
+                        writeln!(out)?;
+                        write_figure(out.as_it_is(), &figure, terminal_style())?;
+                    }
+                }
+            }
+        }
+        let pictures = self.pictures.iter().map(|(_, output)| output.path());
+        let files: Vec<&Path> =
+            pictures.chain(self.exports.paths()).chain(self.page.iter().map(Output::path)).collect();
+        match work {
+            Some(Work { done, seconds, start }) => {
+                let total = start.elapsed().as_secs_f64();
+                writeln!(out, "\n{done} in {seconds:.2} s; {total:.2} s from start to end")?;
+            }
+            None if files.is_empty() => {}
+            None => writeln!(out)?,
+        }
+        Ok(screen::write_files(&mut out, files)?)
     }
 }
 
 impl Studied {
+    /// A report on this model, with what it says of the model.
+    ///
+    /// # Errors
+    /// If it cannot be written as JSON.
+    pub fn report(&self) -> Result<Report, Failure> {
+        let mut report = Report::new();
+        report.fact("model", &self.pretrained.name)?;
+        report.fact("processing", &self.processing)?;
+        Ok(report)
+    }
+
     /// A study of this model: its grids with the words around them. `prompts` are pairs of what a
     /// text is and the text; the lines under the title are `about`, these, and the model.
     ///

@@ -1,32 +1,29 @@
 //! `patch-cli sweep`: patch one activation after the other and draw the heatmap.
 
-use std::io::{self, Write};
+use crate::computation::{Computation, differences};
+use crate::explore::{PageArgs, Recorder};
+use crate::figure::FigureArgs;
+use crate::processing::{ProcessArgs, Studied};
+use crate::study::{Outputs, PICTURE, Work};
+use gpt2::{Gpt2, Pretrained};
+use report::{Candidate, Prompt, Report, quoted, top, top_tables};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use gpt2::Gpt2;
 use gpt2::generate::check_logits;
 use patching::{Axis, Direction, Endpoints, Outcome, Scale, SiteKind, Sweep};
 use serde::Serialize;
 
 use crate::common::ModelArgs;
-use crate::computation::differences;
-use crate::explore::{self, Exploration, PageArgs};
-use crate::export::{Draw, ExportArgs, Exports, Grid, Highlight, Provenance, Study, read_study};
+use crate::export::{ExportArgs, Exports, Grid, Highlight, Provenance, Study, read_study};
 use crate::failure::Failure;
-use crate::figure::{FigureArgs, write_picture};
 use crate::given::{self, Given};
-use crate::html;
 use crate::metric::MetricArgs;
-use crate::output::Output;
-use crate::pairs::{PairArgs, Pairs, PairsReport, ReadyPair, SetArgs, missing_in_words, unpatched_in_words};
-use crate::processing::ProcessArgs;
-use crate::render::write_figure;
-use crate::report::{self, quoted};
+use crate::output::{MAKER, Output};
+use crate::pairs::{PairArgs, Pairs, ReadyPair, SetArgs, missing_in_words, unpatched_in_words};
 use crate::running::{EngineArgs, Interrupt, progress_bar};
-use crate::screen;
-use crate::screen::terminal_style;
 use crate::selection::{SelectionArgs, axis_labels, sites_in_words};
+use figures::page::render_page;
 
 /// Arguments of `sweep`.
 #[derive(clap::Args)]
@@ -40,23 +37,23 @@ pub struct Args {
     #[command(flatten)]
     selection: SelectionArgs,
 
-    /// Edits that stay in the base run and in every patched run: SITE, layer and perhaps .HEAD, @POSITION, and
-    /// =source (the default), =zero or =mean; z9.9=zero,mlp_out8@-1, say
+    /// Edits that apply to the base run and to every patched run: SITE and layer, then optionally .HEAD, @POSITION,
+    /// and =source (the default), =zero or =mean; for example z9.9=zero,mlp_out8@-1
     #[arg(long, value_name = "EDIT,…", value_delimiter = ',')]
     given: Vec<Given>,
 
     #[command(flatten)]
     engine: EngineArgs,
 
-    /// Go on with a sweep that was stopped, from its export
+    /// Continue a stopped sweep from its export
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
 
-    /// How many of the most likely tokens to list
+    /// Number of most likely tokens to list
     #[arg(long, value_name = "K", default_value_t = 20)]
     top: usize,
 
-    /// Where to put the picture (.png or .svg)
+    /// File of the picture (.png or .svg)
     #[arg(long, value_name = "FILE", default_value = "heatmap.png")]
     out: PathBuf,
 
@@ -77,25 +74,6 @@ pub struct Args {
 
     #[command(flatten)]
     process: ProcessArgs,
-}
-
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    processing: &'a [&'static str],
-    bos: bool,
-    direction: String,
-    /// The edits that stay, as they were typed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    given: Vec<String>,
-    #[serde(flatten)]
-    pairs: PairsReport<'a>,
-    /// Whether every cell was reached: true in all that is printed.
-    complete: bool,
-    seconds: Seconds,
-    image: String,
-    #[serde(flatten)]
-    study: &'a Study,
 }
 
 /// How long each part took, in seconds; `total` counts from the start of the process.
@@ -126,164 +104,187 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let exported = args.export.is_wanted() || args.page.is_wanted() || known.is_some();
     let studied = args.process.load_for_study(&args.model, exported)?;
     let model = &studied.pretrained;
-    let (gpt2, tokenizer) = (&model.model, &model.tokenizer);
-    let asked = (&args.model, Scale::Value);
-    let mut pairs = args.pair.ready(&args.set, &args.metric, asked, model)?;
-    for pair in &mut pairs.list {
-        let experiment = pair.pair.experiment.clone();
-        pair.pair.experiment = given::given(experiment, &args.given, gpt2)?;
-    }
+    let gpt2 = &model.model;
+    let pairs = args.pairs(model)?;
     let kinds = args.selection.kinds();
     let exports = args.export.prepare(pairs.n_grids(kinds.len()))?;
     args.model.warn_of_unknown_tokens(model, &pairs.ids());
     let mut sweeps: Vec<Vec<Sweep<'_>>> = Vec::new();
     for pair in &pairs.list {
-        sweeps.push(args.selection.sweeps(gpt2, tokenizer, pair.experiment())?);
+        sweeps.push(args.selection.sweeps(gpt2, &model.tokenizer, pair.experiment())?);
     }
-    let bos = args.model.bos(model)?;
-    let given = (!args.given.is_empty()).then(|| ("given", given::in_words(&args.given)));
-    let facts = [("site", sites_in_words(&kinds))].into_iter().chain(given);
-    let computation = pairs.computation(bos, args.engine.engine, &args.set, facts);
+    let computation = args.computation(model, &pairs)?;
     let known = match &known {
         Some(known) => Some(Known::of(known, &pairs.provenance(&studied, computation.clone())?)?),
         None => None,
     };
     let load = start.elapsed().as_secs_f64();
 
-    let cells = |sweep: &Sweep<'_>| sweep.patches(gpt2).len();
-    let n_sweeps = sweeps.iter().map(Vec::len).sum();
-    let n_cells = sweeps.iter().flatten().map(cells).sum();
+    let n_cells = sweeps.iter().flatten().map(|sweep| sweep.patches(gpt2).len()).sum();
     let before = Instant::now();
     let interrupt = Interrupt::listen()?;
-    let (bar, progress) = progress_bar(n_sweeps, n_cells);
+    let (bar, progress) = progress_bar(sweeps.iter().map(Vec::len).sum(), n_cells);
+    let recorder = match (&page, &pairs.list[..]) {
+        (Some(_), [pair]) => {
+            Some(Recorder::new(model, pair.experiment(), &pair.metric, args.engine.engine(), &interrupt))
+        }
+        _ => None,
+    };
+    let sweeper = Sweeper { args, pairs: &pairs, model: gpt2, known, recorder: recorder.as_ref() };
     let mut done: Vec<Vec<Done>> = Vec::new();
     for (pair, sweeps) in pairs.list.iter().zip(sweeps) {
-        let done_with = |sweep: Sweep<'_>| {
-            let sweep = sweep.stopped_by(interrupt.flag());
-            Done::of(args, &pairs, pair, sweep, gpt2, known.as_ref(), &progress)
-        };
+        let done_with = |sweep: Sweep<'_>| sweeper.run(pair, sweep.stopped_by(interrupt.flag()), &progress);
         done.push(sweeps.into_iter().map(done_with).collect::<Result<_, _>>()?);
     }
     bar.finish_and_clear();
     let sweep_seconds = before.elapsed().as_secs_f64();
     let complete = done.iter().flatten().all(|done| done.outcome.complete);
 
-    // The tables of one pair, before anything is written: they cannot be made of logits that are not finite.
-    let tables = match (&pairs.list[..], &done[..]) {
-        ([pair], [of_pair]) if complete && args.top > 0 && !args.model.json => {
-            let n_tokens = pair.experiment().n_tokens();
-            let tables = of_pair[0].outcome.unpatched.iter().map(|unpatched| {
-                let logits = unpatched.logits(gpt2);
-                logits.iter().try_for_each(|logits| check_logits(logits, n_tokens))?;
-                Ok(logits.map(|logits| report::top(model, &logits, args.top)))
-            });
-            tables.collect::<Result<Vec<_>, Failure>>()?.pop()
-        }
-        _ => None,
+    // Before anything is written: the tables cannot be made of logits that are not finite.
+    let tables = match complete {
+        true => args.tables(model, &pairs, &done)?,
+        false => None,
     };
     let provenance = pairs.provenance(&studied, computation)?;
-    let (shown, exported) = args.studies(&pairs, &done, provenance, complete)?;
-    exports.write(&exported)?;
+    let (drawn, study) = args.study(&pairs, &done, provenance, complete)?;
     if !complete {
+        exports.write(&study)?;
         return Err(interrupt.stopped(stopped_in_words(&done, &exports, n_cells)));
     }
-    let figure = shown.figure()?;
-    write_picture(&figure, &options, &output, &shown.provenance)?;
-    if let (Some(page), [pair], [done]) = (&page, &pairs.list[..], &done[..])
-        && let Some(unpatched) = &done[0].outcome.unpatched
-    {
-        let asked = Exploration {
-            model,
-            experiment: pair.experiment(),
-            sites: args.page.sites(&kinds),
-            metric: &pair.metric,
-            engine: args.engine.engine(),
-            unpatched,
-            stop: &interrupt,
-        };
-        let explored = explore::page(&asked, &shown.provenance)?;
-        page.write(html::render(&explored)?.as_bytes())?;
-    }
-
+    let mut report = studied.report()?;
+    report.fact("image", output.path().display().to_string())?;
+    args.say(&mut report, &studied, &pairs, tables.as_ref())?;
     let first_sweeps = done.iter().flat_map(|done| done.first());
     let ends: Vec<Endpoints> = first_sweeps.map(|done| done.ends).collect();
-    let pairs_report = pairs.report(&ends, args.engine.engine);
-    if args.model.json {
-        let report = Report {
-            model: &model.name,
-            processing: &studied.processing,
-            bos: bos.is_some(),
-            direction: args.pair.direction.to_string(),
-            given: args.given.iter().map(Given::to_string).collect(),
-            pairs: pairs_report,
-            complete,
-            seconds: Seconds { load, sweep: sweep_seconds, total: start.elapsed().as_secs_f64() },
-            image: output.path().display().to_string(),
-            study: &exported,
-        };
-        return screen::print_json(&report);
+    pairs.say_ends(&mut report, &ends, args.engine.engine)?;
+    report.study = Some(study);
+    report.draw(PICTURE, &drawn.iter().map(String::as_str).collect::<Vec<_>>());
+    report.show(PICTURE);
+    let outputs = Outputs { options, pictures: vec![(PICTURE, output)], exports, page };
+    outputs.write(&report)?;
+    if let (Some(page), Some(recorder), Some(study)) = (&outputs.page, &recorder, &report.study) {
+        let explored = recorder.page(&args.page.sites(&kinds), &study.provenance)?;
+        page.write(render_page(&explored, MAKER)?.as_bytes())?;
     }
-
-    let mut out = screen::stdout();
-    match (&pairs.list[..], &done[..]) {
-        ([pair], [_]) => {
-            write_prompts(&mut out, pair)?;
-            writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
-            if let Some(tables) = &tables {
-                let titles =
-                    ["clean", "corrupted"].map(|run| format!("top {} after the {run} run", tables[0].len()));
-                writeln!(out)?;
-                let tables: Vec<(&str, &[report::Candidate])> =
-                    titles.iter().zip(tables).map(|(title, table)| (&**title, &**table)).collect();
-                report::write_top_tables(&mut out, &tables)?;
-            }
-            writeln!(out, "\nmodel      {}", studied.label())?;
-            writeln!(out, "metric     {}", pair.metric.label())?;
-        }
-        _ => {
-            writeln!(out, "{} pairs, the first of which is", pairs.list.len())?;
-            write_prompts(&mut out, pairs.first())?;
-            writeln!(out, "{}", args.model.bos_in_words(model, bos))?;
-            if let Some(answers) = pairs.answers_in_words() {
-                writeln!(out, "{answers}")?;
-            }
-            writeln!(out, "\nmodel      {}", studied.label())?;
-            writeln!(out, "metric     {}", pairs.label)?;
-            writeln!(out, "           {}", pairs.mean_in_words())?;
-        }
-    }
-    if !args.given.is_empty() {
-        writeln!(out, "given      {}", given::in_words(&args.given))?;
-    }
-    writeln!(out, "clean      {:+.4}", pairs_report.clean_metric)?;
-    writeln!(out, "corrupted  {:+.4}\n", pairs_report.corrupted_metric)?;
-    let in_terminal = options.applied(&figure.without_subtitle());
-    write_figure(out.as_it_is(), &in_terminal, terminal_style())?;
-    let files = [&[output.path()][..], &exports.paths()].concat();
-    let files = files.into_iter().chain(page.iter().map(Output::path));
-    let work = format!("{n_cells} patched runs");
-    report::write_end(&mut out, &work, sweep_seconds, start, files)?;
-    Ok(())
+    report.fact("seconds", Seconds { load, sweep: sweep_seconds, total: start.elapsed().as_secs_f64() })?;
+    let work = Work { done: format!("{n_cells} patched runs"), seconds: sweep_seconds, start };
+    outputs.print(&report, args.model.json, Some(work))
 }
 
-impl Done {
-    fn of(
-        args: &Args,
+impl Args {
+    /// The pairs with the edits that stay.
+    fn pairs(&self, model: &Pretrained) -> Result<Pairs, Failure> {
+        let mut pairs = self.pair.ready(&self.set, &self.metric, (&self.model, Scale::Value), model)?;
+        for pair in &mut pairs.list {
+            let experiment = pair.pair.experiment.clone();
+            pair.pair.experiment = given::given(experiment, &self.given, &model.model)?;
+        }
+        Ok(pairs)
+    }
+
+    /// What determines the numbers, beside the model.
+    fn computation(&self, model: &Pretrained, pairs: &Pairs) -> Result<Computation, Failure> {
+        let given = (!self.given.is_empty()).then(|| ("given", given::in_words(&self.given)));
+        let site = ("site", sites_in_words(&self.selection.kinds()));
+        let bos = self.model.bos(model)?;
+        Ok(pairs.computation(bos, self.engine.engine, &self.set, [site].into_iter().chain(given)))
+    }
+
+    /// The most likely tokens after the clean and the corrupted run of one pair.
+    fn tables(
+        &self,
+        model: &Pretrained,
         pairs: &Pairs,
+        done: &[Vec<Done>],
+    ) -> Result<Option<[Vec<Candidate>; 2]>, Failure> {
+        let ([pair], [of_pair]) = (&pairs.list[..], done) else { return Ok(None) };
+        let Some(unpatched) = of_pair.first().and_then(|done| done.outcome.unpatched.as_ref()) else {
+            return Ok(None);
+        };
+        if self.top == 0 || self.model.json {
+            return Ok(None);
+        }
+        let logits = unpatched.logits(&model.model);
+        logits.iter().try_for_each(|logits| check_logits(logits, pair.experiment().n_tokens()))?;
+        Ok(Some(logits.map(|logits| top(model, &logits, self.top))))
+    }
+
+    /// Says what is patched into what.
+    fn say(
+        &self,
+        report: &mut Report,
+        studied: &Studied,
+        pairs: &Pairs,
+        tables: Option<&[Vec<Candidate>; 2]>,
+    ) -> Result<(), Failure> {
+        let model = &studied.pretrained;
+        let bos = self.model.bos(model)?;
+        report.fact("bos", bos.is_some())?;
+        report.fact("direction", self.pair.direction.to_string())?;
+        if !self.given.is_empty() {
+            report.fact("given", self.given.iter().map(Given::to_string).collect::<Vec<_>>())?;
+        }
+        // Whether every cell was reached.
+        report.fact("complete", true)?;
+        let one = pairs.list.len() == 1;
+        if !one {
+            report.line(format!("{} pairs, the first of which is", pairs.list.len()));
+        }
+        report.line(prompts_in_words(pairs.first()));
+        report.line(self.model.bos_in_words(model, bos));
+        match pairs.answers_in_words() {
+            Some(answers) if !one => report.line(answers),
+            _ => {}
+        }
+        if let Some(tables) = tables {
+            let titles =
+                ["clean", "corrupted"].map(|run| format!("top {} after the {run} run", tables[0].len()));
+            let tables: Vec<(&str, &[Candidate])> =
+                titles.iter().zip(tables).map(|(title, table)| (&**title, &**table)).collect();
+            report.line(format!("\n{}", top_tables(&tables).trim_end_matches('\n')));
+        }
+        report.line(format!("\nmodel      {}", studied.label()));
+        let label = if one { pairs.first().metric.label() } else { pairs.label.clone() };
+        report.line(format!("metric     {label}"));
+        if !one {
+            report.line(format!("           {}", pairs.mean_in_words()));
+        }
+        if !self.given.is_empty() {
+            report.line(format!("given      {}", given::in_words(&self.given)));
+        }
+        Ok(())
+    }
+}
+
+/// What all sweeps of a run share.
+struct Sweeper<'a> {
+    args: &'a Args,
+    pairs: &'a Pairs,
+    model: &'a Gpt2,
+    known: Option<Known<'a>>,
+    recorder: Option<&'a Recorder<'a>>,
+}
+
+impl Sweeper<'_> {
+    /// Runs one sweep of one pair.
+    fn run(
+        &self,
         pair: &ReadyPair,
         sweep: Sweep<'_>,
-        model: &Gpt2,
-        known: Option<&Known<'_>>,
         progress: &(dyn Fn(f64) + Sync),
-    ) -> Result<Self, Failure> {
+    ) -> Result<Done, Failure> {
+        let Self { args, pairs, model, .. } = *self;
         let blank = blank_grid(pairs, pair, &sweep, model);
-        let known = known.map(|known| known.values(&blank)).transpose()?.flatten();
+        let known = self.known.as_ref().map(|known| known.values(&blank)).transpose()?.flatten();
         let sweep = match &known {
             Some(known) => sweep.knowing(known.clone()),
             None => sweep,
         };
         let metric = pairs.metric_of_pair(pair);
-        let outcome = sweep.run(model, metric.metric(), args.engine.engine(), progress);
+        let outcome = match self.recorder {
+            Some(recorder) if known.is_none() => recorder.run(&sweep, progress),
+            _ => sweep.run(model, metric.metric(), args.engine.engine(), progress),
+        };
         let ends = outcome.ends(pairs.direction);
         let mut values = vec![f32::NAN; outcome.grid.values.len()];
         let mut unpatched_base = f32::NAN;
@@ -308,7 +309,7 @@ impl Done {
         let (center, colors) = metric.middle(&values, unpatched_base, args.pair.base_name());
         legend.insert(0, colors);
         let legend = legend.into_iter().flatten().collect();
-        Ok(Self {
+        Ok(Done {
             shown: Grid { center, values: values.clone(), legend, ..blank },
             grid: patching::Grid { values, ..outcome.grid.clone() },
             ends,
@@ -389,14 +390,14 @@ fn shape_in_words(grid: &Grid) -> String {
 }
 
 impl Args {
-    /// What is drawn, and what is exported.
-    fn studies(
+    /// The names of the grids that are drawn, and the study.
+    fn study(
         &self,
         pairs: &Pairs,
         done: &[Vec<Done>],
         provenance: Provenance,
         complete: bool,
-    ) -> Result<(Study, Study), Failure> {
+    ) -> Result<(Vec<String>, Study), Failure> {
         let (source, base) = (self.pair.source_name(), self.pair.base_name());
         let kinds = self.selection.kinds();
         let sites: Vec<String> = kinds.iter().map(SiteKind::to_string).collect();
@@ -431,7 +432,9 @@ fn stopped_in_words(done: &[Vec<Done>], exports: &Exports, n_cells: usize) -> St
     let values = done.iter().flatten().flat_map(|done| &done.grid.values);
     let reached = values.filter(|value| !value.is_nan()).count();
     let what_next = match exports.paths().first() {
-        Some(path) => format!("they are in {}; go on with the same flags and --resume {0}", path.display()),
+        Some(path) => {
+            format!("they are in {}; continue with the same flags and --resume {0}", path.display())
+        }
         None => "nothing was written; a sweep that is exported (--safetensors FILE, say) can be stopped \
                  and resumed"
             .to_owned(),
@@ -439,23 +442,26 @@ fn stopped_in_words(done: &[Vec<Done>], exports: &Exports, n_cells: usize) -> St
     format!("stopped after {reached} of {n_cells} cells: {what_next}")
 }
 
-fn write_prompts(out: &mut impl Write, pair: &ReadyPair) -> io::Result<()> {
-    let ReadyPair { clean, corrupted, .. } = pair;
-    for (label, prompt) in [("clean", clean), ("corrupted", corrupted)] {
-        writeln!(out, "{label:<9}  {}\n           {}", prompt.row(), prompt.id_row())?;
-    }
-    let differing = pair.experiment().differing_positions();
+fn prompts_in_words(pair: &ReadyPair) -> String {
     const SHOWN: usize = 6;
-    let mut places: Vec<String> = differing
-        .iter()
-        .take(SHOWN)
-        .map(|&pos| {
-            format!("{pos} ({} against {})", quoted(&clean.tokens[pos]), quoted(&corrupted.tokens[pos]))
-        })
-        .collect();
+    let ReadyPair { clean, corrupted, .. } = pair;
+    let prompt = |label: &str, prompt: &Prompt| {
+        format!("{label:<9}  {}\n           {}\n", prompt.row(), prompt.id_row())
+    };
+    let differing = pair.experiment().differing_positions();
+    let place = |&pos: &usize| {
+        format!("{pos} ({} against {})", quoted(&clean.tokens[pos]), quoted(&corrupted.tokens[pos]))
+    };
+    let mut places: Vec<String> = differing.iter().take(SHOWN).map(place).collect();
     if differing.len() > SHOWN {
         places.push(format!("and {} more", differing.len() - SHOWN));
     }
     let s = if differing.len() == 1 { "" } else { "s" };
-    writeln!(out, "{} tokens each; they differ at position{s} {}", clean.ids.len(), places.join(", "))
+    format!(
+        "{}{}{} tokens each; they differ at position{s} {}",
+        prompt("clean", clean),
+        prompt("corrupted", corrupted),
+        clean.ids.len(),
+        places.join(", ")
+    )
 }

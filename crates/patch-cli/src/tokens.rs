@@ -7,8 +7,8 @@ use gpt2::tokenizer::parse_ids;
 use gpt2::{Pretrained, Tokenizer};
 
 use crate::failure::Failure;
-use crate::report::{self, Prompt};
 use crate::screen;
+use report::Prompt;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,15 +19,15 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Texts to cut into tokens
+    /// Texts to split into tokens
     #[arg(required = true)]
     text: Vec<String>,
 
-    /// Model whose tokens are meant: a name, or a folder with tokenizer files [default: GPT-2's]
+    /// Model whose tokenizer is used: a name, or a folder with tokenizer files [default: GPT-2]
     #[arg(long, value_name = "NAME|DIR")]
     model: Option<String>,
 
-    /// The texts are token ids: '464 3290'
+    /// Read the texts as token ids: '464 3290'
     #[arg(long)]
     ids: bool,
 
@@ -68,7 +68,7 @@ impl Args {
             return Ok(tokenizer);
         }
         let model = Pretrained::load(model)?;
-        report::write_notes(&model.notes);
+        screen::notes(&model.notes);
         Ok(model.tokenizer)
     }
 }

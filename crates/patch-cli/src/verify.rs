@@ -1,8 +1,8 @@
 //! `patch-cli verify`: whether a model's numbers are what they must be.
 //!
 //! Some things hold for every model: they are checked on the one that is given. Of GPT-2 small much
-//! is published, and [`published`] has it: who has the real weights sees line by line that this
-//! program computes what others computed.
+//! is published, and [`published`] lists it: with the real weights, each line shows that this program
+//! computes the published number.
 //!
 //! Which weights are GPT-2 small's? A fine-tuned model has the same sizes, and a program that knew
 //! the file's checksum would refuse the same weights saved anew. So the name decides: the model is
@@ -16,7 +16,6 @@ use std::io::{self, Write};
 use gpt2::generate::{check_logits, rank};
 use gpt2::locate::DEFAULT;
 use gpt2::tokenizer::END_OF_TEXT;
-use gpt2::visible::visible_line;
 use gpt2::{Config, Gpt2, Pretrained, Sampling, Site, no_hook};
 use lens::composition::{k_composition_circuit, top1_accuracy};
 use lens::heads::{RepeatedTokens, repeat_study};
@@ -26,13 +25,14 @@ use patching::{Direction, Experiment, Metric, Patch, SiteKind, Sweep, Watch, inc
 use serde::Serialize;
 use tensor::Tensor;
 use unicode_width::UnicodeWidthStr;
+use visible::visible_line;
 
 use self::published::{Figure, NextToken, RepeatFigure, Repeated};
 use crate::common::ModelArgs;
 use crate::failure::Failure;
-use crate::report::{pad, quoted};
 use crate::screen;
 use crate::study::Vocab;
+use report::{pad, quoted};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -525,7 +525,7 @@ impl Check {
 
     /// A number with the largest difference that passes.
     fn number(expected: &str, got: f64, tolerance: f64) -> Self {
-        // A figure that is no number passes with nothing.
+        // A published figure that is not a number never passes.
         let difference = got - expected.parse().unwrap_or(f64::NAN);
         Self {
             expected: expected.to_owned(),

@@ -89,7 +89,7 @@ pub enum Metric<'a> {
         to: usize,
     },
     /// Any number that can be computed from all logits of the next token, `(vocab_size)`. It is asked
-    /// once for every run, from several threads.
+    /// once for every run, from several threads; about the two unpatched runs first.
     Custom(&'a (dyn Fn(Which, &[f32]) -> f32 + Sync)),
 }
 

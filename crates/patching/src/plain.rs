@@ -70,6 +70,9 @@ fn measured(
     let [clean, corrupted] = experiment.direction().clean_and_corrupted(source, base);
     let read = |rows: &Tensor| metric.read(model, rows, experiment.base());
     let clean_end = read(&clean);
+    // (A custom metric is asked about these first.)
+    let clean_metric = metric.of(Which::Clean, &clean_end, &clean_end);
+    let corrupted_metric = metric.of(Which::Corrupted, &read(&corrupted), &clean_end);
 
     // 3. The base run with one activation of the source's, for every patch.
     let patched_metric = |(i, patch): (usize, &Patch)| {
@@ -90,9 +93,7 @@ fn measured(
     let flops = (2 + patches.len() as u64) * flops_of_a_run(model, experiment.n_tokens());
     let last = |rows: &Tensor| rows.row(rows.n_rows() - 1).to_vec();
     let unpatched = Some(Unpatched { clean: last(&clean), corrupted: last(&corrupted) });
-    let corrupted = metric.of(Which::Corrupted, &read(&corrupted), &clean_end);
-    let clean = metric.of(Which::Clean, &clean_end, &clean_end);
-    Measured { values, clean, corrupted, unpatched, flops }
+    Measured { values, clean: clean_metric, corrupted: corrupted_metric, unpatched, flops }
 }
 
 /// The residual stream after the last layer norm from a position on, `(n, C)`: all that logits are

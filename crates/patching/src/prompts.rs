@@ -38,8 +38,8 @@ mod read;
 
 use std::collections::HashSet;
 
-use gpt2::visible::visible_line;
 use gpt2::{Pretrained, Tokenizer};
+use visible::visible_line;
 
 pub use self::average::{Align, Average, Bootstrap, Part, average, average_on};
 pub use self::ioi::{Corruption, Ioi};

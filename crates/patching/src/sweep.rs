@@ -86,6 +86,32 @@ impl Outcome {
         Endpoints::new(direction, self.clean_metric, self.corrupted_metric)
     }
 
+    /// The mean of sweeps over the same cells, whose base run is the same: what resampling from several prompts
+    /// does on average. The unpatched runs are those of the first; `None` of no sweeps.
+    ///
+    /// # Panics
+    /// If the grids differ in shape.
+    pub fn mean(outcomes: &[Self]) -> Option<Self> {
+        let (first, share) = (outcomes.first()?, 1.0 / outcomes.len() as f32);
+        let mut mean = first.clone();
+        mean.grid.values.fill(0.0);
+        mean.corrupted_metric = outcomes.iter().map(|it| share * it.corrupted_metric).sum();
+        mean.missing = outcomes.iter().map(|it| it.missing).sum();
+        mean.complete = outcomes.iter().all(|it| it.complete);
+        mean.flops = outcomes.iter().map(|it| it.flops).sum();
+        for outcome in outcomes {
+            let (of_mean, of_this) = (&mut mean.grid.values, &outcome.grid.values);
+            assert!(
+                of_mean.len() == of_this.len(),
+                "a mean of {} and {} cells",
+                of_mean.len(),
+                of_this.len()
+            );
+            of_mean.iter_mut().zip(of_this).for_each(|(sum, value)| *sum += share * value);
+        }
+        Some(mean)
+    }
+
     /// The grid on the scale on which the clean run is 1 and the corrupted run 0:
     /// `(patched − corrupted) / (clean − corrupted)` (TransformerLens's usual normalisation).
     ///

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::files::{self, MAX_TEXT_BYTES};
-use crate::visible::visible_line;
+use visible::visible_line;
 
 /// A safetensors file.
 pub(super) struct DataFile {

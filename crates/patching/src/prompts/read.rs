@@ -56,7 +56,7 @@ use std::io;
 use std::path::Path;
 
 use files::encoding::{other_encoding, without_mark};
-use gpt2::visible::{visible_line, visible_start};
+use visible::{visible_line, visible_start};
 
 use self::cells::{Cell, Field};
 use self::columns::{Column, Layout, Wanted};

@@ -1,7 +1,7 @@
 //! Lines over an axis.
 
 use super::*;
-use crate::render::figure::LineChart;
+use crate::figure::LineChart;
 
 /// The height of the field with the lines.
 const FIELD_HEIGHT: f32 = 300.0;

@@ -108,7 +108,7 @@ fn tall() -> Heatmap {
 
 fn file(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    folder.join("src/render/snapshots").join(name)
+    folder.join("src/snapshots").join(name)
 }
 
 fn updating() -> bool {

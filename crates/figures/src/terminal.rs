@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
-use gpt2::visible::{visible, visible_line};
 use unicode_width::UnicodeWidthChar;
+use visible::{visible, visible_line};
 
 use super::color::{Rgb, ink_on, oklab};
 use super::figure::{CellValues, Figure, Heatmap, Sheet, ValueRange};

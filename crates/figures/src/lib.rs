@@ -1,4 +1,6 @@
-//! Figures: one description, drawn in several forms.
+//! Figures of grids: one description, drawn in several forms.
+//!
+//! [`Draw`] turns the grids of a study into a [`Figure`].
 //!
 //! A [`Figure`] says *what* is to be seen: a [`Heatmap`] has numbers in rows and columns, the words
 //! around them, the colour map, and which columns matter; a [`LineChart`] has series over an axis; a
@@ -6,7 +8,7 @@
 //! way from there to something a person can look at. [`FigureOptions`] are what a user may want to
 //! have otherwise: the ends of the scale, the colours, the title.
 //!
-//! **The picture.** [`scene()`] turns the description into a [`Scene`](scene::Scene): a flat list of
+//! **The picture.** [`scene()`] turns the description into a [`Scene`]: a flat list of
 //! rectangles, lines, polygons and texts with all coordinates decided. Layout happens once, in one
 //! place, so that every picture format shows the same figure; a painter of a scene never moves
 //! anything.
@@ -17,7 +19,7 @@
 //! a highlighted column always is. Long titles wrap. The canvas is made to fit what is on it, so
 //! that nothing can be cut off.
 //!
-//! To know how wide a text is, layout asks a [`Typesetter`](text::Typesetter), which shapes text with
+//! To know how wide a text is, layout asks a `Typesetter`, which shapes text with
 //! the DejaVu fonts compiled into the program: a figure looks the same on every machine, and no font
 //! has to be installed. A character that DejaVu lacks (Chinese, most emoji) is taken from the
 //! [`Fonts`] that the user adds, or else becomes a box with its hex code, because a heatmap of tokens
@@ -34,16 +36,18 @@
 //! reader's terminal has colours, a plain table of signed numbers if it has none. It needs no
 //! scene, since a terminal has a layout of its own.
 //!
-//! What both forms share is small and stands apart: [`ColorMap`] for colours, [`gpt2::visible`] for
+//! What both forms share is small and stands apart: [`ColorMap`] for colours, [`mod@visible`] for
 //! showing tokens (a leading space is part of a token and has to be seen), and the rounding of
 //! numbers.
 
 mod color;
+mod draw;
 mod figure;
 mod image;
 mod layout;
 mod number;
 mod options;
+pub mod page;
 mod scene;
 #[cfg(test)]
 mod snapshots;
@@ -52,12 +56,25 @@ mod terminal;
 mod text;
 
 pub use self::color::ColorMap;
+pub use self::draw::Draw;
 pub use self::figure::{CellValues, Figure, Heatmap, LineChart, Series, Sheet};
-pub use self::image::{DEFAULT_SCALE, SCALES, render_png};
+pub use self::image::{DEFAULT_SCALE, SCALES, encode_png, render_png};
 pub use self::options::{FigureOptions, missing_characters, scene};
+pub use self::scene::Scene;
 pub use self::svg::render_svg;
 pub use self::terminal::{TerminalColor, TerminalStyle, write_figure};
 pub use self::text::Fonts;
 
-#[cfg(test)]
-pub use self::image::encode_png;
+use std::fmt;
+
+/// Why a study or a grid cannot be drawn, and what to do instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undrawable(pub String);
+
+impl fmt::Display for Undrawable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Undrawable {}

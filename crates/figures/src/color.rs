@@ -1,6 +1,7 @@
 //! Colour maps, and which ink can be read on a colour.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A colour: red, green and blue of sRGB, 0 to 255 each.
 pub type Rgb = [u8; 3];
@@ -13,23 +14,24 @@ const DARK_INK: Rgb = [26, 26, 26];
 const LIGHT_INK: Rgb = [255, 255, 255];
 
 /// A colour map: how a value between the low and the high end is coloured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ColorMap {
     /// Diverging, from red (low) over near-white to blue (high), as papers on interpretability use
     /// it.
     #[default]
-    #[value(name = "rdbu")]
     RdBu,
     /// Diverging, from blue (low) over light grey to red (high), after Kenneth Moreland.
     Coolwarm,
     /// Sequential, from dark violet over green to yellow.
     Viridis,
     /// Sequential, from white to black.
-    #[value(alias = "gray")]
     Grey,
 }
 
 impl ColorMap {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::RdBu, Self::Coolwarm, Self::Viridis, Self::Grey];
+
     /// The name, as the command line has it.
     pub fn name(self) -> &'static str {
         match self {
@@ -54,6 +56,19 @@ impl ColorMap {
             Self::Coolwarm => return between(&COOLWARM, t),
         };
         gradient.eval_continuous(f64::from(t)).as_array()
+    }
+}
+
+impl FromStr for ColorMap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "gray" => Ok(Self::Grey),
+            name => Self::ALL.into_iter().find(|map| map.name() == name).ok_or_else(|| {
+                format!("invalid colour map \"{text}\": expected {}", Self::ALL.map(Self::name).join(", "))
+            }),
+        }
     }
 }
 
@@ -133,8 +148,6 @@ const COOLWARM: [Rgb; 17] = [
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum as _;
-
     use super::*;
 
     fn is_red([red, green, blue]: Rgb) -> bool {
@@ -169,7 +182,7 @@ mod tests {
 
     #[test]
     fn not_a_number_is_grey_and_values_outside_are_clamped() {
-        for &map in ColorMap::value_variants() {
+        for map in ColorMap::ALL {
             assert_eq!(map.color(f32::NAN), NO_VALUE);
             assert_eq!(map.color(-3.0), map.color(0.0));
             assert_eq!(map.color(f32::INFINITY), map.color(1.0));
@@ -178,14 +191,14 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for map in ColorMap::value_variants() {
-            assert_eq!(ColorMap::from_str(map.name(), false), Ok(*map));
+        for map in ColorMap::ALL {
+            assert_eq!(map.name().parse(), Ok(map));
         }
     }
 
     #[test]
     fn ink_contrasts_with_every_colour() {
-        for &map in ColorMap::value_variants() {
+        for map in ColorMap::ALL {
             for step in 0..=50 {
                 let background = map.color(step as f32 / 50.0);
                 let (a, b) = (luminance(background), luminance(ink_on(background)));

@@ -3,7 +3,7 @@
 mod lines;
 mod sheet;
 
-use gpt2::visible::{SPACE, visible, visible_line};
+use visible::{SPACE, visible, visible_line};
 
 use super::color::{ColorMap, NO_VALUE, Rgb, ink_on};
 use super::figure::{CellValues, Figure, Heatmap, ValueRange};

@@ -154,7 +154,7 @@ fn color([red, green, blue]: Rgb) -> String {
     format!("#{red:02x}{green:02x}{blue:02x}")
 }
 
-/// Text that is no markup, whatever it holds; characters that XML does not allow become U+FFFD.
+/// Text with its markup escaped; characters that XML does not allow become U+FFFD.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

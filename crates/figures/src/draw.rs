@@ -1,10 +1,9 @@
 //! From grids to figures.
 
-use gpt2::visible::visible;
+use grids::{AxisLabels, Form, Grid, Study};
+use visible::visible;
 
-use super::{AxisLabels, Form, Grid, Study};
-use crate::failure::Failure;
-use crate::render::{ColorMap, Figure, Heatmap, LineChart, Series, Sheet};
+use crate::{ColorMap, Figure, Heatmap, LineChart, Series, Sheet, Undrawable};
 
 /// A figure with more cells takes minutes, and shows nothing.
 const MOST_CELLS: usize = 8_000_000;
@@ -22,17 +21,17 @@ pub trait Draw {
     /// The figure.
     ///
     /// # Errors
-    /// [`Failure::Input`] if it cannot be drawn, with what to do instead.
-    fn figure(&self) -> Result<Figure, Failure>;
+    /// [`Undrawable`] if it cannot be drawn, with what to do instead.
+    fn figure(&self) -> Result<Figure, Undrawable>;
 }
 
 impl Draw for Study {
     /// The figure of all grids: of one grid its own, of several a sheet with a panel for each.
     ///
     /// # Errors
-    /// [`Failure::Input`] if a grid cannot be drawn, or several cannot be drawn side by side, with
+    /// [`Undrawable`] if a grid cannot be drawn, or several cannot be drawn side by side, with
     /// what to do instead.
-    fn figure(&self) -> Result<Figure, Failure> {
+    fn figure(&self) -> Result<Figure, Undrawable> {
         if let [grid] = self.grids.as_slice() {
             let mut figure = grid.figure()?;
             let (title, subtitle) = match &mut figure {
@@ -46,55 +45,7 @@ impl Draw for Study {
             subtitle.clone_from(&self.subtitle);
             return Ok(figure);
         }
-        let mut panels = Vec::new();
-        // (Of a set of thousands of pairs the means come first.)
-        let cells = self.grids.iter().scan(0, |cells, grid| {
-            *cells += grid.values.len();
-            Some(*cells)
-        });
-        let shown = cells.take(MOST_GRIDS).take_while(|cells| *cells <= MOST_CELLS).count().max(1);
-        for grid in self.grids.iter().take(shown) {
-            let Figure::Heatmap(mut heatmap) = grid.figure()? else {
-                return Err(Failure::Input(format!(
-                    "the grid {:?} is no heatmap and cannot be a panel among {} grids; choose one with \
-                     --grid: {}",
-                    grid.name,
-                    self.grids.len(),
-                    self.names()
-                )));
-            };
-            if heatmap.title.is_empty() {
-                heatmap.title.clone_from(&grid.name);
-            }
-            heatmap.legend.clear();
-            panels.push(heatmap);
-        }
-        let Some(first) = self.grids.first() else {
-            return Err(Failure::Input("there is no grid to draw".to_owned()));
-        };
-        let alike = |grid: &Grid| (grid.value_label == first.value_label) && (grid.center == first.center);
-        let mut legend: Vec<String> = Vec::new();
-        let left_out = self.grids.len().saturating_sub(shown);
-        if left_out > 0 {
-            legend.push(format!(
-                "Left out: {left_out} of {} grids; --grid NAME shows one of them.",
-                self.grids.len()
-            ));
-        }
-        for line in self.grids.iter().take(shown).flat_map(|grid| &grid.legend) {
-            if !legend.contains(line) {
-                legend.push(line.clone());
-            }
-        }
-        Ok(Sheet {
-            title: self.title.clone(),
-            subtitle: self.subtitle.clone(),
-            shared_range: self.grids.iter().take(shown).all(alike),
-            panels,
-            legend,
-            ..Sheet::default()
-        }
-        .into())
+        side_by_side(self)
     }
 }
 
@@ -109,27 +60,15 @@ impl Draw for Grid {
     /// - four: a sheet with a tiny panel `5.1` for each pair of indices of the first two.
     ///
     /// # Errors
-    /// [`Failure::Input`] if there are no values for all cells, if there are too many or too few axes,
+    /// [`Undrawable`] if there are no values for all cells, if there are too many or too few axes,
     /// or too much of anything to be seen, with what to do instead.
-    fn figure(&self) -> Result<Figure, Failure> {
-        self.check()?;
+    fn figure(&self) -> Result<Figure, Undrawable> {
+        self.check().map_err(|error| Undrawable(error.to_string()))?;
         let shape = self.shape();
         let cannot = |why: String| {
-            Failure::Input(format!("the grid {:?} of the shape {shape:?} cannot be drawn: {why}", self.name))
+            Undrawable(format!("the grid {:?} of the shape {shape:?} cannot be drawn: {why}", self.name))
         };
-        if self.values.len() > MOST_CELLS {
-            return Err(cannot(format!(
-                "a figure has {MOST_CELLS} cells at most; take a part of it, for example --select {}=0",
-                self.axes[0].name
-            )));
-        }
-        if let Some(axis) = (self.axes.iter()).find(|axis| axis.labels.len() > MOST_ALONG_AN_AXIS) {
-            return Err(cannot(format!(
-                "a figure has {MOST_ALONG_AN_AXIS} rows and columns at most; take a part of it, for \
-                 example --select {}=0",
-                axis.name
-            )));
-        }
+        check_size(self).map_err(cannot)?;
         match self.axes.as_slice() {
             [] => Err(cannot("it is a single number".to_owned())),
             [_] => Ok(lines(self, &AxisLabels::new("", [String::new()]), &self.axes[0])),
@@ -180,6 +119,77 @@ impl Draw for Grid {
             ))),
         }
     }
+}
+
+/// A sheet with a panel for each grid.
+fn side_by_side(study: &Study) -> Result<Figure, Undrawable> {
+    let mut panels = Vec::new();
+    // (Of a set of thousands of pairs the means come first.)
+    let cells = study.grids.iter().scan(0, |cells, grid| {
+        *cells += grid.values.len();
+        Some(*cells)
+    });
+    let shown = cells.take(MOST_GRIDS).take_while(|cells| *cells <= MOST_CELLS).count().max(1);
+    for grid in study.grids.iter().take(shown) {
+        let Figure::Heatmap(mut heatmap) = grid.figure()? else {
+            return Err(Undrawable(format!(
+                "the grid {:?} is not a heatmap and cannot be a panel among {} grids; choose one with \
+                 --grid: {}",
+                grid.name,
+                study.grids.len(),
+                study.names()
+            )));
+        };
+        if heatmap.title.is_empty() {
+            heatmap.title.clone_from(&grid.name);
+        }
+        heatmap.legend.clear();
+        panels.push(heatmap);
+    }
+    let Some(first) = study.grids.first() else {
+        return Err(Undrawable("there is no grid to draw".to_owned()));
+    };
+    let alike = |grid: &Grid| (grid.value_label == first.value_label) && (grid.center == first.center);
+    let mut legend: Vec<String> = Vec::new();
+    let left_out = study.grids.len().saturating_sub(shown);
+    if left_out > 0 {
+        legend.push(format!(
+            "Left out: {left_out} of {} grids; --grid NAME shows one of them.",
+            study.grids.len()
+        ));
+    }
+    for line in study.grids.iter().take(shown).flat_map(|grid| &grid.legend) {
+        if !legend.contains(line) {
+            legend.push(line.clone());
+        }
+    }
+    Ok(Sheet {
+        title: study.title.clone(),
+        subtitle: study.subtitle.clone(),
+        shared_range: study.grids.iter().take(shown).all(alike),
+        panels,
+        legend,
+        ..Sheet::default()
+    }
+    .into())
+}
+
+/// Refuses a grid that is too large to be seen.
+fn check_size(grid: &Grid) -> Result<(), String> {
+    if grid.values.len() > MOST_CELLS {
+        return Err(format!(
+            "a figure has {MOST_CELLS} cells at most; take a part of it, for example --select {}=0",
+            grid.axes[0].name
+        ));
+    }
+    if let Some(axis) = (grid.axes.iter()).find(|axis| axis.labels.len() > MOST_ALONG_AN_AXIS) {
+        return Err(format!(
+            "a figure has {MOST_ALONG_AN_AXIS} rows and columns at most; take a part of it, for \
+             example --select {}=0",
+            axis.name
+        ));
+    }
+    Ok(())
 }
 
 fn heatmap(grid: &Grid, rows: &AxisLabels, columns: &AxisLabels, values: Vec<f32>) -> Heatmap {
@@ -304,4 +314,81 @@ fn heads(layer: &AxisLabels, head: &AxisLabels) -> AxisLabels {
         heads.map(move |head| format!("L{layer}H{head}"))
     });
     AxisLabels::new("layer and head", rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(name: &str, tokens: &[&str]) -> AxisLabels {
+        AxisLabels::new(name, tokens.iter().map(|&token| token.to_owned()))
+    }
+
+    fn message(result: Result<Figure, Undrawable>) -> String {
+        result.unwrap_err().0
+    }
+
+    /// A grid of these axes with its places as values.
+    fn counted(axes: Vec<AxisLabels>) -> Grid {
+        let mut grid = Grid { name: "x".to_owned(), axes, ..Grid::default() };
+        let cells: usize = grid.shape().iter().product();
+        grid.values = (0..cells).map(|value| value as f32).collect();
+        grid
+    }
+
+    #[test]
+    fn heads_over_positions_are_rows_in_either_order_of_the_axes() {
+        let (layer, head) = (AxisLabels::indices("layer", 2), AxisLabels::indices("head", 3));
+        let pos = tokens("pos", &["a", " b"]);
+        let names = ["L0H0", "L0H1", "L0H2", "L1H0", "L1H1", "L1H2"];
+        let grid = counted(vec![layer.clone(), head.clone(), pos.clone()]);
+        let Figure::Heatmap(heatmap) = grid.figure().unwrap() else { panic!("no heatmap") };
+        assert_eq!(heatmap.rows, names);
+        assert_eq!(heatmap.value(4, 1), 9.0);
+        let grid = counted(vec![layer, pos, head]);
+        let Figure::Heatmap(heatmap) = grid.figure().unwrap() else { panic!("no heatmap") };
+        assert_eq!(heatmap.rows, names);
+        // Layer 1, head 1, position 1 is (1 · 2 + 1) · 3 + 1.
+        assert_eq!(heatmap.value(4, 1), 10.0);
+    }
+
+    #[test]
+    fn attention_becomes_panels_and_of_all_heads_tiny_ones() {
+        let rows = tokens("dest", &["a", " b"]);
+        let columns = tokens("src", &["a", " b"]);
+        let head = AxisLabels::indices("head", 4);
+        let of_layer = counted(vec![head.clone(), rows.clone(), columns.clone()]);
+        let Figure::Sheet(sheet) = of_layer.figure().unwrap() else { panic!("no sheet") };
+        assert!(!sheet.compact && sheet.shared_range && sheet.panels[0].rows_are_tokens);
+        assert_eq!(sheet.panels[2].title, "head 2");
+        assert_eq!(sheet.panels[2].values, [8.0, 9.0, 10.0, 11.0]);
+        let all = counted(vec![AxisLabels::indices("layer", 3), head, rows, columns]);
+        let Figure::Sheet(sheet) = all.figure().unwrap() else { panic!("no sheet") };
+        assert!(sheet.compact && sheet.columns == 4);
+        assert_eq!(sheet.panels[11].title, "2.3");
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_says_what_to_do() {
+        let axis = |name: &str| AxisLabels::indices(name, 1);
+        let five = counted(["a", "b", "c", "d", "e"].map(axis).to_vec());
+        assert!(message(five.figure()).contains("--select a=0"));
+        assert!(message(counted(vec![]).figure()).contains("a single number"));
+        let many = counted(vec![
+            AxisLabels::indices("layer", 60),
+            AxisLabels::indices("head", 60),
+            axis("dest"),
+            axis("src"),
+        ]);
+        assert!(message(many.figure()).contains("3600 panels cannot be told apart"));
+        let pos = tokens("pos", &["a", " b"]);
+        let named = |name: &str, grid: Grid| Grid { name: name.to_owned(), ..grid };
+        let lines = Grid { form: Form::Lines, ..counted(vec![pos.clone(), axis("head")]) };
+        let layers = named("resid_post", counted(vec![axis("layer"), pos]));
+        let mut study = Study { grids: vec![layers, named("heads", lines)], ..Study::default() };
+        let error = message(study.figure());
+        assert!(error.contains("choose one with --grid: resid_post, heads"), "{error}");
+        study.grids.remove(0);
+        assert!(matches!(study.figure(), Ok(Figure::Lines(chart)) if chart.series.len() == 2));
+    }
 }

@@ -60,7 +60,7 @@ impl Fonts {
     /// that are checked: one made to do harm can make shaping slow.
     ///
     /// # Errors
-    /// The index of the first file that is no such font.
+    /// The index of the first file that is not a font.
     pub fn with(files: Vec<Vec<u8>>) -> Result<Self, usize> {
         let mut added = Vec::new();
         for (index, data) in files.into_iter().enumerate() {

@@ -1,6 +1,6 @@
 //! The page of one experiment: a single HTML file that can be explored in a browser, offline.
 //!
-//! [`Page`] is plain data. [`render`] puts it, as JSON, into a fixed page whose script draws it. What
+//! [`Page`] is plain data. [`render_page`] puts it, as JSON, into a fixed page whose script draws it. What
 //! comes from a user (prompts, tokens, names) is never markup: in the file it stands inside the JSON,
 //! where every `<` is written `\u003c`, and the script puts it on the page as text. Should a mistake
 //! let markup through all the same, the page's content security policy stops it: only the page's own
@@ -11,11 +11,9 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::output::MAKER;
-
-const TEMPLATE: &str = include_str!("html/page.html");
-const STYLE: &str = include_str!("html/page.css");
-const SCRIPT: &str = include_str!("html/page.js");
+const TEMPLATE: &str = include_str!("page/page.html");
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str = include_str!("page/page.js");
 
 /// Everything that a page shows.
 #[derive(Debug, Serialize)]
@@ -52,7 +50,7 @@ pub struct Runs<T> {
 pub struct Tokens {
     /// Their ids.
     pub ids: Vec<u32>,
-    /// Their texts as people can read them ([`gpt2::visible`]).
+    /// Their texts as people can read them ([`visible`]).
     pub texts: Vec<String>,
 }
 
@@ -115,8 +113,12 @@ pub struct Attention {
     pub patterns: Runs<Vec<Vec<u16>>>,
 }
 
-/// The page as an HTML file.
-pub fn render(page: &Page) -> Result<String, serde_json::Error> {
+/// The page as an HTML file. `software` is the name and version of the program that makes it, which the file
+/// names in its first lines.
+///
+/// # Errors
+/// If a number cannot be written as JSON.
+pub fn render_page(page: &Page, software: &str) -> Result<String, serde_json::Error> {
     // A script element ends at "</script" wherever it stands, also inside a JSON string.
     let data = serde_json::to_string(page)?.replace('<', "\\u003c");
     let (script_hash, style_hash) = (hash(SCRIPT), hash(STYLE));
@@ -129,7 +131,7 @@ pub fn render(page: &Page) -> Result<String, serde_json::Error> {
                     "data" => &data,
                     "script" => SCRIPT,
                     "script_hash" => &script_hash,
-                    "software" => MAKER, // by this, where it stands, the page is known as ours
+                    "software" => software, // by this, where it stands, the page is known as ours
                     "style" => STYLE,
                     "style_hash" => &style_hash,
                     _ => panic!("page.html has an unknown place {{{{{name}}}}}"),
@@ -217,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_main_job_of_gpt2_small_stays_far_below_two_megabytes() {
-        let html = render(&large_page(" Michelle")).unwrap();
+        let html = render_page(&large_page(" Michelle"), "test 0").unwrap();
         assert!(html.len() < 600_000, "{} bytes", html.len());
     }
 
@@ -226,7 +228,7 @@ mod tests {
         for text in
             ["</script><img src=x onerror=alert(1)>", "<!--<script>", "{{script}} }} {{", "\"\\\u{2028}\u{0}"]
         {
-            let html = render(&large_page(text)).unwrap();
+            let html = render_page(&large_page(text), "test 0").unwrap();
             assert_eq!(data(&html)["prompts"]["clean"]["text"], text);
             assert_eq!(html.matches("</script").count(), 2);
             assert_eq!(html.matches(SCRIPT).count(), 1);
@@ -236,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_policy_names_the_script_and_the_style_and_nothing_else() {
-        let html = render(&large_page("a")).unwrap();
+        let html = render_page(&large_page("a"), "test 0").unwrap();
         // The hash of the empty text, as the standard's examples have it.
         assert_eq!(hash(""), "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
         let policy = format!(

@@ -1,8 +1,8 @@
 //! Several heatmaps on one sheet.
 
 use super::*;
-use crate::render::figure::Sheet;
-use crate::render::scene::Cells;
+use crate::figure::Sheet;
+use crate::scene::Cells;
 
 /// Between two panels.
 const PANEL_GAP: f32 = 14.0;
@@ -11,7 +11,7 @@ const TILE: f32 = 58.0;
 /// Between two tiny panels.
 const TILE_GAP: f32 = 9.0;
 const TILE_TITLE_SIZE: f32 = 8.5;
-/// The height of the scale that all panels share, at the most.
+/// The maximum height of the scale that all panels share.
 const BAR_HEIGHT: f32 = 320.0;
 
 /// Arranges the panels row after row: those of a row have their tops, those of a column their left

@@ -1,6 +1,8 @@
 //! The description of a figure, free of any notion of how it is drawn.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
 
 use super::color::ColorMap;
 
@@ -290,7 +292,7 @@ impl Sheet {
 ///
 /// The fields are plain data; `Heatmap { values, rows, columns, ..Heatmap::default() }` is a
 /// complete figure. Texts are shown as they are, except that characters which cannot be seen are
-/// made visible (see [`gpt2::visible`]).
+/// made visible (see [`visible`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heatmap {
     /// The heading. Wrapped if it is long; empty for none.
@@ -340,7 +342,7 @@ pub struct Heatmap {
 }
 
 /// Whether numbers are written in the cells of a heatmap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CellValues {
     /// Where they fit.
     #[default]
@@ -349,6 +351,30 @@ pub enum CellValues {
     Always,
     /// Nowhere.
     Never,
+}
+
+impl CellValues {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Always, Self::Never];
+}
+
+impl fmt::Display for CellValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        })
+    }
+}
+
+impl FromStr for CellValues {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|when| when.to_string() == text);
+        found.ok_or_else(|| format!("\"{text}\" is not one of auto, always, never"))
+    }
 }
 
 impl Default for Heatmap {

@@ -18,10 +18,7 @@ const WITHOUT_MODEL: [&str; 6] = ["tokens", "plot", "diff", "models", "completio
 fn refused<A: AsRef<OsStr>>(folder: &Folder, args: &[A], code: i32, parts: &[&str]) {
     let texts: Vec<&str> = (args.iter()).filter_map(|arg| arg.as_ref().to_str()).collect();
     let takes_none = texts.first().is_some_and(|first| WITHOUT_MODEL.contains(first));
-    let model = match takes_none || texts.contains(&"--model") {
-        true => &[][..],
-        false => &["--model", "tiny"],
-    };
+    let model = if takes_none || texts.contains(&"--model") { &[][..] } else { &["--model", "tiny"] };
     let before = folder.files();
     let args = args.iter().map(AsRef::as_ref);
     let run = folder.run(args.chain(model.iter().map(OsStr::new)));

@@ -87,9 +87,12 @@ fn put_sharded(folder: &Path, weights: &[u8]) {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("config.json"), gpt2_tiny::CONFIG).unwrap();
     let (header, _) = parts(weights);
-    let file = |name: &str| match name.starts_with("h.") {
-        true => "model-00001-of-00002.safetensors",
-        false => "model-00002-of-00002.safetensors",
+    let file = |name: &str| {
+        if name.starts_with("h.") {
+            "model-00001-of-00002.safetensors"
+        } else {
+            "model-00002-of-00002.safetensors"
+        }
     };
     let names = header.as_object().unwrap().keys();
     let map: serde_json::Map<String, Value> =

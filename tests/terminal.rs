@@ -39,9 +39,10 @@ fn without_colors(text: &str) -> String {
         let behind = &rest[at + 2..];
         let end = behind.find(|c: char| !c.is_ascii_digit() && c != ';').unwrap_or(behind.len());
         // Colours, and what the progress bar clears its line with.
-        match behind[end..].starts_with(['m', 'K']) {
-            true => rest = &behind[end + 1..],
-            false => return plain + &rest[at..], // which the caller will not like
+        if behind[end..].starts_with(['m', 'K']) {
+            rest = &behind[end + 1..];
+        } else {
+            return plain + &rest[at..]; // which the caller will not like
         }
     }
     plain + rest

@@ -5,6 +5,7 @@
 //!
 //! This is the only crate that decides how a file is opened for reading, or gets its name.
 
+pub mod encoding;
 mod part;
 
 use std::fs::{self, File};
@@ -23,10 +24,12 @@ pub use part::{Part, publish_all, sync_folder};
 pub fn open(path: &Path) -> io::Result<File> {
     let found = fs::metadata(path)?;
     let refuse = |reason| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
-    match found.is_file() {
-        true => File::open(path),
-        false if found.is_dir() => refuse("it is a folder"),
-        false => refuse("it is not a regular file"),
+    if found.is_dir() {
+        refuse("it is a folder")
+    } else if !found.is_file() {
+        refuse("it is not a regular file")
+    } else {
+        File::open(path)
     }
 }
 
@@ -37,13 +40,11 @@ pub fn open(path: &Path) -> io::Result<File> {
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > most {
-        true => {
-            let reason = format!("it has more than {most} bytes, the most that are read");
-            Err(io::Error::new(io::ErrorKind::FileTooLarge, reason))
-        }
-        false => Ok(bytes),
+    if bytes.len() as u64 > most {
+        let reason = format!("it has more than {most} bytes, the most that are read");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
     }
+    Ok(bytes)
 }
 
 #[cfg(test)]

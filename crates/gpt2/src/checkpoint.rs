@@ -700,9 +700,8 @@ mod tests {
     fn two_files() -> (Tensors, Tensors, Value) {
         let mut first = whole_model();
         let second = first.split_off("h.1.");
-        let file = |name: &&String| match first.contains_key(*name) {
-            true => "first.safetensors",
-            false => "second.safetensors",
+        let file = |name: &&String| {
+            if first.contains_key(*name) { "first.safetensors" } else { "second.safetensors" }
         };
         let whole = whole_model();
         let map: BTreeMap<&String, &str> = whole.keys().map(|name| (name, file(&name))).collect();

@@ -127,9 +127,10 @@ impl Config {
     /// # Errors
     /// If the embeddings or all blocks are missing, or no well-known model has these sizes.
     pub fn from_shapes(checkpoint: &Checkpoint) -> Result<Self, Error> {
-        let embeddings = match checkpoint.contains("wte.weight") {
-            true => "wte.weight",
-            false => "lm_head.weight", // where the two are tied and saved once
+        let embeddings = if checkpoint.contains("wte.weight") {
+            "wte.weight"
+        } else {
+            "lm_head.weight" // where the two are tied and saved once
         };
         let [vocab_size, n_embd] = checkpoint.matrix_shape(embeddings)?;
         let [block_size, _] = checkpoint.matrix_shape("wpe.weight")?;

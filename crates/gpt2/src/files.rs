@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use ::files::encoding::{other_encoding, without_mark};
+
 use crate::Error;
-use crate::encoding::{other_encoding, without_mark};
 
 /// The longest file of text that is read, and the longest header of a safetensors file: many times
 /// what GPT-2 xl needs, and little enough that reading a hostile one does no harm.

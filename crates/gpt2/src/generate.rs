@@ -204,10 +204,7 @@ pub struct LogProbs<'a> {
 impl<'a> LogProbs<'a> {
     /// Those of these logits.
     pub fn of(logits: &'a [f32]) -> Self {
-        let [max, log_sum] = match all_finite(logits) {
-            true => log_sum_exp_parts(logits),
-            false => [f64::NAN; 2],
-        };
+        let [max, log_sum] = if all_finite(logits) { log_sum_exp_parts(logits) } else { [f64::NAN; 2] };
         Self { logits, max, log_sum }
     }
 

@@ -36,7 +36,6 @@
 
 pub mod checkpoint;
 pub mod config;
-pub mod encoding;
 mod error;
 mod files;
 pub mod generate;

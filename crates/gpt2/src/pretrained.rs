@@ -115,10 +115,8 @@ impl Pretrained {
     }
 
     fn read(name: &str, path: &Path, prompts: Prompts) -> Result<Self, Error> {
-        let weights = match path.is_dir() {
-            true => weights_in(path).ok_or_else(|| no_weights(path))?,
-            false => path.to_owned(),
-        };
+        let weights =
+            if path.is_dir() { weights_in(path).ok_or_else(|| no_weights(path))? } else { path.to_owned() };
         check_is_whole(&weights)?;
         let beside = |file: &str| Some(weights.with_file_name(file)).filter(|path| path.exists());
         let mut checkpoint = Checkpoint::open(&weights)?;
@@ -275,11 +273,10 @@ fn check_is_whole(weights: &Path) -> Result<(), Error> {
         return Ok(());
     };
     let index = weights.with_file_name("model.safetensors.index.json");
-    let next = match index.is_file() {
-        true => format!("give its index, {}", visible_path(&index)),
-        false => {
-            "fetch model.safetensors.index.json and all files that it names, and give the folder".to_owned()
-        }
+    let next = if index.is_file() {
+        format!("give its index, {}", visible_path(&index))
+    } else {
+        "fetch model.safetensors.index.json and all files that it names, and give the folder".to_owned()
     };
     let reason = format!("it is only file {number} of the {count} of a checkpoint: {next}");
     Err(Error::format(weights, reason))

@@ -76,16 +76,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Grid>, String> {
     let ["grid", axis_columns @ .., "value"] = &columns[first..] else {
         return Err(other_columns(&columns));
     };
-    // The axes: the name, the column of the index, and that of the labels if there is one.
-    let mut axes: Vec<(&str, usize, Option<usize>)> = Vec::new();
-    for (at, &name) in axis_columns.iter().enumerate() {
-        match axes.last_mut() {
-            Some((axis, _, labels @ None)) if name.strip_suffix(LABEL) == Some(axis) => {
-                *labels = Some(first + at + 1);
-            }
-            _ => axes.push((name, first + at + 1, None)),
-        }
-    }
+    let axes = axes(axis_columns, first + 1);
     let mut scattered: Vec<Scattered<'_>> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for (row, record) in reader.records().enumerate() {
@@ -128,6 +119,23 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Grid>, String> {
         grid.values.push(value);
     }
     scattered.into_iter().map(Scattered::gathered).collect()
+}
+
+/// An axis in a table: its name, the column of its indices, and that of its labels if there is one.
+type AxisColumns<'a> = (&'a str, usize, Option<usize>);
+
+/// The axes in these columns, the first of which has the number `start`.
+fn axes<'a>(columns: &[&'a str], start: usize) -> Vec<AxisColumns<'a>> {
+    let mut axes: Vec<AxisColumns<'a>> = Vec::new();
+    for (column, &name) in (start..).zip(columns) {
+        match axes.last_mut() {
+            Some((axis, _, labels @ None)) if name.strip_suffix(LABEL) == Some(axis) => {
+                *labels = Some(column)
+            }
+            _ => axes.push((name, column, None)),
+        }
+    }
+    axes
 }
 
 /// The table behind Excel's first line that names the separator, if that is a comma.

@@ -102,9 +102,10 @@ impl AxisLabels {
     /// The label at an index, with its place where that cannot be told from the index.
     pub fn full_label(&self, index: usize) -> String {
         let label = &self.labels[index];
-        match self.places.is_empty() || *label == self.place(index).to_string() {
-            true => label.clone(),
-            false => format!("{}:{label}", self.place(index)),
+        if self.places.is_empty() || *label == self.place(index).to_string() {
+            label.clone()
+        } else {
+            format!("{}:{label}", self.place(index))
         }
     }
 
@@ -141,23 +142,24 @@ impl Grid {
         self.check_words()?;
         let shape = self.shape();
         let cells = shape.iter().try_fold(1_usize, |product, &length| product.checked_mul(length));
-        match cells == Some(self.values.len()) {
-            true if self.values.is_empty() => Err(Error::Empty { grid: self.name.clone(), shape }),
-            true if ![0, self.values.len()].contains(&self.texts.len()) => Err(Error::OtherTexts {
-                grid: self.name.clone(),
-                texts: self.texts.len(),
-                values: self.values.len(),
-            }),
-            true => Ok(()),
-            false => Err(Error::OtherCount { grid: self.name.clone(), shape, values: self.values.len() }),
+        let (grid, texts, values) = (self.name.clone(), self.texts.len(), self.values.len());
+        if cells != Some(values) {
+            Err(Error::OtherCount { grid, shape, values })
+        } else if values == 0 {
+            Err(Error::Empty { grid, shape })
+        } else if ![0, values].contains(&texts) {
+            Err(Error::OtherTexts { grid, texts, values })
+        } else {
+            Ok(())
         }
     }
 
     /// [`check`](Self::check) without the numbers, which may be elsewhere.
     pub(crate) fn check_words(&self) -> Result<(), Error> {
-        match self.axes.len() > MAX_AXES {
-            true => Err(Error::TooManyAxes { grid: self.name.clone(), axes: self.axes.len() }),
-            false => Ok(()),
+        if self.axes.len() > MAX_AXES {
+            Err(Error::TooManyAxes { grid: self.name.clone(), axes: self.axes.len() })
+        } else {
+            Ok(())
         }
     }
 

@@ -61,9 +61,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), String> {
     }
     let values: Vec<f32> =
         (data.chunks_exact(number.size())).map(|chunk| number.read(chunk)).collect::<Result<_, _>>()?;
-    match python_bool(entry(&header, "fortran_order")?)? {
-        true => Ok((shape.clone(), in_c_order(&shape, &values))),
-        false => Ok((shape, values)),
+    if python_bool(entry(&header, "fortran_order")?)? {
+        Ok((shape.clone(), in_c_order(&shape, &values)))
+    } else {
+        Ok((shape, values))
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use files::encoding::{SAVE_AS_UTF8, other_encoding, without_mark};
+
 use crate::grid::unknown_axis;
 use crate::{AxisLabels, Error, Grid, MAX_AXES, Study, csv_form, npy, tensors};
 
@@ -60,13 +62,11 @@ pub fn read_study(path: &Path) -> Result<Study, Error> {
     let bytes = read_file(path, MAX_BYTES)?;
     let words = || -> Result<Option<Study>, Error> {
         let beside = words_beside(path);
-        match beside.exists() {
-            true => {
-                let bytes = read_file(&beside, MAX_BYTES)?;
-                read_words(&bytes).map(Some).map_err(at(&beside))
-            }
-            false => Ok(None),
+        if !beside.exists() {
+            return Ok(None);
         }
+        let bytes = read_file(&beside, MAX_BYTES)?;
+        read_words(&bytes).map(Some).map_err(at(&beside))
     };
     match format {
         Format::Json => read_json(&bytes),
@@ -157,19 +157,11 @@ pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// If they are UTF-16 or UTF-32, which a mark tells, or zeros where English has them.
 fn utf8(bytes: &[u8]) -> Result<&[u8], String> {
-    let zeros = bytes.first_chunk().map(|first: &[u8; 4]| first.map(|byte| byte == 0));
-    let encoding = match (bytes, zeros) {
-        ([0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..], _) => "UTF-32",
-        ([0xff, 0xfe, ..] | [0xfe, 0xff, ..], _) => "UTF-16",
-        (_, Some([true, false, true, false] | [false, true, false, true])) => "UTF-16",
-        (_, Some([true, true, true, false] | [false, true, true, true])) => "UTF-32",
-        _ => return only_utf8(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)),
-    };
-    Err(format!("it is written in {encoding}; {SAVE_AS_UTF8}"))
+    match other_encoding(bytes) {
+        Some(reason) => Err(reason),
+        None => only_utf8(without_mark(bytes)),
+    }
 }
-
-const SAVE_AS_UTF8: &str = "save it as UTF-8 (Excel: \"CSV UTF-8\"; Notepad: Encoding UTF-8; PowerShell: \
-                            Out-File -Encoding utf8)";
 
 fn only_utf8(bytes: &[u8]) -> Result<&[u8], String> {
     if let Some(kind) = kind_of_no_text(bytes) {
@@ -198,10 +190,7 @@ fn kind_of_no_text(bytes: &[u8]) -> Option<&'static str> {
 }
 
 fn checked(study: Study) -> Result<Study, Error> {
-    match study.grids.is_empty() {
-        true => Err(Error::NoGrid),
-        false => study.check().map(|()| study),
-    }
+    if study.grids.is_empty() { Err(Error::NoGrid) } else { study.check().map(|()| study) }
 }
 
 /// Numbers without words: the axes are numbered.
@@ -370,9 +359,10 @@ mod tests {
         fs::write(&path, serde_json::to_vec(&study).unwrap()).unwrap();
         let back = read_study(&path).unwrap();
         for (back, value) in back.grids[0].values.iter().zip(&study.grids[0].values) {
-            match value.is_finite() {
-                true => assert_eq!(back.to_bits(), value.to_bits()),
-                false => assert!(back.is_nan()),
+            if value.is_finite() {
+                assert_eq!(back.to_bits(), value.to_bits())
+            } else {
+                assert!(back.is_nan())
             }
         }
     }

@@ -96,12 +96,9 @@ fn read_header(bytes: &[u8]) -> Result<(Metadata, &[u8]), String> {
     }
     let (header, data) = rest.split_at_checked(length as usize).ok_or("its header is cut off")?;
     let metadata: Metadata = serde_json::from_slice(header).map_err(|e| e.to_string())?;
-    match metadata.data_len() == data.len() {
-        true => Ok((metadata, data)),
-        false => Err(format!(
-            "its tensors have {} bytes, and {} follow its header",
-            metadata.data_len(),
-            data.len()
-        )),
+    let (expected, found) = (metadata.data_len(), data.len());
+    if expected != found {
+        return Err(format!("its tensors have {expected} bytes, and {found} follow its header"));
     }
+    Ok((metadata, data))
 }

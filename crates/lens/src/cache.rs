@@ -129,9 +129,10 @@ impl Summary {
         let is_masked = |x: &f32| *x == f32::NEG_INFINITY && name.ends_with("scores");
         let unmasked = || x.data().iter().copied().filter(|x| !is_masked(x));
         let sum: f64 = unmasked().map(f64::from).sum();
-        let [least, most] = match unmasked().all(f32::is_finite) {
-            true => [f32::INFINITY, f32::NEG_INFINITY],
-            false => [f32::NAN; 2], // which `f32::min` would pass over
+        let [least, most] = if unmasked().all(f32::is_finite) {
+            [f32::INFINITY, f32::NEG_INFINITY]
+        } else {
+            [f32::NAN; 2] // which `f32::min` would pass over
         };
         Self {
             name: name.to_owned(),

@@ -144,10 +144,7 @@ fn log_probs(model: &Gpt2, x: &Tensor, next: &[u32]) -> Vec<f32> {
                 let pairs = row.iter_mut().zip(&b_u.data()[tokens.clone()]);
                 pairs.for_each(|(logit, b)| *logit += b);
             }
-            let part = match all_finite(row) {
-                true => log_sum_exp(row),
-                false => f64::NAN,
-            };
+            let part = if all_finite(row) { log_sum_exp(row) } else { f64::NAN };
             *total = log_add_exp(*total, part);
             if tokens.contains(&(*next as usize)) {
                 *wanted = row[*next as usize - start];

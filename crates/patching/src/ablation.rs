@@ -65,21 +65,8 @@ pub(crate) fn given(
             }
         }
         Ablation::MeanOf(prompts) => {
-            let mut sums: HashMap<Site, Vec<f32>> = HashMap::new();
-            for ids in prompts {
-                watch.leave_if_stopped();
-                model.transformer(ids, &mut |site, x| {
-                    if wanted.contains(&site) {
-                        let sum = sum_over_positions(x);
-                        let sums = sums.entry(site).or_insert_with(|| vec![0.0; sum.len()]);
-                        for (total, x) in sums.iter_mut().zip(sum) {
-                            *total += x;
-                        }
-                    }
-                });
-            }
             let positions = prompts.iter().map(Vec::len).sum();
-            for (site, sum) in sums {
+            for (site, sum) in sums_over_prompts(model, prompts, &wanted, watch) {
                 if let Some(x) = given.get_mut(&site) {
                     fill(x, &divided(sum, positions));
                 }
@@ -87,6 +74,29 @@ pub(crate) fn given(
         }
     }
     Some(given)
+}
+
+/// The sums of activations over all positions of some prompts.
+fn sums_over_prompts(
+    model: &Gpt2,
+    prompts: &[Vec<u32>],
+    wanted: &HashSet<Site>,
+    watch: Watch<'_>,
+) -> HashMap<Site, Vec<f32>> {
+    let mut sums: HashMap<Site, Vec<f32>> = HashMap::new();
+    for ids in prompts {
+        watch.leave_if_stopped();
+        model.transformer(ids, &mut |site, x| {
+            if wanted.contains(&site) {
+                let sum = sum_over_positions(x);
+                let sums = sums.entry(site).or_insert_with(|| vec![0.0; sum.len()]);
+                for (total, x) in sums.iter_mut().zip(sum) {
+                    *total += x;
+                }
+            }
+        });
+    }
+    sums
 }
 
 /// For each lasting edit the activation that it takes its piece from; none where that is the source run's.

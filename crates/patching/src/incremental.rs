@@ -6,13 +6,13 @@
 mod ends;
 
 use gpt2::model::Mlp;
-use gpt2::walk::{BASE, Edit, Fork, Plan, SOURCE, Value, Walk};
+use gpt2::walk::{self, BASE, Edit, Fork, Plan, SOURCE, Value, Walk};
 use gpt2::{Gpt2, SiteKind};
 use tensor::Tensor;
 
 use crate::ablation::{given, lasting_values};
-use crate::metric::{LOGIT_ROWS, Which};
-use crate::{Experiment, Measured, Metric, Patch, Unpatched, Watch};
+use crate::metric::{End, LOGIT_ROWS, Which};
+use crate::{Experiment, Lasting, Measured, Metric, Patch, Unpatched, Watch};
 
 pub(crate) use self::ends::Ends;
 
@@ -37,11 +37,6 @@ pub fn run(
     watch: Watch<'_>,
 ) -> Measured {
     let mut measured = Measured::nothing(patches.len());
-    // What a head writes is linear in z, and has no bias: to patch the one is to patch the other.
-    let as_z = |patch: &Patch| match patch.site {
-        SiteKind::Result => Patch { site: SiteKind::Z, ..*patch },
-        _ => *patch,
-    };
     let patches: Vec<Patch> = patches.iter().map(as_z).collect();
     let Some(given) = watch.unless_stopped(|| given(model, experiment, &patches, watch)) else {
         return measured;
@@ -52,27 +47,17 @@ pub fn run(
         (None, []) => experiment.differing_positions()[0],
         _ => 0,
     };
-    let patches = patches.iter().enumerate().map(|(cell, &patch)| Pending { cell, patch });
-    let (mut pending, unchanged): (Vec<Pending>, Vec<Pending>) = patches.partition(|p| {
-        let pos = p.patch.pos.or(p.patch.dest);
-        pos.is_none_or(|pos| pos >= first_change)
-    });
-    pending.sort_by_key(|p| p.patch.layer);
-
+    let [pending, unchanged] = pending(&patches, first_change);
     let rows_of = |p: &Pending| t - p.patch.dests(t).start.max(first_change);
     let chunks = cut(&pending, rows_together(model, t, memory), rows_of);
     let work_of = |p: &Pending| (rows_of(p) * (model.config.n_layer - p.patch.layer)) as f64;
     let all_work: f64 = pending.iter().map(work_of).sum();
 
     let values = lasting_values(model, experiment);
-    let lasting = experiment.lasting().iter().zip(&values).map(|(lasting, value)| Edit {
-        patch: lasting.patch,
-        value: value.as_ref().map_or(Value::Source, Value::Activation),
-    });
-    let lasting: Vec<Edit<'_>> = lasting.collect();
+    let lasting = lasting_edits(experiment, &values);
 
     // The two unpatched runs step along with every chunk; their ends are kept from the first one.
-    let mut unpatched = None;
+    let mut ends_of_prompts = None;
     for chunk in chunks {
         let fork = |p: &Pending| {
             let value = match &given {
@@ -100,30 +85,68 @@ pub fn run(
         });
         let Some(ends) = walked else { break };
         measured.flops += ends.flops;
-        let [base, clean, corrupted] = unpatched.get_or_insert_with(|| {
-            let [source, base] = [SOURCE, BASE].map(|run| {
-                let rows = ends.of_run(run);
-                (metric.read(model, &rows, experiment.base()), rows)
-            });
-            let [clean, corrupted] = (experiment.direction()).clean_and_corrupted(source, base.clone());
-            [base, clean, corrupted]
-        });
-        let last = |rows: &Tensor| rows.row(rows.n_rows() - 1).to_vec();
-        measured.clean = metric.of(Which::Clean, &clean.0, &clean.0);
-        measured.corrupted = metric.of(Which::Corrupted, &corrupted.0, &clean.0);
-        measured.unpatched = Some(Unpatched { clean: last(&clean.1), corrupted: last(&corrupted.1) });
-        // A run that has not come to differ from the base is the base.
+        let unpatched = || set_unpatched(&mut measured, model, experiment, metric, &ends);
+        let [base, clean] = ends_of_prompts.get_or_insert_with(unpatched);
+        // A run that does not differ from the base has the base's value.
         let cells: Vec<usize> = chunk.iter().map(|p| p.cell).collect();
         let ends = Ends { ends: &ends, cells: &cells, prompt: experiment.base() };
         let differing = ends.cells();
         let unchanged = unchanged.iter().map(|p| p.cell).chain(cells.iter().copied());
         for cell in unchanged.filter(|cell| !differing.contains(cell)) {
             let value = &mut measured.values[cell];
-            value.get_or_insert_with(|| metric.of(Which::Patched(cell), &base.0, &clean.0));
+            value.get_or_insert_with(|| metric.of(Which::Patched(cell), base, clean));
         }
-        ends.measure(model, metric, &clean.0, &mut measured.values, watch);
+        ends.measure(model, metric, clean, &mut measured.values, watch);
     }
     measured
+}
+
+/// What a head writes is linear in z and has no bias, so patching its result is patching its z.
+fn as_z(patch: &Patch) -> Patch {
+    match patch.site {
+        SiteKind::Result => Patch { site: SiteKind::Z, ..*patch },
+        _ => *patch,
+    }
+}
+
+fn lasting_edits<'a>(experiment: &Experiment, values: &'a [Option<Tensor>]) -> Vec<Edit<'a>> {
+    let edit = |(lasting, value): (&Lasting, &'a Option<Tensor>)| Edit {
+        patch: lasting.patch,
+        value: value.as_ref().map_or(Value::Source, Value::Activation),
+    };
+    experiment.lasting().iter().zip(values).map(edit).collect()
+}
+
+/// Takes the metric and the last rows of the two unpatched runs. Returns the ends of base and clean run.
+fn set_unpatched(
+    measured: &mut Measured,
+    model: &Gpt2,
+    experiment: &Experiment,
+    metric: Metric<'_>,
+    ends: &walk::Ends,
+) -> [End<'static>; 2] {
+    let [source, base] = [SOURCE, BASE].map(|run| {
+        let rows = ends.of_run(run);
+        (metric.read(model, &rows, experiment.base()), rows)
+    });
+    let [clean, corrupted] = experiment.direction().clean_and_corrupted(source, base.clone());
+    let last = |rows: &Tensor| rows.row(rows.n_rows() - 1).to_vec();
+    measured.clean = metric.of(Which::Clean, &clean.0, &clean.0);
+    measured.corrupted = metric.of(Which::Corrupted, &corrupted.0, &clean.0);
+    measured.unpatched = Some(Unpatched { clean: last(&clean.1), corrupted: last(&corrupted.1) });
+    [base.0, clean.0]
+}
+
+/// The patches that need work, by layer, and those that change nothing because they end before the first
+/// position at which source and base differ.
+fn pending(patches: &[Patch], first_change: usize) -> [Vec<Pending>; 2] {
+    let patches = patches.iter().enumerate().map(|(cell, &patch)| Pending { cell, patch });
+    let (mut pending, unchanged): (Vec<Pending>, Vec<Pending>) = patches.partition(|p| {
+        let pos = p.patch.pos.or(p.patch.dest);
+        pos.is_none_or(|pos| pos >= first_change)
+    });
+    pending.sort_by_key(|p| p.patch.layer);
+    [pending, unchanged]
 }
 
 /// How many rows walk together.
@@ -418,10 +441,7 @@ mod tests {
                     dest: some(Axis::Dest, pos, t),
                     src: some(Axis::Src, neuron, t),
                 };
-                let values = match site.is_of_pairs() {
-                    true => &[LastingValue::Source, LastingValue::Zero][..],
-                    false => &[LastingValue::Source, LastingValue::Zero, LastingValue::Mean],
-                };
+                let values = if site.is_of_pairs() { &[LastingValue::Source, LastingValue::Zero][..] } else { &[LastingValue::Source, LastingValue::Zero, LastingValue::Mean] };
                 Lasting { patch, value: *value.get(values) }
             };
             let given = experiment.clone().given(&model, edits.into_iter().map(lasting).collect()).unwrap();

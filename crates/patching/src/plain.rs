@@ -30,6 +30,9 @@ pub fn run(
     measured.unwrap_or_else(|| Measured::nothing(patches.len()))
 }
 
+/// Activations by site, as far as they have been seen.
+type Cache = HashMap<Site, Option<Tensor>>;
+
 fn measured(
     model: &Gpt2,
     experiment: &Experiment,
@@ -39,15 +42,13 @@ fn measured(
 ) -> Measured {
     let from = metric.first_position(experiment.n_tokens());
 
-    // 1. Keep the source's activations, those that some patch needs.
+    // 1. Run the source prompt, and keep the activations that some patch needs.
     let lasting = experiment.lasting();
     let wanted = patches.iter().chain(lasting.iter().map(|lasting| &lasting.patch));
-    let mut cache: HashMap<Site, Option<Tensor>> = wanted.map(|patch| (patch.site(), None)).collect();
+    let mut cache: Cache = wanted.map(|patch| (patch.site(), None)).collect();
     let source = end(model, experiment.source(), from, &mut |site, x| {
         watch.leave_if_stopped();
-        if let Some(kept) = cache.get_mut(&site) {
-            *kept = Some(x.clone());
-        }
+        cache.entry(site).and_modify(|kept| *kept = Some(x.clone()));
     });
     // What stays in the base run and in all that follow.
     let values = lasting_values(model, experiment);
@@ -91,13 +92,8 @@ fn measured(
     let values = patches.par_iter().enumerate().map(unless_stopped).collect();
     let flops = (2 + patches.len() as u64) * flops_of_a_run(model, experiment.n_tokens());
     let last = |rows: &Tensor| rows.row(rows.n_rows() - 1).to_vec();
-    Measured {
-        values,
-        clean: clean_metric,
-        corrupted: corrupted_metric,
-        unpatched: Some(Unpatched { clean: last(&clean), corrupted: last(&corrupted) }),
-        flops,
-    }
+    let unpatched = Some(Unpatched { clean: last(&clean), corrupted: last(&corrupted) });
+    Measured { values, clean: clean_metric, corrupted: corrupted_metric, unpatched, flops }
 }
 
 /// The residual stream after the last layer norm from a position on, `(n, C)`: all that logits are

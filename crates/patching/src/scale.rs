@@ -75,10 +75,7 @@ impl Scale {
     /// # Errors
     /// As [`normalized_unit`], of a scale that has it.
     pub fn apply(self, values: &mut [f32], ends: Endpoints) -> Result<(), Error> {
-        let unit = match self.is_normalized() {
-            true => normalized_unit(ends.clean, ends.corrupted)?,
-            false => 1.0,
-        };
+        let unit = if self.is_normalized() { normalized_unit(ends.clean, ends.corrupted)? } else { 1.0 };
         let origin = self.origin(0.0, ends.corrupted, ends.base);
         for value in values {
             *value = finite_or_nan((*value - origin) / unit);
@@ -126,9 +123,10 @@ impl FromStr for Scale {
 pub fn normalized_unit(clean: f32, corrupted: f32) -> Result<f32, Error> {
     let unit = clean - corrupted;
     let enough = 1e-4 * clean.abs().max(corrupted.abs());
-    match unit.is_finite() && unit.abs() > enough {
-        true => Ok(unit),
-        false => Err(Error::NothingToNormalize { clean, corrupted }),
+    if unit.is_finite() && unit.abs() > enough {
+        Ok(unit)
+    } else {
+        Err(Error::NothingToNormalize { clean, corrupted })
     }
 }
 

@@ -55,10 +55,7 @@ pub fn visible_path(path: &Path) -> String {
 pub fn visible_text(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        match is_harmless(character) {
-            true => shown.push(character),
-            false => push_visible(&mut shown, character),
-        }
+        if is_harmless(character) { shown.push(character) } else { push_visible(&mut shown, character) }
     }
     shown
 }

@@ -39,11 +39,8 @@ pub fn run(task: &Task<'_>) -> Measured {
         let mut read: HashMap<Site, Tensor> = HashMap::new();
         let mut x = model.transformer(experiment.base(), &mut |site, x| {
             watch.leave_if_stopped();
-            match site.kind {
-                SiteKind::Q | SiteKind::K | SiteKind::V | SiteKind::MlpOut => {
-                    read.insert(site, x.clone());
-                }
-                _ => {}
+            if matches!(site.kind, SiteKind::Q | SiteKind::K | SiteKind::V | SiteKind::MlpOut) {
+                read.insert(site, x.clone());
             }
             let is_frozen = site.kind == SiteKind::Z || site.kind == SiteKind::MlpOut && !paths.through_mlps;
             if is_frozen {

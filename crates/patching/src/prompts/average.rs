@@ -63,6 +63,32 @@ impl Bootstrap {
     pub const MAX_RESAMPLES: usize = 1_000_000;
     const MAX_DRAWS: usize = 100_000_000;
 
+    /// Refuses numbers that cannot be drawn with, for `n` pairs.
+    fn check(&self, n: usize) -> Result<(), String> {
+        let Self { resamples, level, .. } = self;
+        if !(1..=Self::MAX_RESAMPLES).contains(resamples) {
+            return Err(format!(
+                "{resamples} draws were asked for; give a number from 1 to {}",
+                Self::MAX_RESAMPLES
+            ));
+        }
+        if !(*level > 0.0 && *level < 1.0) {
+            return Err(format!(
+                "a confidence level of {level} was asked for; give a number between 0 and 1, such as 0.95"
+            ));
+        }
+        if n == 0 {
+            return Err("there is nothing to average: give at least one pair of prompts".to_owned());
+        }
+        if resamples.saturating_mul(n) > Self::MAX_DRAWS {
+            return Err(format!(
+                "{resamples} draws of {n} pairs are more than can be held; give at most {}",
+                Self::MAX_DRAWS / n
+            ));
+        }
+        Ok(())
+    }
+
     /// How often each pair is drawn in each resample, `resamples × n`.
     fn draws(&self, n: usize) -> Vec<u32> {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(self.seed);
@@ -182,84 +208,8 @@ pub fn average_on(
     bootstrap: Bootstrap,
 ) -> Result<Average, Error> {
     let request = |reason: String| Error::Request { reason };
-    let Bootstrap { resamples, level, .. } = bootstrap;
-    if !(1..=Bootstrap::MAX_RESAMPLES).contains(&resamples) {
-        return Err(request(format!(
-            "{resamples} draws were asked for; give a number from 1 to {}",
-            Bootstrap::MAX_RESAMPLES
-        )));
-    }
-    if !(level > 0.0 && level < 1.0) {
-        return Err(request(format!(
-            "a confidence level of {level} was asked for; give a number between 0 and 1, such as 0.95"
-        )));
-    }
-    let Some(first) = parts.first() else {
-        return Err(request("there is nothing to average: give at least one pair of prompts".to_owned()));
-    };
-
-    if resamples.saturating_mul(parts.len()) > Bootstrap::MAX_DRAWS {
-        return Err(request(format!(
-            "{resamples} draws of {} pairs are more than can be held; give at most {}",
-            parts.len(),
-            Bootstrap::MAX_DRAWS / parts.len()
-        )));
-    }
-
-    // Where the cells of the mean stand in each pair's grid: which of its places are kept, axis by axis.
-    let axes = &first.grid.axes;
-    let is_position = |axis: &Axis| matches!(axis, Axis::Pos | Axis::Dest | Axis::Src);
-    let mut kept = vec![Vec::new(); parts.len()];
-    let mut places = Vec::new();
-    let mut positions = Vec::new();
-    for (i, axis) in axes.iter().enumerate() {
-        let of_parts = match is_position(axis) {
-            true => {
-                let (of_parts, roles) = common_positions(parts, *axis, align).map_err(request)?;
-                places.push(match align {
-                    None => roles.iter().map(|role| role.unsigned_abs()).collect(),
-                    Some(_) => (0..roles.len()).collect(),
-                });
-                positions.push(roles);
-                of_parts
-            }
-            false => {
-                let common = &first.grid.places[i];
-                places.push(common.clone());
-                positions.push(Vec::new());
-                vec![(0..common.len()).collect(); parts.len()]
-            }
-        };
-        for (kept, of_part) in kept.iter_mut().zip(of_parts) {
-            kept.push(of_part);
-        }
-    }
-    let mut rows = Vec::with_capacity(parts.len());
-    for (part, kept) in parts.iter().zip(&kept) {
-        let grid = part.grid;
-        let alike = (axes.iter().zip(&grid.places).zip(&places))
-            .all(|((axis, own), common)| is_position(axis) || own == common);
-        assert!(
-            grid.axes == *axes && alike,
-            "grids over {axes:?} at {places:?} and over {:?} at {:?} in one mean",
-            grid.axes,
-            grid.places
-        );
-        let mut cells = vec![0];
-        for (along, length) in kept.iter().zip(grid.shape()) {
-            cells = cells.iter().flat_map(|cell| along.iter().map(move |i| cell * length + i)).collect();
-        }
-        let values = cells.iter().map(|&cell| grid.values[cell]);
-        // The unpatched runs are drawn with their pair.
-        let Endpoints { clean, corrupted, base } = part.ends;
-        rows.push(values.chain([clean, corrupted, base]).collect::<Vec<f32>>());
-    }
-    // The order of the pairs must change nothing, and sums and draws have one: that of the numbers.
-    rows.sort_by(|x, y| {
-        let mut orders = x.iter().zip(y).map(|(x, y)| x.total_cmp(y));
-        orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
-    });
-
+    bootstrap.check(parts.len()).map_err(request)?;
+    let Common { places, positions, rows } = Common::of(parts, align).map_err(request)?;
     let n = parts.len();
     let draws = bootstrap.draws(n);
     let n_cells = places.iter().map(Vec::len).product();
@@ -284,21 +234,89 @@ pub fn average_on(
         means.clear();
         let drawn = draws.chunks_exact(n).zip(&zeros);
         means.extend(drawn.map(|(counts, zero)| zero.scaled(mean_of(counts, cell))));
-        // What has no number has no place in the order.
+        // NaN has no place in the order.
         if !means.iter().all(|mean| mean.is_finite()) {
             return [mean as f32, f32::NAN, f32::NAN];
         }
         means.sort_by(f64::total_cmp);
-        let tail = (1.0 - level) / 2.0;
+        let tail = (1.0 - bootstrap.level) / 2.0;
         [mean, quantile(means, tail), quantile(means, 1.0 - tail)].map(|x| finite_or_nan(x as f32))
     };
     let cells: Vec<[f32; 3]> = (0..n_cells).into_par_iter().map_init(Vec::new, of_cell).collect();
     let [mean, low, high] = [0, 1, 2].map(|i| Grid {
         places: places.clone(),
         values: cells.iter().map(|cell| cell[i]).collect(),
-        ..first.grid.clone()
+        ..parts[0].grid.clone()
     });
     Ok(Average { mean, low, high, n, align, positions })
+}
+
+/// What the grids of all pairs have in common.
+struct Common {
+    /// The places along each axis of the mean.
+    places: Vec<Vec<usize>>,
+    /// [`Average::positions`].
+    positions: Vec<Vec<isize>>,
+    /// For each pair its values in the cells of the mean, and the metric of its unpatched runs, because
+    /// these are drawn with their pair.
+    rows: Vec<Vec<f32>>,
+}
+
+impl Common {
+    fn of(parts: &[Part<'_>], align: Option<Align>) -> Result<Self, String> {
+        let first = parts[0].grid;
+        // For each pair, which of its places are kept, axis by axis.
+        let mut kept = vec![Vec::new(); parts.len()];
+        let (mut places, mut positions) = (Vec::new(), Vec::new());
+        for (axis, common) in first.axes.iter().zip(&first.places) {
+            let of_parts = if is_position(*axis) {
+                let (of_parts, roles) = common_positions(parts, *axis, align)?;
+                places.push(match align {
+                    None => roles.iter().map(|role| role.unsigned_abs()).collect(),
+                    Some(_) => (0..roles.len()).collect(),
+                });
+                positions.push(roles);
+                of_parts
+            } else {
+                places.push(common.clone());
+                positions.push(Vec::new());
+                vec![(0..common.len()).collect(); parts.len()]
+            };
+            for (kept, of_part) in kept.iter_mut().zip(of_parts) {
+                kept.push(of_part);
+            }
+        }
+        let row = |(part, kept): (&Part<'_>, &Vec<Vec<usize>>)| {
+            let grid = part.grid;
+            let alike = (first.axes.iter().zip(&grid.places).zip(&places))
+                .all(|((axis, own), common)| is_position(*axis) || own == common);
+            assert!(
+                grid.axes == first.axes && alike,
+                "grids over {:?} at {places:?} and over {:?} at {:?} in one mean",
+                first.axes,
+                grid.axes,
+                grid.places
+            );
+            let mut cells = vec![0];
+            for (along, length) in kept.iter().zip(grid.shape()) {
+                cells = cells.iter().flat_map(|cell| along.iter().map(move |i| cell * length + i)).collect();
+            }
+            let values = cells.iter().map(|&cell| grid.values[cell]);
+            let Endpoints { clean, corrupted, base } = part.ends;
+            values.chain([clean, corrupted, base]).collect()
+        };
+        let mut rows: Vec<Vec<f32>> = parts.iter().zip(&kept).map(row).collect();
+        // Sums and draws depend on the order, so that of the pairs is replaced by that of the numbers.
+        rows.sort_by(|x, y| {
+            let mut orders = x.iter().zip(y).map(|(x, y)| x.total_cmp(y));
+            orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        });
+        Ok(Self { places, positions, rows })
+    }
+}
+
+fn is_position(axis: Axis) -> bool {
+    matches!(axis, Axis::Pos | Axis::Dest | Axis::Src)
 }
 
 /// Where a scale of means has its 0, and how long its unit is.
@@ -349,49 +367,12 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 type Kept = (Vec<Vec<usize>>, Vec<isize>);
 
 fn common_positions(parts: &[Part<'_>], axis: Axis, align: Option<Align>) -> Result<Kept, String> {
-    let first = parts[0].pair;
-    let n_tokens = |pair: &Pair| pair.experiment.n_tokens();
+    require_equal_roles(parts, align)?;
     let origin = |pair: &Pair| match align {
         None => 0,
         Some(Align::FirstDifference) => pair.experiment.differing_positions()[0],
-        Some(Align::End) => n_tokens(pair) - 1,
+        Some(Align::End) => pair.experiment.n_tokens() - 1,
     };
-    match align {
-        None => {
-            if let Some(other) = parts.iter().find(|part| n_tokens(part.pair) != n_tokens(first)) {
-                return Err(format!(
-                    "the prompts of line {} have {} tokens and those of line {} have {}: their positions \
-                     do not belong together one by one; say from where to count them, from the first \
-                     difference or from the end",
-                    first.line,
-                    n_tokens(first),
-                    other.pair.line,
-                    n_tokens(other.pair)
-                ));
-            }
-        }
-        Some(Align::FirstDifference) => {
-            // Behind a second difference, or in a longer one, the same number means something else.
-            let from_first = |pair: &Pair| -> Vec<usize> {
-                let differing = pair.experiment.differing_positions();
-                differing.iter().map(|pos| pos - differing[0]).collect()
-            };
-            let expected = from_first(first);
-            if let Some(other) = parts.iter().find(|part| from_first(part.pair) != expected) {
-                return Err(format!(
-                    "positions cannot be counted from the first difference: from there on the prompts of \
-                     line {} differ at {} and those of line {} at {}, so that equal numbers would not \
-                     mean equal roles; count from the end, or give pairs that differ in the same places",
-                    first.line,
-                    list(&expected),
-                    other.pair.line,
-                    list(&from_first(other.pair))
-                ));
-            }
-        }
-        Some(Align::End) => {}
-    }
-
     let roles: Vec<Vec<isize>> = parts
         .iter()
         .map(|part| {
@@ -419,6 +400,44 @@ fn common_positions(parts: &[Part<'_>], axis: Axis, align: Option<Align>) -> Res
         common.iter().filter_map(|role| roles.iter().position(|known| known == role)).collect()
     };
     Ok((roles.iter().map(place).collect(), common))
+}
+
+/// Refuses pairs in which equal positions have different roles.
+fn require_equal_roles(parts: &[Part<'_>], align: Option<Align>) -> Result<(), String> {
+    let first = parts[0].pair;
+    let n_tokens = |pair: &Pair| pair.experiment.n_tokens();
+    // Behind a second difference, or in a longer one, the same number means something else.
+    let from_first = |pair: &Pair| -> Vec<usize> {
+        let differing = pair.experiment.differing_positions();
+        differing.iter().map(|pos| pos - differing[0]).collect()
+    };
+    let is_other = |part: &&Part<'_>| match align {
+        None => n_tokens(part.pair) != n_tokens(first),
+        Some(Align::FirstDifference) => from_first(part.pair) != from_first(first),
+        Some(Align::End) => false,
+    };
+    let Some(Part { pair: other, .. }) = parts.iter().find(is_other) else {
+        return Ok(());
+    };
+    Err(match align {
+        None => format!(
+            "the prompts of line {} have {} tokens and those of line {} have {}: their positions do not belong \
+             together one by one; say from where to count them, from the first difference or from the end",
+            first.line,
+            n_tokens(first),
+            other.line,
+            n_tokens(other)
+        ),
+        Some(_) => format!(
+            "positions cannot be counted from the first difference: from there on the prompts of line {} \
+             differ at {} and those of line {} at {}, so that equal numbers would not mean equal roles; count \
+             from the end, or give pairs that differ in the same places",
+            first.line,
+            list(&from_first(first)),
+            other.line,
+            list(&from_first(other))
+        ),
+    })
 }
 
 /// The first numbers of a list, each with a plus.

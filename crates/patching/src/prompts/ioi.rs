@@ -100,6 +100,75 @@ impl Ioi {
                 format!("{} pairs were asked for; give a number from 1 to {}", self.count, Self::MAX_COUNT);
             return Err(Error::Request { reason });
         }
+        let mut words = Words::known(pretrained);
+        let needed = match self.corruption {
+            Corruption::SwappedSubject => 2,
+            Corruption::Abc => 5,
+        };
+        if words.names.len() < needed || words.templates.is_empty() {
+            let reason = format!(
+                "the model {} was trained on {} of the names and {} of the templates of the \
+                 indirect-object prompts, and {needed} names and a template are needed: give prompts of \
+                 your own that it knows",
+                pretrained.name,
+                words.names.len(),
+                words.templates.len()
+            );
+            return Err(Error::Request { reason });
+        }
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(self.seed);
+        let pairs = (1..=self.count).map(|number| {
+            // The first names of a shuffle: all different.
+            for i in 0..needed {
+                let other = rng.random_range(i..words.names.len());
+                words.names.swap(i, other);
+            }
+            let texts = self.texts(&words, number, &mut rng);
+            PromptPair::of_texts(number, texts)
+        });
+        Ok(PromptSet {
+            name: "the indirect-object prompts".to_owned(),
+            pairs: pairs.collect(),
+            numbering: Numbering::Pairs,
+            notes: vec![],
+        })
+    }
+
+    /// Clean and corrupted prompt, and the answers a and b, of the first names.
+    fn texts(&self, words: &Words, number: usize, rng: &mut Xoshiro256PlusPlus) -> [String; 4] {
+        let mut one_of = |words: &[&'static str]| match words.len() {
+            0 => "",
+            n => words[rng.random_range(0..n)],
+        };
+        let [template, place, object] =
+            [one_of(&words.templates), one_of(&words.places), one_of(&words.objects)];
+        let names = &words.names;
+        let (io, s) = (names[0], names[1]);
+        let [first, second] = match number % 2 {
+            1 => [io, s], // ABBA
+            _ => [s, io], // BABA
+        };
+        let corrupted = match self.corruption {
+            Corruption::SwappedSubject => [first, second, io],
+            Corruption::Abc => [names[2], names[3], names[4]],
+        };
+        let clean = fill(template, [first, second, s], place, object);
+        let corrupted = fill(template, corrupted, place, object);
+        [clean, corrupted, format!(" {io}"), format!(" {s}")]
+    }
+}
+
+/// What prompts can be made of.
+struct Words {
+    names: Vec<&'static str>,
+    places: Vec<&'static str>,
+    objects: Vec<&'static str>,
+    templates: Vec<&'static str>,
+}
+
+impl Words {
+    /// The words that are one token of the model's, and the templates that it can read with them.
+    fn known(pretrained: &Pretrained) -> Self {
         let knows = |text: &str| {
             let ids = pretrained.tokenizer.encode(text);
             ids.is_ok_and(|ids| pretrained.unknown_tokens(&ids).is_empty())
@@ -112,73 +181,19 @@ impl Ioi {
             };
             words.iter().copied().filter(known).collect()
         };
-        let mut names = known_words(&NAMES);
+        let names = known_words(&NAMES);
         let [places, objects] = [&PLACES, &OBJECTS].map(|words| known_words(words));
-        let enough = |template: &&&str| {
+        let has_words = |template: &str| {
             (!places.is_empty() || !template.contains("[PLACE]"))
                 && (!objects.is_empty() || !template.contains("[OBJECT]"))
         };
+        let [a, b] = [0, 1].map(|i| names.get(i).copied().unwrap_or_default());
         let place = places.first().copied().unwrap_or_default();
         let object = objects.first().copied().unwrap_or_default();
-        let templates: Vec<&str> = TEMPLATES
-            .iter()
-            .filter(enough)
-            .filter(|template| {
-                let [a, b] = [0, 1].map(|i| names.get(i).copied().unwrap_or_default());
-                knows(&fill(template, [b, a, b], place, object))
-            })
-            .copied()
-            .collect();
-        let needed = match self.corruption {
-            Corruption::SwappedSubject => 2,
-            Corruption::Abc => 5,
-        };
-        if names.len() < needed || templates.is_empty() {
-            let reason = format!(
-                "the model {} was trained on {} of the names and {} of the templates of the \
-                 indirect-object prompts, and {needed} names and a template are needed: give prompts of \
-                 your own that it knows",
-                pretrained.name,
-                names.len(),
-                templates.len()
-            );
-            return Err(Error::Request { reason });
-        }
-
-        let mut rng = Xoshiro256PlusPlus::seed_from_u64(self.seed);
-        let mut pairs = Vec::with_capacity(self.count);
-        for number in 1..=self.count {
-            // The first names of a shuffle: all different.
-            for i in 0..needed {
-                let other = rng.random_range(i..names.len());
-                names.swap(i, other);
-            }
-            let mut one_of = |words: &[&'static str]| match words.len() {
-                0 => "",
-                n => words[rng.random_range(0..n)],
-            };
-            let [template, place, object] = [one_of(&templates), one_of(&places), one_of(&objects)];
-            let (io, s) = (names[0], names[1]);
-            let in_order = |[first, second]: [&'static str; 2]| match number % 2 {
-                1 => [second, first], // ABBA
-                _ => [first, second], // BABA
-            };
-            let [first, second] = in_order([s, io]);
-            let corrupted = match self.corruption {
-                Corruption::SwappedSubject => [first, second, io],
-                Corruption::Abc => [names[2], names[3], names[4]],
-            };
-            let clean = fill(template, [first, second, s], place, object);
-            let corrupted = fill(template, corrupted, place, object);
-            let texts = [clean, corrupted, format!(" {io}"), format!(" {s}")];
-            pairs.push(PromptPair::of_texts(number, texts));
-        }
-        Ok(PromptSet {
-            name: "the indirect-object prompts".to_owned(),
-            pairs,
-            numbering: Numbering::Pairs,
-            notes: vec![],
-        })
+        let can_read =
+            |template: &&str| has_words(template) && knows(&fill(template, [b, a, b], place, object));
+        let templates = TEMPLATES.iter().copied().filter(can_read).collect();
+        Self { names, places, objects, templates }
     }
 }
 

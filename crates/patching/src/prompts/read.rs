@@ -55,7 +55,7 @@
 use std::io;
 use std::path::Path;
 
-use gpt2::encoding::{other_encoding, without_mark};
+use files::encoding::{other_encoding, without_mark};
 use visible::{visible_line, visible_start};
 
 use self::cells::{Cell, Field};
@@ -200,11 +200,16 @@ impl Prompts {
 fn plain_lines(name: &str, bytes: &[u8], ids: bool) -> Result<Vec<(usize, Written)>, Error> {
     let text = text_of(name, bytes)?;
     let lines = lines_of(text).filter(|(_, line)| !line.trim().is_empty());
-    let prompt = |(line, text): (usize, &str)| match ids {
-        true => gpt2::tokenizer::parse_ids(text)
-            .map(|ids| (line, Written::Ids(ids)))
-            .map_err(|reason| Error::Line { name: name.to_owned(), line, reason }),
-        false => Ok((line, Written::Text(text.to_owned()))),
+    let prompt = |(line, text): (usize, &str)| {
+        if !ids {
+            return Ok((line, Written::Text(text.to_owned())));
+        }
+        let ids = gpt2::tokenizer::parse_ids(text);
+        ids.map(|ids| (line, Written::Ids(ids))).map_err(|reason| Error::Line {
+            name: name.to_owned(),
+            line,
+            reason,
+        })
     };
     lines.map(prompt).collect()
 }

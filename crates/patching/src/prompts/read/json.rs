@@ -150,12 +150,13 @@ fn read_columns(entries: &[(String, &RawValue)], reader: &mut Reader) -> Result<
             reader.check_count(column.len())
         };
         let mut number = 0;
-        let walked = match value.get().starts_with('{') {
-            true => objects(value.get(), &mut push),
-            false => elements(value.get(), &mut |value| {
+        let walked = if value.get().starts_with('{') {
+            objects(value.get(), &mut push)
+        } else {
+            elements(value.get(), &mut |value| {
                 number += 1;
                 push(number.to_string(), value)
-            }),
+            })
         };
         walked.map_err(|stop| match stop {
             Stop::Own(reason) => (1, reason),

@@ -135,10 +135,7 @@ fn prompt_text(name: &str, value: &RawValue, ids: bool) -> Result<Written, Strin
         return Err(format!("\"{name}\" is {}, and must be a text", kind(text)));
     }
     let text = string(text)?;
-    match ids {
-        true => parse_ids(&text).map(Written::Ids),
-        false => Ok(Written::Text(text)),
-    }
+    if ids { parse_ids(&text).map(Written::Ids) } else { Ok(Written::Text(text)) }
 }
 
 fn get<'a>(object: &[Entry<'a>], name: &str) -> Option<&'a RawValue> {

@@ -107,9 +107,10 @@ struct RawField<'a> {
 impl<'a> RawField<'a> {
     /// Its text: within quotes, a doubled quote stands for one.
     fn text(self) -> Cow<'a, str> {
-        match self.quoted && self.raw.contains('"') {
-            true => Cow::Owned(self.raw.replace("\"\"", "\"")),
-            false => Cow::Borrowed(self.raw),
+        if self.quoted && self.raw.contains('"') {
+            Cow::Owned(self.raw.replace("\"\"", "\""))
+        } else {
+            Cow::Borrowed(self.raw)
         }
     }
 }

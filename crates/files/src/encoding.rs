@@ -1,7 +1,7 @@
 //! Texts that are not written in UTF-8.
 
 /// What to do with a file in another encoding.
-const SAVE_AS_UTF8: &str = "save it as UTF-8 (Excel: \"CSV UTF-8\"; Notepad: Encoding UTF-8; PowerShell: \
+pub const SAVE_AS_UTF8: &str = "save it as UTF-8 (Excel: \"CSV UTF-8\"; Notepad: Encoding UTF-8; PowerShell: \
                             Out-File -Encoding utf8)";
 
 /// If the bytes of a text are UTF-16 or UTF-32, which is told by a byte order mark or by zeros where English

@@ -1,7 +1,7 @@
 //! One block of GPT-2 small's size, and one forward pass of the tiny model: `cargo bench -p gpt2`.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use gpt2::model::{Hooks, no_hook};
+use gpt2::model::{Hooks, Kernel, no_hook};
 use gpt2::{Config, Gpt2, Pretrained};
 use tensor::Tensor;
 
@@ -11,7 +11,9 @@ fn forward(c: &mut Criterion) {
     let model = Gpt2::random(sizes, 1);
     let x = Tensor::new(&[11, 768], (0..11 * 768).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect());
     c.bench_function("one block of GPT-2 small, 11 tokens", |b| {
-        b.iter(|| model.h[0].forward(x.clone(), &mut Hooks { hook: &mut no_hook, layer: 0 }));
+        b.iter(|| {
+            model.h[0].forward(x.clone(), &mut Hooks { hook: &mut no_hook, layer: 0, kernel: Kernel::Plain })
+        });
     });
 
     let tiny = Pretrained::tiny().unwrap_or_else(|e| panic!("{e}"));

@@ -6,6 +6,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`model`] | the arithmetic: `LayerNorm`, `CausalSelfAttention`, `Mlp`, `Block`, [`Gpt2`] |
+//! | [`backward`] | the same in reverse: the gradient with respect to every activation and parameter |
 //! | [`site`] | the names of the activations that the model hands to a hook |
 //! | [`config`] | the sizes of a model, as `config.json` has them |
 //! | [`checkpoint`] | parameters out of safetensors files, and every flaw of one as a clear error |
@@ -34,6 +35,7 @@
 //! # Ok::<(), gpt2::Error>(())
 //! ```
 
+pub mod backward;
 pub mod checkpoint;
 pub mod config;
 mod error;
@@ -52,11 +54,12 @@ pub mod tokenizer;
 mod unread;
 pub mod walk;
 
+pub use backward::{Activations, GradientHook, Gradients, Rules};
 pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use error::Error;
 pub use generate::{Sampling, Writer, Written};
-pub use model::{Gpt2, Hook, no_hook};
+pub use model::{Gpt2, Hook, Kernel, no_hook};
 pub use patch::{Axis, Patch};
 pub use pretrained::Pretrained;
 pub use session::Session;

@@ -2,7 +2,8 @@
 //!
 //! The classes and their order are those of minGPT's `model.py`, and the fields have the names that
 //! the parameters have in the checkpoint (`h.3.attn.c_attn.weight` is `h[3].attn.c_attn.weight`).
-//! Everything is exact `f32`; there is no dropout and no gradient, and one prompt runs at a time.
+//! Everything is exact `f32`; there is no dropout, and one prompt runs at a time. The backward pass is in
+//! [`crate::backward`], to be read beside this file.
 //!
 //! In the comments on shapes, `T` is the number of tokens, `C` is `n_embd`, `V` is `vocab_size`,
 //! and `head_size` is `C / n_head`. A linear layer multiplies from the right, `y = x W + b`, with
@@ -29,18 +30,38 @@ pub type Hook<'a> = dyn FnMut(Site, &mut Tensor) + 'a;
 /// A hook that does nothing.
 pub fn no_hook(_: Site, _: &mut Tensor) {}
 
+/// What linear layers are multiplied with. The two agree to within rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kernel {
+    /// [`tensor::matmul()`]: the model as it is to be read, which the tests hold everything else to.
+    #[default]
+    Plain,
+    /// [`tensor::linear()`], which is faster. What each head writes (`result`) is not made: its sum is.
+    Fast,
+}
+
 /// A hook, and the layer whose activations it is called with.
 pub struct Hooks<'h, 'f> {
     /// The hook.
     pub hook: &'h mut Hook<'f>,
     /// The layer.
     pub layer: usize,
+    /// What linear layers are multiplied with.
+    pub kernel: Kernel,
 }
 
 impl Hooks<'_, '_> {
     /// Calls the hook with an activation of this layer.
     pub fn at(&mut self, kind: SiteKind, x: &mut Tensor) {
         (self.hook)(kind.at(self.layer), x);
+    }
+
+    /// A linear layer of rows, `(T, in)` to `(T, out)`.
+    fn linear(&self, layer: &Linear, x: &Tensor) -> Tensor {
+        match self.kernel {
+            Kernel::Plain => layer.forward(x),
+            Kernel::Fast => layer.forward_rows(x),
+        }
     }
 }
 
@@ -131,7 +152,7 @@ impl CausalSelfAttention {
     pub fn forward(&self, x: &Tensor, hooks: &mut Hooks<'_, '_>) -> Tensor {
         let [t, c] = x.dims();
         // Each token asks (q), offers (k) and carries (v); one matrix makes all three.
-        let qkv = self.c_attn.forward(x).split_columns(); // (T, 3C) → 3 × (T, C)
+        let qkv = hooks.linear(&self.c_attn, x).split_columns(); // (T, 3C) → 3 × (T, C)
         let [mut q, mut k, mut v] = qkv.map(|m| m.reshape(&[t, self.n_head, c / self.n_head]));
         hooks.at(Q, &mut q); // (T, n_head, head_size)
         hooks.at(K, &mut k);
@@ -146,6 +167,9 @@ impl CausalSelfAttention {
         let mut z = mix(&att, &v); // att v, (T, n_head, head_size)
         hooks.at(Z, &mut z);
 
+        if hooks.kernel == Kernel::Fast {
+            return self.c_proj.forward_rows(&z.reshape(&[t, c])); // all heads side by side, (T, C)
+        }
         let mut result = project_heads(&z, &self.c_proj.weight); // z W_O, (T, n_head, C)
         hooks.at(HeadResult, &mut result);
         let mut y = sum_heads(&result); // (T, C)
@@ -227,11 +251,11 @@ impl Mlp {
 
     /// What the MLP adds to the residual stream, `(T, C)`, from its normalised rows `x`, `(T, C)`.
     pub fn forward(&self, x: &Tensor, hooks: &mut Hooks<'_, '_>) -> Tensor {
-        let mut hidden = self.c_fc.forward(x); // (T, 4C)
+        let mut hidden = hooks.linear(&self.c_fc, x); // (T, 4C)
         hooks.at(MlpPre, &mut hidden);
         self.activation.apply(&mut hidden); // ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))
         hooks.at(MlpPost, &mut hidden);
-        self.c_proj.forward(&hidden) // (T, C)
+        hooks.linear(&self.c_proj, &hidden) // (T, C)
     }
 }
 
@@ -346,6 +370,14 @@ impl Gpt2 {
     /// # Panics
     /// As [`Gpt2::forward`].
     pub fn transformer(&self, ids: &[u32], hook: &mut Hook<'_>) -> Tensor {
+        self.transformer_on(Kernel::Plain, ids, hook)
+    }
+
+    /// The same with a choice of what linear layers are multiplied with.
+    ///
+    /// # Panics
+    /// As [`Gpt2::forward`].
+    pub fn transformer_on(&self, kernel: Kernel, ids: &[u32], hook: &mut Hook<'_>) -> Tensor {
         if let Err(error) = self.check_prompt(ids) {
             panic!("{error}");
         }
@@ -358,7 +390,7 @@ impl Gpt2 {
         hook(PosEmbed.at(0), &mut pos_embed);
         x.add_assign(&pos_embed);
         for (layer, block) in self.h.iter().enumerate() {
-            x = block.forward(x, &mut Hooks { hook, layer }); // (T, C)
+            x = block.forward(x, &mut Hooks { hook, layer, kernel }); // (T, C)
         }
         let mut scale = self.ln_f.scale(&x); // (T, 1)
         hook(LnFinalScale.at(0), &mut scale);

@@ -95,6 +95,15 @@ impl Gpt2 {
         all
     }
 
+    /// A model of the same shapes whose every parameter is 0: where gradients are added up.
+    pub fn zeros_like(&self) -> Self {
+        let mut zeros = self.clone();
+        for (_, x) in zeros.parameters_mut() {
+            *x = Tensor::zeros(x.shape());
+        }
+        zeros
+    }
+
     /// A model whose every parameter is random and none is trivial, so that a mistake with any of them
     /// shows. Equal seeds give equal models.
     pub fn random(config: Config, seed: u64) -> Self {

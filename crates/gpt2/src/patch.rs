@@ -190,6 +190,17 @@ impl Patch {
     }
 }
 
+impl Patch {
+    /// Sets this piece of an activation, or of its gradient, to 0.
+    ///
+    /// # Panics
+    /// If the piece is outside of it.
+    #[track_caller]
+    pub fn clear(&self, x: &mut Tensor) {
+        self.apply(&Tensor::zeros(x.shape()), x);
+    }
+}
+
 /// One index, or all of them.
 fn range(one: Option<usize>, all: usize) -> Range<usize> {
     match one {

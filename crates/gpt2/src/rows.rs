@@ -165,7 +165,7 @@ fn add_times(z: &mut [f32], weight: f32, value: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Hooks, no_hook};
+    use crate::model::{Hooks, Kernel, no_hook};
     use crate::{Config, Gpt2, Site, SiteKind};
 
     #[test]
@@ -182,7 +182,9 @@ mod tests {
         let normalized = block.ln_2.forward_rows(&x);
         assert_eq!(normalized, block.ln_2.forward(&x, &block.ln_2.scale(&x)));
         let out = block.mlp.forward_rows(&normalized);
-        let expected = block.mlp.forward(&normalized, &mut Hooks { hook: &mut no_hook, layer: 0 });
+        let expected = block
+            .mlp
+            .forward(&normalized, &mut Hooks { hook: &mut no_hook, layer: 0, kernel: Kernel::Plain });
         for (got, expected) in out.data().iter().zip(expected.data()) {
             assert!((got - expected).abs() < 1e-6, "{got}, not {expected}");
         }

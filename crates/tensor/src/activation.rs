@@ -96,6 +96,97 @@ impl Activation {
     pub fn apply(self, x: &mut Tensor) {
         x.data_mut().par_chunks_mut(NUMBERS_WORTH_A_THREAD).for_each(|numbers| apply(self, numbers));
     }
+
+    /// The backward pass: `dy`, the gradient with respect to f(x), becomes that with respect to `x`,
+    /// dx = f′(x) dy. Where a function has a kink, its slope there is PyTorch's.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    #[track_caller]
+    pub fn backward(self, x: &Tensor, dy: &mut Tensor) {
+        each_piece(x, dy, |x, dy| multiply_by_slope(self, x, dy));
+    }
+
+    /// [`Activation::backward`] with f(x) / x in the place of f′(x), as if the function multiplied its input
+    /// by a constant (RelP, Jafari et al. 2025, arXiv 2508.21258). At 0 it is the limit, f′(0) where f(0) = 0;
+    /// elsewhere (σ(0) = ½) it is not finite.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    #[track_caller]
+    pub fn backward_as_factor(self, x: &Tensor, dy: &mut Tensor) {
+        let mut y = x.clone();
+        self.apply(&mut y);
+        for ((dy, y), x) in dy.data_mut().iter_mut().zip(y.data()).zip(x.data()) {
+            // (Nearer to 0 than this, the quotient of two rounded numbers says nothing.)
+            if x.abs() < 1e-12 && y.abs() < 1e-9 {
+                let mut slope = [1.0];
+                multiply_by_slope(self, &[0.0], &mut slope);
+                *dy *= slope[0];
+            } else {
+                *dy *= y / x;
+            }
+        }
+    }
+}
+
+/// Calls `f` with pieces of x and dy that lie at the same places, in parallel.
+#[track_caller]
+fn each_piece(x: &Tensor, dy: &mut Tensor, f: impl Fn(&[f32], &mut [f32]) + Sync) {
+    assert!(x.shape() == dy.shape(), "a gradient of {:?} for numbers of {:?}", dy.shape(), x.shape());
+    let pieces = dy.data_mut().par_chunks_mut(NUMBERS_WORTH_A_THREAD);
+    pieces.zip(x.data().par_chunks(NUMBERS_WORTH_A_THREAD)).for_each(|(dy, x)| f(x, dy));
+}
+
+/// dy ← f′(x) dy. As in [`apply`], the match stands outside of the loops.
+#[multiversion(targets = "simd")]
+fn multiply_by_slope(activation: Activation, x: &[f32], dy: &mut [f32]) {
+    match activation {
+        Activation::GeluNew => each_of(x, dy, gelu_new_slope),
+        Activation::Gelu => each_of(x, dy, gelu_slope),
+        Activation::Gelu10 => each_of(x, dy, |x| if x < 10.0 { gelu_slope(x) } else { 0.0 }),
+        // f = x σ(1.702 x): f′ = σ + 1.702 x σ (1 − σ)
+        Activation::QuickGelu => each_of(x, dy, |x| {
+            let s = sigmoid(1.702 * x);
+            s + 1.702 * (x * s * (1.0 - s))
+        }),
+        Activation::Relu => each_of(x, dy, |x| if x > 0.0 { 1.0 } else { 0.0 }),
+        Activation::Relu2 => each_of(x, dy, |x| 2.0 * relu(x)),
+        Activation::Relu6 => each_of(x, dy, |x| if x > 0.0 && x < 6.0 { 1.0 } else { 0.0 }),
+        Activation::LeakyRelu => each_of(x, dy, |x| if x > 0.0 { 1.0 } else { 0.01 }),
+        // f = x σ: f′ = σ + x σ (1 − σ)
+        Activation::Silu => each_of(x, dy, |x| {
+            let s = sigmoid(x);
+            s + x * s * (1.0 - s)
+        }),
+        // f = σ: f′ = σ (1 − σ)
+        Activation::Sigmoid => each_of(x, dy, |x| sigmoid(x) * sigmoid(-x)),
+        // f = tanh x: f′ = 1 − tanh² x
+        Activation::Tanh => each_of(x, dy, |x| 1.0 - x.tanh() * x.tanh()),
+        // f = x t with t = tanh(ln(1 + e^x)): f′ = t + x (1 − t²) σ
+        Activation::Mish => each_of(x, dy, |x| {
+            let t = softplus(x).tanh();
+            t + x * (1.0 - t * t) * sigmoid(x)
+        }),
+        // f = Φ((x − √½) / s): f′ = φ((x − √½) / s) / s
+        Activation::Laplace => {
+            each_of(x, dy, |x| normal_density((x - std::f32::consts::FRAC_1_SQRT_2) / 0.282_095) / 0.282_095);
+        }
+        Activation::HardSwish => each_of(x, dy, hard_swish_slope),
+        // f = √s with s = ln(1 + e^x): f′ = σ / (2 √s); far to the left s is e^x
+        Activation::SqrtSoftplus => each_of(x, dy, |x| match x < -20.0 {
+            true => 0.5 * exp(0.5 * x),
+            false => 0.5 * sigmoid(x) / softplus(x).sqrt(),
+        }),
+        Activation::Linear => {}
+    }
+}
+
+#[inline(always)]
+fn each_of(x: &[f32], dy: &mut [f32], slope: impl Fn(f32) -> f32) {
+    for (dy, x) in dy.iter_mut().zip(x) {
+        *dy *= slope(*x);
+    }
 }
 
 /// The match stands outside of the loops, so that each of them becomes vector instructions.
@@ -136,9 +227,53 @@ fn gelu_new(x: f32) -> f32 {
     x / (1.0 + exp(-TWICE_ROOT * (x + 0.044715 * x * x * x)))
 }
 
+/// f = x σ(v) with v = 2 √(2/π) (x + 0.044715 x³): f′ = σ + x σ (1 − σ) v′.
+#[inline(always)]
+fn gelu_new_slope(x: f32) -> f32 {
+    /// 2 √(2/π)
+    const TWICE_ROOT: f32 = 1.595_769;
+    // Beyond these σ is 0 or 1, and x² might overflow. (A comparison with NaN is false: NaN stays.)
+    let x = if x < -20.0 { -20.0 } else { x };
+    let x = if x > 20.0 { 20.0 } else { x };
+    let s = sigmoid(TWICE_ROOT * (x + 0.044715 * x * x * x));
+    s + x * s * (1.0 - s) * (TWICE_ROOT * (1.0 + 3.0 * 0.044715 * x * x))
+}
+
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
     x * normal_cdf(x)
+}
+
+/// f = x Φ(x): f′ = Φ(x) + x φ(x).
+#[inline(always)]
+fn gelu_slope(x: f32) -> f32 {
+    normal_cdf(x) + x * normal_density(x)
+}
+
+/// f = x (x + 3) / 6 between −3 and 3: f′ = (2 x + 3) / 6.
+#[inline(always)]
+fn hard_swish_slope(x: f32) -> f32 {
+    if x <= -3.0 {
+        0.0
+    } else if x >= 3.0 {
+        1.0
+    } else {
+        (2.0 * x + 3.0) / 6.0
+    }
+}
+
+/// σ(x) = 1 / (1 + e^−x)
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// φ(x) = e^(−x² / 2) / √(2π)
+#[inline(always)]
+fn normal_density(x: f32) -> f32 {
+    /// 1 / √(2π)
+    const HEIGHT: f32 = 0.398_942_3;
+    HEIGHT * exp(-0.5 * x * x)
 }
 
 /// The mean is √½, to as many digits as the paper and PyTorch's users have it.
@@ -246,6 +381,56 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn every_slope_is_that_of_its_function() {
+        let kinks = [-3.0, 0.0, 3.0, 6.0, 10.0];
+        let numbers: Vec<f32> = (-1200..=1200).map(|i| i as f32 / 100.0 + 0.003).collect();
+        let x = Tensor::new(&[numbers.len()], numbers.clone());
+        for (activation, _) in NAMES {
+            let mut slopes = Tensor::new(&[numbers.len()], vec![1.0; numbers.len()]);
+            activation.backward(&x, &mut slopes);
+            let h = 0.02;
+            let ends = [h, -h].map(|h| numbers.iter().map(|x| x + h).collect::<Vec<f32>>());
+            let [above, below] = ends.map(|x| applied(activation, &x));
+            for (i, (x, slope)) in numbers.iter().zip(slopes.data()).enumerate() {
+                if kinks.iter().any(|kink| (x - kink).abs() < 2.0 * h) {
+                    continue;
+                }
+                let expected = (above[i] - below[i]) / (2.0 * h);
+                let tolerance = 1e-3 * (1.0 + expected.abs());
+                assert!((slope - expected).abs() < tolerance, "{activation}′({x}) = {slope}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn slopes_at_the_ends_of_the_numbers_are_finite() {
+        let ends = [f32::MIN, -1e10, -200.0, -0.0, 200.0, 1e10, f32::MAX];
+        for (activation, _) in NAMES.into_iter().filter(|(it, _)| *it != Activation::Relu2) {
+            let mut slopes = Tensor::new(&[7], vec![1.0; 7]);
+            activation.backward(&Tensor::new(&[7], ends.to_vec()), &mut slopes);
+            assert!(slopes.data().iter().all(|x| x.is_finite()), "{activation}: {slopes:?}");
+        }
+    }
+
+    #[test]
+    fn as_a_factor_a_function_is_its_value_over_its_input() {
+        let x = [-2.0, 0.0, 1e-20, 0.5, 3.0];
+        for (activation, _) in NAMES {
+            let y = applied(activation, &x);
+            let mut factors = Tensor::new(&[5], vec![2.0; 5]);
+            activation.backward_as_factor(&Tensor::new(&[5], x.to_vec()), &mut factors);
+            for i in [0, 3, 4] {
+                assert_eq!(factors.data()[i], 2.0 * (y[i] / x[i]), "{activation}({})", x[i]);
+            }
+            let at_zero = factors.data()[1];
+            assert_eq!(at_zero.is_finite(), y[1] == 0.0, "{activation}: {at_zero}");
+        }
+        let mut factor = Tensor::new(&[1], vec![1.0]);
+        Activation::GeluNew.backward_as_factor(&Tensor::zeros(&[1]), &mut factor);
+        assert_eq!(factor.data(), [0.5]);
     }
 
     #[test]

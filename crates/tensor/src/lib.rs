@@ -1,7 +1,7 @@
 //! A minimal CPU tensor, and the handful of operations that GPT-2 is made of.
 //!
 //! A [`Tensor`] is a shape and its `f32` numbers, row after row (*row-major*): the last axis is
-//! contiguous. That is all. There is no gradient, no device and no other number type, so that
+//! contiguous. That is all. There is no device and no other number type, so that
 //! nothing stands between a reader and the arithmetic.
 //!
 //! | what | formula | where |
@@ -13,6 +13,10 @@
 //! | layer norm | (x − mean) / √(var + ε) · weight + bias | [`layer_norm`] |
 //! | softmax | e^(x − max) / Σ e^(x − max) | [`softmax`] |
 //! | GELU and its kin | ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))) | [`Activation`] |
+//!
+//! Beside each stands its *backward pass*, which turns the gradient of a number with respect to the result into
+//! that with respect to the input (`dy` and `dx`): [`linear_backward`], [`scale_and_shift_backward`],
+//! [`softmax_backward`], [`Activation::backward`]. There is no tape: a model calls them itself, in reverse.
 //!
 //! A [`View`] is a matrix that borrows its numbers from a tensor through strides: one head of a
 //! `(T, n_head, head_size)` tensor, some columns of a weight, a transpose. Taking a view copies
@@ -42,11 +46,12 @@ mod tensor;
 mod view;
 
 pub use crate::activation::Activation;
-pub use crate::linear::linear;
-pub use crate::matmul::{matmul, matmul_into, matmul_reference};
+pub use crate::linear::{linear, linear_backward, linear_backward_parameters};
+pub use crate::matmul::{matmul, matmul_add_into, matmul_into, matmul_reference};
 pub use crate::ops::{
-    all_finite, argmax, dot, exp, layer_norm, layer_norm_scale, log_sum_exp, log_sum_exp_parts,
-    matmul_transposed, max, scale_and_shift, softmax, softmax_row,
+    all_finite, argmax, dot, exp, layer_norm, layer_norm_scale, layer_norm_scale_backward, log_sum_exp,
+    log_sum_exp_parts, matmul_transposed, max, scale_and_shift, scale_and_shift_backward,
+    scale_and_shift_backward_parameters, softmax, softmax_backward, softmax_row,
 };
 pub use crate::tensor::Tensor;
 pub use crate::view::{View, ViewMut};

@@ -24,7 +24,10 @@
 
 #![allow(unsafe_code, reason = "the AVX-512 kernel")]
 
-use crate::{Tensor, View, matmul};
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use crate::{Tensor, View, dot, matmul, matmul_add_into};
 
 /// Y = X W + b for `(M, K)` rows, a `(K, N)` weight and an `(N)` bias: `(M, N)`.
 ///
@@ -59,6 +62,91 @@ pub fn linear<'a, 'b>(x: impl Into<View<'a>>, weight: impl Into<View<'b>>, bias:
     }
     debug_assert_eq!(y.shape(), [m, n]);
     y
+}
+
+/// The backward pass of [`linear`] with respect to X: dX = dY Wᵀ for `(M, N)` rows and a `(K, N)` weight,
+/// `(M, K)`.
+///
+/// The rows of a large weight are read once for 32 rows of dY, in the order in which they lie; a small one
+/// goes through [`linear`]. Either way a row has the same bits whatever is computed beside it.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+#[track_caller]
+pub fn linear_backward(dy: &Tensor, weight: &Tensor) -> Tensor {
+    /// In shorter rows of W the additions at the end of a dot product would rule.
+    const LONG_ROW: usize = 512;
+    let ([m, n], [k, w_cols]) = (dy.dims(), weight.dims());
+    assert!(
+        n == w_cols,
+        "a gradient of {:?} for a linear layer with a weight of [{k}, {w_cols}]",
+        dy.shape()
+    );
+    if n < LONG_ROW {
+        return linear(dy, weight.view().t(), &vec![0.0; k]);
+    }
+    let mut dx = Tensor::zeros(&[m, k]);
+    for start in (0..m).step_by(ROWS_OF_DY) {
+        let rows = start..m.min(start + ROWS_OF_DY);
+        let (dy, dx) =
+            (&dy.data()[rows.start * n..rows.end * n], &mut dx.data_mut()[start * k..rows.end * k]);
+        let by_row_of_w = match rows.len() {
+            ..=16 => times_transpose::<1>(dy, weight.data(), n),
+            _ => times_transpose::<2>(dy, weight.data(), n),
+        };
+        for (i, products) in by_row_of_w.chunks_exact(by_row_of_w.len() / k.max(1)).enumerate() {
+            (0..rows.len()).for_each(|row| dx[row * k + i] = products[row]);
+        }
+    }
+    dx
+}
+
+/// Rows of dY that meet a row of W while it is read.
+const ROWS_OF_DY: usize = 32;
+/// Rows of W that are one piece of work for a thread.
+const ROWS_OF_W: usize = 48;
+
+/// For each row of W, `(K, n)`, its products with at most 16 `P` rows of dY: `(K, 16 P)`.
+fn times_transpose<const P: usize>(dy: &[f32], w: &[f32], n: usize) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        let packed = avx512::pack_gradient::<P>(dy, n);
+        let pieces = w.par_chunks(ROWS_OF_W * n).map(|w| {
+            let mut piece = Vec::with_capacity(ROWS_OF_W);
+            // SAFETY: the machine has AVX-512.
+            unsafe { avx512::times_packed(w, &packed, &mut piece) };
+            piece
+        });
+        return pieces.collect::<Vec<_>>().concat().into_flattened().into_flattened();
+    }
+    let pieces = w.par_chunks(ROWS_OF_W * n).map(|w| {
+        let mut piece = vec![0.0; w.len() / n * 16 * P];
+        dot_products(dy, w, n, &mut piece);
+        piece
+    });
+    pieces.collect::<Vec<_>>().concat()
+}
+
+/// The same with dot products, for some rows of W.
+#[multiversion(targets = "simd")]
+fn dot_products(dy: &[f32], w: &[f32], n: usize, out: &mut [f32]) {
+    let width = out.len() / (w.len() / n);
+    for (w, out) in w.chunks_exact(n).zip(out.chunks_exact_mut(width)) {
+        for (dy, out) in dy.chunks_exact(n).zip(out) {
+            *out = dot(w, dy);
+        }
+    }
+}
+
+/// The gradients of a linear layer's parameters, added to `dweight`, `(K, N)`, and `dbias`, `(N)`:
+/// dW += Xᵀ dY and db += Σ dY over the rows, for X of `(M, K)` and dY of `(M, N)`.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+#[track_caller]
+pub fn linear_backward_parameters(dy: &Tensor, x: &Tensor, dweight: &mut Tensor, dbias: &mut Tensor) {
+    matmul_add_into(x.view().t(), dy, dweight.view_mut());
+    dy.add_rows_to(dbias);
 }
 
 /// Rows of Y that are computed together; 14 rows of two vectors are 28 of the 32 registers.
@@ -342,6 +430,77 @@ mod avx512 {
         }
     }
 
+    /// Rows of W that are read together: 24 sums for two vectors of dY's rows.
+    const W_ROWS: usize = 12;
+
+    /// Some rows of dY, column by column: `(n, 16 P)`, filled up with zeros.
+    pub fn pack_gradient<const P: usize>(dy: &[f32], n: usize) -> Vec<[[f32; 16]; P]> {
+        let mut packed = vec![[[0.0; 16]; P]; n];
+        for (j, row) in dy.chunks_exact(n).enumerate() {
+            for (column, x) in packed.iter_mut().zip(row) {
+                column[j / 16][j % 16] = *x;
+            }
+        }
+        packed
+    }
+
+    /// W dYᵀ for some rows of W, `(rows, n)`, and packed dY: `(rows, 16 P)`.
+    #[target_feature(enable = "avx512f")]
+    pub fn times_packed<const P: usize>(w: &[f32], dy: &[[[f32; 16]; P]], out: &mut Vec<[[f32; 16]; P]>) {
+        let n = dy.len();
+        for w in w.chunks(W_ROWS * n) {
+            // Where rows are missing the last one stands for them.
+            let mut rows = [w; W_ROWS];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = &w[(i * n).min(w.len() - n)..][..n];
+            }
+            let products = block_times_packed(rows, dy);
+            out.extend_from_slice(&products[..w.len() / n]);
+        }
+    }
+
+    /// `out[i]` = Σ_k wᵢ[k] dy[k], in order of k.
+    #[target_feature(enable = "avx512f")]
+    fn block_times_packed<const P: usize>(
+        w: [&[f32]; W_ROWS],
+        dy: &[[[f32; 16]; P]],
+    ) -> [[[f32; 16]; P]; W_ROWS] {
+        let mut sums = [[_mm512_setzero_ps(); P]; W_ROWS];
+        let n = dy.len();
+        for start in (0..n).step_by(16) {
+            let dy = &dy[start..n.min(start + 16)];
+            let mut pieces = [&[][..]; W_ROWS];
+            for (piece, row) in pieces.iter_mut().zip(w) {
+                *piece = &row[start..][..dy.len()];
+                _mm_prefetch::<_MM_HINT_T0>(piece.as_ptr().wrapping_add(FETCHED_AHEAD).cast());
+            }
+            for (k, dy) in dy.iter().enumerate() {
+                let mut vectors = [_mm512_setzero_ps(); P];
+                for (vector, numbers) in vectors.iter_mut().zip(dy) {
+                    // SAFETY: there are 16 numbers.
+                    *vector = unsafe { _mm512_loadu_ps(numbers.as_ptr()) };
+                }
+                for (sums, piece) in sums.iter_mut().zip(&pieces) {
+                    let w = _mm512_set1_ps(piece[k]);
+                    for (sum, vector) in sums.iter_mut().zip(vectors) {
+                        *sum = _mm512_fmadd_ps(w, vector, *sum);
+                    }
+                }
+            }
+        }
+        let mut out = [[[0.0; 16]; P]; W_ROWS];
+        for (out, sums) in out.iter_mut().zip(sums) {
+            for (out, sum) in out.iter_mut().zip(sums) {
+                // SAFETY: there is room for 16 numbers.
+                unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+            }
+        }
+        out
+    }
+
+    /// How many numbers ahead a row of W is fetched.
+    const FETCHED_AHEAD: usize = 128;
+
     type AddTile = unsafe fn(&[f32], &[PanelRow], Place, &mut Ahead<'_>);
 
     /// Where a tile of Y is written, what it starts from, how far apart its rows are, and how many of
@@ -472,6 +631,29 @@ mod tests {
             let w = Tensor::new(&[k, n], columns);
             let got = linear(&x, t.view().t(), b.data());
             assert_eq!(got, linear(&x, &w, b.data()), "{m} × {k} × {n}");
+        }
+    }
+
+    #[test]
+    fn the_backward_pass_is_the_product_with_the_transpose() {
+        for [m, k, n] in [[0, 3, 600], [1, 1, 512], [15, 70, 771], [33, 129, 1030], [40, 31, 40], [2, 5, 3]] {
+            let (dy, w) = (noise(&[m, n], 1), noise(&[k, n], 2));
+            assert_close(&linear_backward(&dy, &w), &matmul_reference(&dy, w.view().t()), n);
+        }
+    }
+
+    #[test]
+    fn a_row_of_the_backward_pass_has_the_same_bits_everywhere() {
+        let (dy, w) = (noise(&[65, 700], 5), noise(&[90, 700], 6));
+        let whole = linear_backward(&dy, &w);
+        for rows in [0..1, 3..14, 31..64] {
+            let some = Tensor::new(&[rows.len(), 700], dy.data()[rows.start * 700..rows.end * 700].to_vec());
+            let part = linear_backward(&some, &w);
+            rows.enumerate().for_each(|(i, row)| assert_eq!(part.row(i), whole.row(row), "row {row}"));
+        }
+        for threads in [1, 2, 3, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(|| linear_backward(&dy, &w)), whole, "{threads} threads");
         }
     }
 

@@ -48,7 +48,21 @@ pub fn matmul<'a, 'b>(a: impl Into<View<'a>>, b: impl Into<View<'b>>) -> Tensor 
 /// If the three shapes do not fit each other.
 #[track_caller]
 pub fn matmul_into<'a, 'b>(a: impl Into<View<'a>>, b: impl Into<View<'b>>, c: ViewMut<'_>) {
-    let (a, b) = (a.into(), b.into());
+    multiply(a.into(), b.into(), c, 0.0);
+}
+
+/// C ← C + A B, as [`matmul_into`]: the gradient of a weight, dW += Xᵀ dY.
+///
+/// # Panics
+/// If the three shapes do not fit each other.
+#[track_caller]
+pub fn matmul_add_into<'a, 'b>(a: impl Into<View<'a>>, b: impl Into<View<'b>>, c: ViewMut<'_>) {
+    multiply(a.into(), b.into(), c, 1.0);
+}
+
+/// C ← β C + A B.
+#[track_caller]
+fn multiply(a: View<'_>, b: View<'_>, c: ViewMut<'_>, beta: f32) {
     let [m, k, n] = check_shapes(a, b);
     assert!(c.shape() == [m, n], "a {m} × {n} product does not fit into a {:?} matrix", c.shape());
 
@@ -60,12 +74,12 @@ pub fn matmul_into<'a, 'b>(a: impl Into<View<'a>>, b: impl Into<View<'b>>, c: Vi
     let output = Output { data: c.data.as_mut_ptr(), row_stride: c.row_stride };
     if threads == 1 || width >= n {
         // SAFETY: `c` is borrowed mutably and holds all columns of the result.
-        unsafe { multiply_columns(a, b, output, 0..n) };
+        unsafe { multiply_columns(a, b, output, 0..n, beta) };
     } else {
         (0..n).into_par_iter().step_by(width).for_each(|start| {
             // SAFETY: `c` is borrowed mutably until all slices are done, and no two slices share a
             // column.
-            unsafe { multiply_columns(a, b, output, start..n.min(start + width)) };
+            unsafe { multiply_columns(a, b, output, start..n.min(start + width), beta) };
         });
     }
 }
@@ -85,12 +99,12 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-/// Writes some columns of A B.
+/// Writes some columns of β C + A B.
 ///
 /// # Safety
 /// `output` must hold A's rows and at least `columns.end` columns, and nobody else may read or
 /// write these columns of it meanwhile. A and B must fit each other.
-unsafe fn multiply_columns(a: View<'_>, b: View<'_>, output: Output, columns: Range<usize>) {
+unsafe fn multiply_columns(a: View<'_>, b: View<'_>, output: Output, columns: Range<usize>, beta: f32) {
     let b = b.columns(columns.clone());
     if a.rows == 0 || b.cols == 0 {
         return;
@@ -109,7 +123,7 @@ unsafe fn multiply_columns(a: View<'_>, b: View<'_>, output: Output, columns: Ra
             b.data.as_ptr(),
             b.row_stride as isize,
             b.col_stride as isize,
-            0.0,
+            beta,
             output.data.add(columns.start),
             output.row_stride as isize,
             1,
@@ -192,6 +206,16 @@ pub(crate) mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             assert_eq!(pool.install(|| matmul(&a, &b)), whole, "{threads} threads");
         }
+    }
+
+    #[test]
+    fn a_product_can_be_added_to_what_is_there() {
+        let (a, b, start) = (noise(&[70, 130], 1), noise(&[130, 140], 2), noise(&[70, 140], 3));
+        let mut sum = start.clone();
+        matmul_add_into(&a, &b, sum.view_mut());
+        let mut expected = matmul_reference(&a, &b);
+        expected.add_assign(&start);
+        assert_close(&sum, &expected, 131);
     }
 
     #[test]

@@ -100,6 +100,101 @@ fn scale_and_shift_row(row: &[f32], scale: f32, weight: &[f32], bias: &[f32], ou
     }
 }
 
+/// The backward pass of [`scale_and_shift`], y = (x − mean) / s · w + b, given dy, the gradient with respect to
+/// y, `(…, C)`:
+///
+/// - with respect to x, the scale s held constant: dx = (d − mean(d)) / s, where d = w dy, `(…, C)`;
+/// - with respect to s: ds = −Σ d (x − mean) / s², `(…, 1)`.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+#[track_caller]
+pub fn scale_and_shift_backward(dy: &Tensor, x: &Tensor, scale: &Tensor, weight: &Tensor) -> [Tensor; 2] {
+    let n = x.row_len();
+    assert!(
+        dy.shape() == x.shape() && weight.shape() == [n] && scale.data().len() == x.n_rows(),
+        "a gradient of {:?} for the layer norm of {:?} with a weight of {:?} and scales of {:?}",
+        dy.shape(),
+        x.shape(),
+        weight.shape(),
+        scale.shape()
+    );
+    let (mut dx, mut dscale) = (dy.clone(), scale.clone());
+    let rows = dx.data_mut().chunks_exact_mut(n.max(1)).zip(x.data().chunks_exact(n.max(1)));
+    for ((dx, x), scale) in rows.zip(dscale.data_mut()) {
+        *scale = scale_and_shift_backward_row(dx, x, *scale, weight.data());
+    }
+    [dx, dscale]
+}
+
+/// Makes dx of dy in a row, and gives ds.
+#[multiversion(targets = "simd")]
+fn scale_and_shift_backward_row(dy: &mut [f32], x: &[f32], scale: f32, weight: &[f32]) -> f32 {
+    let mean_x = mean(x);
+    dy.iter_mut().zip(weight).for_each(|(dy, w)| *dy *= w);
+    let mean_d = mean(dy);
+    // Σ d (x − mean) / s: the division first, so that large rows do not overflow.
+    let mut along = [0.0_f32; 16];
+    for (dy, x) in dy.chunks(16).zip(x.chunks(16)) {
+        for ((along, dy), x) in along.iter_mut().zip(dy).zip(x) {
+            *along += dy * ((x - mean_x) / scale);
+        }
+    }
+    dy.iter_mut().for_each(|dy| *dy = (*dy - mean_d) / scale);
+    -total(along) / scale
+}
+
+/// The gradients of layer norm's weight and bias, added to `dweight` and `dbias`, `(C)`:
+/// dw += Σ dy (x − mean) / s and db += Σ dy over the rows.
+///
+/// # Panics
+/// If the rows are not as long as the weight.
+#[track_caller]
+pub fn scale_and_shift_backward_parameters(
+    dy: &Tensor,
+    x: &Tensor,
+    scale: &Tensor,
+    [dweight, dbias]: [&mut Tensor; 2],
+) {
+    let n = dweight.row_len();
+    assert!(dy.shape() == x.shape() && x.row_len() == n, "a gradient of {:?} for {n} weights", dy.shape());
+    let [dweight, dbias] = [dweight.data_mut(), dbias.data_mut()];
+    for (i, scale) in scale.data().iter().enumerate() {
+        add_row_to_parameters(dy.row(i), x.row(i), *scale, [&mut *dweight, &mut *dbias]);
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn add_row_to_parameters(dy: &[f32], x: &[f32], scale: f32, [dweight, dbias]: [&mut [f32]; 2]) {
+    let mean = mean(x);
+    for (((dw, db), dy), x) in dweight.iter_mut().zip(dbias).zip(dy).zip(x) {
+        *dw += dy * ((x - mean) / scale);
+        *db += dy;
+    }
+}
+
+/// The backward pass of [`layer_norm_scale`], s = √(var + ε), added to `dx`, `(…, C)`:
+/// dx += ds (x − mean) / (C s), with ds, the gradient with respect to s, `(…, 1)`.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+#[track_caller]
+pub fn layer_norm_scale_backward(dscale: &Tensor, x: &Tensor, scale: &Tensor, dx: &mut Tensor) {
+    let n = x.row_len();
+    assert!(
+        dx.shape() == x.shape() && dscale.shape() == scale.shape() && scale.data().len() == x.n_rows(),
+        "a gradient of {:?} for scales of {:?} of {:?}",
+        dscale.shape(),
+        scale.shape(),
+        x.shape()
+    );
+    let rows = dx.data_mut().chunks_exact_mut(n.max(1)).zip(x.data().chunks_exact(n.max(1)));
+    for ((dx, x), (ds, s)) in rows.zip(dscale.data().iter().zip(scale.data())) {
+        let (mean, slope) = (sum(x, |x| x) / n as f32, ds / n as f32);
+        dx.iter_mut().zip(x).for_each(|(dx, x)| *dx += slope * ((x - mean) / s));
+    }
+}
+
 /// Softmax of every row, in place: e^(x − max) / Σ e^(x − max). An entry of −∞ becomes 0. A row of
 /// nothing but −∞ has no softmax: it becomes NaN.
 #[multiversion(targets = "simd")]
@@ -120,6 +215,28 @@ pub fn softmax_row(row: &mut [f32]) {
     let total = exact_sum(row, |x| x) as f32;
     for x in row.iter_mut() {
         *x /= total;
+    }
+}
+
+/// The backward pass of [`softmax`], in place: `dp`, the gradient with respect to the softmax p of each row,
+/// becomes that with respect to its input, dxⱼ = pⱼ (dpⱼ − Σᵢ pᵢ dpᵢ). Where p is 0 it is 0.
+///
+/// # Panics
+/// If the shapes differ.
+#[track_caller]
+pub fn softmax_backward(p: &Tensor, dp: &mut Tensor) {
+    assert!(p.shape() == dp.shape(), "a gradient of {:?} for a softmax of {:?}", dp.shape(), p.shape());
+    let n = p.row_len().max(1);
+    for (dp, p) in dp.data_mut().chunks_exact_mut(n).zip(p.data().chunks_exact(n)) {
+        softmax_backward_row(p, dp);
+    }
+}
+
+#[multiversion(targets = "simd")]
+fn softmax_backward_row(p: &[f32], dp: &mut [f32]) {
+    let mean = dot(p, dp);
+    for (dp, p) in dp.iter_mut().zip(p) {
+        *dp = p * (*dp - mean);
     }
 }
 
@@ -311,6 +428,56 @@ mod tests {
         let b = Tensor::new(&[4], vec![0.0, 0.5, 0.0, -1.0]);
         let expected = [-1.069_044_2, -0.034_522_1, 0.0, -0.198_216_83];
         assert_close(layer_norm(&x, &w, &b, 1e-5).data(), &expected, 1e-6);
+    }
+
+    /// Σ f(x) g for a fixed g, and the finite difference of it along each number of x.
+    fn slopes(x: &Tensor, f: impl Fn(&Tensor) -> f64) -> Vec<f32> {
+        let h = 1e-2;
+        let moved = |i: usize, h: f32| {
+            let mut x = x.clone();
+            x.data_mut()[i] += h;
+            f(&x)
+        };
+        (0..x.data().len()).map(|i| ((moved(i, h) - moved(i, -h)) / f64::from(2.0 * h)) as f32).collect()
+    }
+
+    fn weighted(y: &Tensor, g: &Tensor) -> f64 {
+        y.data().iter().zip(g.data()).map(|(y, g)| f64::from(*y) * f64::from(*g)).sum()
+    }
+
+    #[test]
+    fn the_backward_pass_of_layer_norm_is_its_slope() {
+        let [x, g] = [1, 2].map(|seed| crate::matmul::tests::noise(&[3, 21], seed));
+        let [w, b] = [3, 4].map(|seed| crate::matmul::tests::noise(&[21], seed));
+        let scale = layer_norm_scale(&x, 0.1);
+        let [mut dx, dscale] = scale_and_shift_backward(&g, &x, &scale, &w);
+        let of_scale = slopes(&scale, |scale| weighted(&scale_and_shift(&x, scale, &w, &b), &g));
+        assert_close(dscale.data(), &of_scale, 2e-3);
+        let frozen = slopes(&x, |x| weighted(&scale_and_shift(x, &scale, &w, &b), &g));
+        assert_close(dx.data(), &frozen, 2e-3);
+        layer_norm_scale_backward(&dscale, &x, &scale, &mut dx);
+        let whole = slopes(&x, |x| weighted(&layer_norm(x, &w, &b, 0.1), &g));
+        assert_close(dx.data(), &whole, 2e-3);
+
+        let (mut dw, mut db) = (Tensor::zeros(&[21]), Tensor::zeros(&[21]));
+        scale_and_shift_backward_parameters(&g, &x, &scale, [&mut dw, &mut db]);
+        assert_close(dw.data(), &slopes(&w, |w| weighted(&layer_norm(&x, w, &b, 0.1), &g)), 2e-3);
+        assert_close(db.data(), &slopes(&b, |b| weighted(&layer_norm(&x, &w, b, 0.1), &g)), 2e-3);
+    }
+
+    #[test]
+    fn the_backward_pass_of_softmax_is_its_slope() {
+        let [mut x, g] = [5, 6].map(|seed| crate::matmul::tests::noise(&[3, 19], seed));
+        x.row_mut(1)[7] = f32::NEG_INFINITY;
+        let of = |x: &Tensor| {
+            let mut p = x.clone();
+            softmax(&mut p);
+            p
+        };
+        let mut dx = g.clone();
+        softmax_backward(&of(&x), &mut dx);
+        assert_close(dx.data(), &slopes(&x, |x| weighted(&of(x), &g)), 1e-3);
+        assert_eq!(dx.row(1)[7], 0.0);
     }
 
     #[test]

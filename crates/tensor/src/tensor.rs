@@ -201,6 +201,35 @@ impl Tensor {
         })
     }
 
+    /// Matrices of equally many rows side by side: the inverse of [`Tensor::split_columns`].
+    ///
+    /// # Panics
+    /// If one does not have two axes, or they have different numbers of rows.
+    #[track_caller]
+    pub fn join_columns<const N: usize>(parts: [&Tensor; N]) -> Tensor {
+        let rows = parts[0].n_rows();
+        for part in parts {
+            let [own, _] = part.dims();
+            assert!(own == rows, "{:?} beside {:?}", part.shape, parts[0].shape);
+        }
+        let data = (0..rows).flat_map(|i| parts.iter().flat_map(move |part| part.row(i))).copied().collect();
+        Tensor::new(&[rows, parts.iter().map(|part| part.row_len()).sum()], data)
+    }
+
+    /// Adds the rows up, in their order, to `sum`, `(C)`: the backward pass of [`Tensor::add_to_rows`].
+    ///
+    /// # Panics
+    /// If `sum` is not one row long.
+    #[track_caller]
+    pub fn add_rows_to(&self, sum: &mut Tensor) {
+        let n = self.row_len();
+        assert!(sum.shape == [n], "cannot add the rows of {:?} to {:?}", self.shape, sum.shape);
+        let sum = sum.data_mut();
+        for row in self.data().chunks_exact(n.max(1)) {
+            sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        }
+    }
+
     /// Adds `other`, number by number.
     ///
     /// # Panics
@@ -294,6 +323,7 @@ mod tests {
         assert_eq!(q.data(), [0., 1., 6., 7.]);
         assert_eq!(k.data(), [2., 3., 8., 9.]);
         assert_eq!(v.data(), [4., 5., 10., 11.]);
+        assert_eq!(Tensor::join_columns([&q, &k, &v]), counting(&[2, 6]));
     }
 
     #[test]

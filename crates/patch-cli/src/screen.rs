@@ -11,7 +11,6 @@ use std::process::ExitCode;
 
 use anstream::AutoStream;
 use serde::Serialize;
-use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 use visible::{is_harmless, visible_line, visible_path, visible_text};
 
 use terminal_size::Width;
@@ -125,39 +124,29 @@ fn readable(message: &str) -> String {
     message.lines().map(line).collect::<Vec<_>>().join("\n  ")
 }
 
-/// Prints a value as one line of JSON. What a terminal would obey stands there as `\u…`, which is the same
-/// text to whoever reads the JSON.
+/// Prints a value as one line of JSON. What a terminal would obey is written as `\u…`, which any reader of the JSON
+/// reads as the same text.
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let json = visible_json(&serde_json::to_string(value)?);
     let mut out = stdout();
-    let mut json = Vec::new();
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, Visible(CompactFormatter)))?;
-    json.push(b'\n');
-    out.as_it_is().write_all(&json)?;
+    writeln!(out.as_it_is(), "{json}")?;
     out.as_it_is().flush()?;
     Ok(())
 }
 
-/// JSON in which every character is visible.
-struct Visible(CompactFormatter);
-
-impl Formatter for Visible {
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
-        let mut rest = fragment;
-        while let Some(at) = rest.find(|c| !is_harmless(c)) {
-            out.write_all(&rest.as_bytes()[..at])?;
-            let character = rest[at..].chars().next().unwrap_or_default();
+/// JSON with every character visible. Outside of strings, JSON has only visible ones.
+fn visible_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_harmless(character) {
+            shown.push(character);
+        } else {
             let mut units = [0; 2];
-            for unit in character.encode_utf16(&mut units) {
-                write!(out, "\\u{unit:04x}")?;
-            }
-            rest = &rest[at + character.len_utf8()..];
+            let units = character.encode_utf16(&mut units).iter();
+            shown.extend(units.map(|unit| format!("\\u{unit:04x}")));
         }
-        out.write_all(rest.as_bytes())
     }
-
-    fn write_char_escape<W: ?Sized + Write>(&mut self, out: &mut W, escape: CharEscape) -> io::Result<()> {
-        self.0.write_char_escape(out, escape)
-    }
+    shown
 }
 
 /// What clap has to say: help and the version on stdout, a mistake on stderr.
@@ -210,10 +199,7 @@ mod tests {
     #[test]
     fn json_is_the_same_value_with_everything_visible() {
         let texts = ["a b\n\"\\\u{1b}]0;x\u{7}", "\u{9b}31m\u{202e}\u{200b}", "日本 é 😀 \u{e0041}", ""];
-        let mut json = Vec::new();
-        let mut printer = serde_json::Serializer::with_formatter(&mut json, Visible(CompactFormatter));
-        texts.serialize(&mut printer).unwrap();
-        let json = String::from_utf8(json).unwrap();
+        let json = visible_json(&serde_json::to_string(&texts).unwrap());
         assert!(json.chars().all(is_harmless), "{json}");
         assert!(json.contains("日本 é 😀 \\udb40\\udc41"), "{json}");
         assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), texts);

@@ -158,34 +158,9 @@ impl Patch {
     #[track_caller]
     pub fn apply(&self, source: &Tensor, base: &mut Tensor) {
         assert!(source.shape() == base.shape(), "patch {:?} into {:?}", source.shape(), base.shape());
-        match *source.shape() {
-            // (T, C)
-            [t, c] => {
-                for pos in range(self.pos, t) {
-                    let columns = range(self.neuron, c);
-                    base.row_mut(pos)[columns.clone()].copy_from_slice(&source.row(pos)[columns]);
-                }
-            }
-            // (n_head, T, T): head, dest, src
-            [n_head, t, _] if self.site.is_of_pairs() => {
-                for head in range(self.head, n_head) {
-                    for dest in range(self.dest, t) {
-                        let row = head * t + dest;
-                        let src = range(self.src, t);
-                        base.row_mut(row)[src.clone()].copy_from_slice(&source.row(row)[src]);
-                    }
-                }
-            }
-            // (T, n_head, head_size)
-            [t, n_head, _] => {
-                for pos in range(self.pos, t) {
-                    for head in range(self.head, n_head) {
-                        let row = pos * n_head + head;
-                        base.row_mut(row).copy_from_slice(source.row(row));
-                    }
-                }
-            }
-            _ => panic!("an activation of shape {:?} cannot be patched", source.shape()),
+        let base = base.data_mut();
+        for piece in self.pieces(source.shape()) {
+            base[piece.clone()].copy_from_slice(&source.data()[piece]);
         }
     }
 }
@@ -197,7 +172,40 @@ impl Patch {
     /// If the piece is outside of it.
     #[track_caller]
     pub fn clear(&self, x: &mut Tensor) {
-        self.apply(&Tensor::zeros(x.shape()), x);
+        for piece in self.pieces(x.shape()) {
+            x.data_mut()[piece].fill(0.0);
+        }
+    }
+
+    /// Where the numbers of this piece lie in an activation of this shape, in ascending order.
+    ///
+    /// # Panics
+    /// If an activation of this shape cannot be patched.
+    #[track_caller]
+    pub fn pieces(&self, shape: &[usize]) -> Vec<Range<usize>> {
+        let mut pieces = Vec::new();
+        let mut add = |row: usize, row_len: usize, columns: Range<usize>| {
+            pieces.push(row * row_len + columns.start..row * row_len + columns.end);
+        };
+        match *shape {
+            // (T, C)
+            [t, c] => range(self.pos, t).for_each(|pos| add(pos, c, range(self.neuron, c))),
+            // (n_head, T, T): head, dest, src
+            [n_head, t, _] if self.site.is_of_pairs() => {
+                for head in range(self.head, n_head) {
+                    range(self.dest, t).for_each(|dest| add(head * t + dest, t, range(self.src, t)));
+                }
+            }
+            // (T, n_head, head_size)
+            [t, n_head, head_size] => {
+                for pos in range(self.pos, t) {
+                    range(self.head, n_head)
+                        .for_each(|head| add(pos * n_head + head, head_size, 0..head_size));
+                }
+            }
+            _ => panic!("an activation of shape {shape:?} cannot be patched"),
+        }
+        pieces
     }
 }
 

@@ -104,6 +104,18 @@ pub enum Error {
     /// An ablation that is given something of a source run.
     NoSource,
 
+    /// A metric without a derivative.
+    NoGradient {
+        /// The metric.
+        metric: String,
+    },
+
+    /// Integrated gradients between token embeddings of two prompts, where there is only one.
+    NoPath,
+
+    /// Magnitudes of effects, which are not values of a metric.
+    OnlyMagnitudes,
+
     /// An unpatched run whose metric cannot be computed: there is nothing to compare with.
     NotFinite {
         /// "clean", "corrupted" or "unablated".
@@ -148,6 +160,22 @@ impl fmt::Display for Error {
             Self::NoSource => {
                 write!(f, "an ablation has one prompt, so there is no source to take from; give zero or mean")
             }
+            Self::NoGradient { metric } => write!(
+                f,
+                "{metric} has no gradient, so nothing can be attributed to activations; give a difference of \
+                 logits or probabilities, a logit, a probability, a log probability, their changes, a KL \
+                 divergence or a loss"
+            ),
+            Self::NoPath => write!(
+                f,
+                "integrated gradients go from one prompt to another, and an ablation has one prompt; give atp, \
+                 relp or atp-star"
+            ),
+            Self::OnlyMagnitudes => write!(
+                f,
+                "atp-star gives the magnitudes of effects, not their signs, so no value of the metric follows; \
+                 give changes"
+            ),
             Self::EmptySubset => write!(f, "the subset is empty: there is nothing to patch"),
             Self::NothingToNormalize { clean, corrupted } if !(clean - corrupted).is_finite() => {
                 write!(

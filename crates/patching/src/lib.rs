@@ -35,6 +35,7 @@
 //! | [`Sweep`], [`Subset`] | many patches of one experiment, over axes such as layer × position |
 //! | [`plain`] | the engine to read first: a whole forward pass for every patch |
 //! | [`incremental`] | the engine that is used: only what can change, and why that is exact |
+//! | [`attribution`] | what a sweep would give, predicted from one backward pass |
 //! | [`path`] | path patching: which head talks to which |
 //! | [`Scale`] | how the numbers are given: values, changes, normalised |
 //! | [`prompts`] | many pairs of prompts, from a file or from templates, and the mean over them |
@@ -64,6 +65,7 @@
 //! ```
 
 mod ablation;
+pub mod attribution;
 mod engine;
 mod experiment;
 pub mod incremental;
@@ -75,6 +77,7 @@ mod scale;
 mod sweep;
 
 pub use ablation::Ablation;
+pub use attribution::{Agreement, Attributed, Method, attribute};
 pub use engine::{Measured, Progress, Unpatched, Watch};
 pub use experiment::{Direction, Error, Experiment, Lasting, LastingValue};
 pub use gpt2::{Axis, Head, Patch, SiteKind};

@@ -12,6 +12,8 @@
 //! unpatched run is NaN there is nothing to compare with: [`Experiment::check_ends`](crate::Experiment::check_ends)
 //! says why.
 
+mod gradient;
+
 use std::borrow::Cow;
 use std::fmt;
 

@@ -241,6 +241,16 @@ impl<'a> Sweep<'a> {
         Self { stop, ..self }
     }
 
+    /// The experiment.
+    pub fn experiment(&self) -> &'a Experiment {
+        self.experiment
+    }
+
+    /// What ends it before its time.
+    pub(crate) fn stop(&self) -> &'a AtomicBool {
+        self.stop
+    }
+
     /// What is patched.
     pub fn site(&self) -> SiteKind {
         self.site
@@ -281,7 +291,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// The patch of every cell of the grid; none for a head that was not asked for.
-    fn cells(&self, model: &Gpt2) -> Vec<Option<Patch>> {
+    pub(crate) fn cells(&self, model: &Gpt2) -> Vec<Option<Patch>> {
         let mut patches = vec![Patch::whole(self.site, 0)];
         for (&axis, places) in self.axes.iter().zip(self.places(model)) {
             let along = |patch: Patch| places.iter().map(move |&i| patch.narrowed(axis, i));

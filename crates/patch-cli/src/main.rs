@@ -6,6 +6,7 @@
 mod ablate;
 mod activations;
 mod attention;
+mod attribute;
 mod common;
 mod completions;
 mod compose;
@@ -71,6 +72,8 @@ enum Command {
     Sweep(Box<sweep::Args>),
     /// Replace each activation in turn by zeros, a mean or another activation
     Ablate(Box<ablate::Args>),
+    /// Predict a sweep from one backward pass (attribution patching)
+    Attribute(Box<attribute::Args>),
     /// Patch paths from heads to later heads, or to the logits
     Path(Box<path::Args>),
     /// Show how texts are split into tokens
@@ -162,6 +165,7 @@ fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Sweep(Box::new(cli.sweep))) {
         Command::Sweep(args) => sweep::run(&args, start),
         Command::Ablate(args) => ablate::run(&args, start),
+        Command::Attribute(args) => attribute::run(&args, start),
         Command::Path(args) => path::run(&args, start),
         Command::Tokens(args) => tokens::run(&args),
         Command::Predict(args) => predict::run(&args),

@@ -4,11 +4,16 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use figures::{CellValues, ColorMap};
-use patching::Direction;
+use patching::{Direction, Method};
 
 /// Reads the name of a direction.
 pub fn direction() -> impl TypedValueParser<Value = Direction> {
     parsed([Direction::Denoising, Direction::Noising].map(|it| it.to_string().into()))
+}
+
+/// Reads the name of a method of attribution.
+pub fn methods() -> impl TypedValueParser<Value = Method> {
+    parsed(Method::ALL.map(|method| method.to_string().into()))
 }
 
 /// Reads the name of a colour map.

@@ -1,11 +1,92 @@
-//! `patch-cli attribute`: predictions beside the sweep that they predict.
+//! `patch-cli attribute`: predictions beside the sweep that they predict. (The numbers themselves are held to PyTorch
+//! in `crates/patching`.)
 
 use serde_json::Value;
 
-use crate::util::{Folder, contains, failure, json};
+use crate::util::{Folder, largest_difference, named, numbers};
 
-fn values(report: &Value, name: &str) -> Vec<f64> {
-    let grids = report["grids"].as_array().unwrap();
-    let grid = grids.iter().find(|grid| grid["name"] == name).unwrap_or_else(|| panic!("no grid {name}"));
-    grid["values"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap_or(f64::NAN)).collect()
+fn values(report: &Value, name: &str) -> Vec<f32> {
+    numbers(&named(&report["grids"], name)["values"])
+}
+
+#[test]
+fn exact_effects_are_those_of_the_sweep() {
+    let folder = Folder::new();
+    for site in [&["--site", "resid_post"][..], &["--site", "z", "--by-pos", "--direction", "noising"]] {
+        let attribute = [&["attribute", "--exact", "--json"], site].concat();
+        let attribute = folder.tiny(&attribute).success().json();
+        let sweep = [&["sweep", "--as", "change", "--json"], site].concat();
+        let sweep = folder.tiny(&sweep).success().json();
+        let exact = values(&attribute, "exact");
+        assert!(largest_difference(&exact, &numbers(&sweep["grids"][0]["values"])) < 1e-4);
+        let [base, source] = ["base_metric", "source_metric"].map(|key| attribute[key].as_f64().unwrap());
+        let [clean, corrupted] = ["clean_metric", "corrupted_metric"].map(|key| sweep[key].as_f64().unwrap());
+        let expected =
+            if attribute["direction"] == "noising" { (clean, corrupted) } else { (corrupted, clean) };
+        assert!((base - expected.0).abs() < 1e-4 && (source - expected.1).abs() < 1e-4);
+        // Equal tokens have no difference to attribute.
+        let predicted = values(&attribute, "attribution");
+        assert_eq!(predicted.len(), exact.len());
+        assert!(predicted[0] == 0.0 && exact[0] == 0.0);
+        assert!(attribute["pearson"].as_f64().unwrap() > 0.98, "{}", attribute["pearson"]);
+        assert!(attribute["spearman"].as_f64().unwrap() > 0.9, "{}", attribute["spearman"]);
+    }
+    assert_eq!(folder.files(), ["attribution.png", "heatmap.png"]);
+}
+
+#[test]
+fn each_method_predicts_in_its_own_way() {
+    let folder = Folder::new();
+    let of_method = |method: &[&str]| {
+        let args = [&["attribute", "--site", "q", "--json"], method].concat();
+        values(&folder.tiny(&args).success().json(), "attribution")
+    };
+    let all = [
+        of_method(&[]),
+        of_method(&["--method", "relp"]),
+        of_method(&["--method", "atp-star"]),
+        of_method(&["--method", "ig"]),
+        of_method(&["--method", "ig", "--steps", "2"]),
+    ];
+    for (i, a) in all.iter().enumerate() {
+        assert!(all[..i].iter().all(|b| largest_difference(a, b) > 1e-3));
+    }
+    assert!(all[2].iter().all(|effect| *effect >= 0.0), "magnitudes: {:?}", all[2]);
+}
+
+#[test]
+fn only_the_largest_predictions_are_verified() {
+    let folder = Folder::new();
+    let args = ["attribute", "--site", "z", "--verify-top", "3", "--csv", "a.csv"];
+    let run = folder.tiny(&args).success();
+    assert!(run.stdout.contains("over 3 cells"), "{}", run.stdout);
+    let report = folder.tiny(&["attribute", "--site", "z", "--verify-top", "3", "--json"]).success().json();
+    let exact = named(&report["grids"], "exact")["values"].as_array().unwrap();
+    assert_eq!(exact.iter().filter(|value| value.is_number()).count(), 3);
+    assert_eq!(folder.files(), ["a.csv", "a.csv.json", "attribution.png"]);
+}
+
+#[test]
+fn a_set_has_means_intervals_and_magnitudes() {
+    let folder = Folder::new();
+    let args = ["attribute", "--prompt-set", "ioi", "--count", "3", "--site", "z", "--json"];
+    let report = folder.tiny(&args).success().json();
+    let (mean, magnitude) = (values(&report, "attribution"), values(&report, "magnitude"));
+    assert!(mean.iter().zip(&magnitude).all(|(mean, magnitude)| mean.abs() <= magnitude + 1e-5));
+    let [low, high] = ["attribution, low", "attribution, high"].map(|name| values(&report, name));
+    assert!(low.iter().zip(&high).all(|(low, high)| low <= high || low.is_nan() || low.is_infinite()));
+    assert_eq!(report["pairs"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn what_has_no_gradient_is_refused() {
+    let folder = Folder::new();
+    let refused = |args: &[&str], parts: &[&str]| {
+        folder.tiny(&[&["attribute"], args].concat()).failure(2, parts);
+    };
+    refused(&["--metric", "rank"], &["a rank has no gradient", "a log probability"]);
+    refused(&["--steps", "3"], &["--steps is for --method ig"]);
+    refused(&["--method", "atp-star", "--as", "value"], &["magnitude"]);
+    refused(&["--method", "lrp"], &["atp", "relp", "atp-star", "ig"]);
+    assert!(folder.files().is_empty());
 }

@@ -7,6 +7,7 @@
 mod abuse;
 mod answers;
 mod arguments;
+mod attribute;
 mod browser;
 mod cli;
 mod figures;

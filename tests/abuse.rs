@@ -1,5 +1,5 @@
-//! What the binary does with what it cannot use: a clear message, the right exit code, and nothing
-//! else. The tests of each subcommand have the mistakes that are about what it does; here is the rest.
+//! Wrong input: a clear message, the right exit code, and nothing else. Mistakes that concern one
+//! subcommand are in its own tests; the rest are here.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -55,7 +55,7 @@ fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn exports_that_are_broken_or_lie_are_refused_wherever_they_are_read() {
+fn broken_exports_are_refused_wherever_they_are_read() {
     let folder = Folder::new();
     let put = |name: &str, bytes: &[u8]| fs::write(folder.file(name), bytes).unwrap();
     let tensor = r#"{"x": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}"#;
@@ -71,7 +71,7 @@ fn exports_that_are_broken_or_lie_are_refused_wherever_they_are_read() {
         (
             "none.json",
             export(json!({"axes": [{"name": "layer", "labels": []}], "values": []})).into(),
-            "holds no number",
+            "contains no numbers",
         ),
         ("point.json", export(json!({"axes": [], "values": [1]})).into(), "it is a single number"),
         ("cut.csv", b"grid,layer,value\nx,0".to_vec(), "CSV error"),
@@ -79,27 +79,27 @@ fn exports_that_are_broken_or_lie_are_refused_wherever_they_are_read() {
         (
             "index.csv",
             b"grid,layer,value\nx,99999999999999999999,1\n".to_vec(),
-            "\"99999999999999999999\" is no index",
+            "\"99999999999999999999\" is not an index",
         ),
         ("zeros.csv", vec![0; 100], "the columns grid, axes, value"),
         ("utf16.csv", b"\xff\xfeg\0r\0i\0d\0\n\0".to_vec(), "it is written in UTF-16; save it as UTF-8"),
-        ("nothing.npy", npy("'shape': (0, 18446744073709551615), ", b""), "holds no number"),
+        ("nothing.npy", npy("'shape': (0, 18446744073709551615), ", b""), "contains no numbers"),
         ("much.npy", npy("'shape': (4000000000, 4000000000), ", b""), "it holds 0 numbers"),
-        ("minus.npy", npy("'shape': (-1, 2), ", b""), "\"-1\" is no length"),
+        ("minus.npy", npy("'shape': (-1, 2), ", b""), "\"-1\" is not a length"),
         ("shapeless.npy", npy("", b""), "no \"shape\""),
         ("header.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), "cut off"),
         ("long.npy", npy("'shape': (20000, 1), ", &[0; 80_000]), "20000, 1] cannot be drawn"),
         ("header.safetensors", u64::MAX.to_le_bytes().to_vec(), "not a whole safetensors file"),
         ("integers.safetensors", safetensors(tensor, &[0; 8]), "\"x\" is I64"),
-        ("nothing.safetensors", safetensors(nothing, b""), "holds no number"),
-        ("empty.safetensors", safetensors("{}", b""), "it holds no grid"),
+        ("nothing.safetensors", safetensors(nothing, b""), "contains no numbers"),
+        ("empty.safetensors", safetensors("{}", b""), "it contains no grid"),
     ];
     put("good.json", export(json!({})).as_bytes());
     for (name, bytes, part) in &cases {
         put(name, bytes);
         let part = &[*part][..];
         refused(&folder, &["plot", name, "--out", "a.png"], 2, part);
-        // What can be read, but not drawn, can be compared, but not with other axes.
+        // A study that can be read but not drawn can still be compared, but not with other axes.
         let unlike = matches!(*name, "point.json" | "long.npy");
         let part = if unlike { &["different axes"] } else { part };
         refused(&folder, &["diff", "good.json", name, "--json"], 2, part);
@@ -176,7 +176,7 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
             &["ablate", "--with", "mean", "--others", "latin1.txt"],
             &["latin1.txt, line 1: not UTF-8: the byte 0xe9"],
         ),
-        (&["ablate", "--with", "mean", "--others", "blank.txt"], &["blank.txt: it holds no prompts"]),
+        (&["ablate", "--with", "mean", "--others", "blank.txt"], &["blank.txt: it contains no prompts"]),
         (&["path", "--pos", HUGE], &["no position 18446744073709551615", "0 to 10"]),
         (
             &["path", "--to", "q", "--receivers", "18446744073709551615.0"],
@@ -227,7 +227,7 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
     ];
     for (args, parts) in cases {
         let code = match args {
-            // It is there, and not ours.
+            // It exists and is not ours.
             [.., "--out", "good.json"] => 1,
             _ => 2,
         };
@@ -236,7 +236,7 @@ fn arguments_of_the_wrong_kind_or_size_are_named() {
 }
 
 #[test]
-fn texts_beyond_all_measure_give_a_short_message() {
+fn very_long_texts_give_a_short_message() {
     let folder = Folder::new();
     fs::write(folder.file("good.json"), export(json!({}))).unwrap();
     let (words, letters) = ("the ".repeat(25_000), "a".repeat(100_000));
@@ -262,7 +262,7 @@ fn texts_beyond_all_measure_give_a_short_message() {
 }
 
 #[test]
-fn control_characters_are_escaped_in_messages_and_allowed_in_prompts_and_names() {
+fn control_characters_are_allowed_and_shown_escaped() {
     let folder = Folder::new();
     fs::write(folder.file("good.json"), export(json!({}))).unwrap();
     let red = "\u{1b}[31m";
@@ -286,7 +286,7 @@ fn control_characters_are_escaped_in_messages_and_allowed_in_prompts_and_names()
 }
 
 #[test]
-fn pages_of_the_manual_are_all_written_or_none() {
+fn the_man_pages_are_all_written_or_none() {
     let folder = Folder::new();
     refused(&folder, &["man", "none"], 1, &["cannot write none/patch-cli.1"]);
     fs::create_dir(folder.file("man")).unwrap();
@@ -440,7 +440,7 @@ fn a_reader_that_has_gone_ends_every_subcommand_quietly() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn output_that_does_not_fit_on_the_disk_is_an_error_of_every_subcommand() {
+fn a_full_disk_is_an_error_of_every_subcommand() {
     let folder = Folder::new();
     fs::write(folder.file("good.json"), export(json!({}))).unwrap();
     for args in PRINTING {
@@ -454,7 +454,7 @@ fn output_that_does_not_fit_on_the_disk_is_an_error_of_every_subcommand() {
 
 #[cfg(unix)]
 #[test]
-fn bytes_that_are_no_text_are_refused_as_text_and_taken_as_file_names() {
+fn invalid_utf8_is_refused_as_text_and_allowed_as_file_name() {
     use std::os::unix::ffi::OsStrExt;
 
     let folder = Folder::new();
@@ -502,7 +502,7 @@ fn ctrl_c_leaves_no_broken_file_whenever_it_comes() {
         let child = command.spawn().unwrap();
         std::thread::sleep(Duration::from_millis(milliseconds));
         let pid = child.id().to_string();
-        // It may have come to its end.
+        // It may have ended.
         let _ = Command::new("kill").args(["-INT", &pid]).stderr(Stdio::null()).status();
         let output = child.wait_with_output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -510,7 +510,7 @@ fn ctrl_c_leaves_no_broken_file_whenever_it_comes() {
         (output.status, stderr)
     };
 
-    // While it loads, sweeps, or writes: whichever it is, files are whole or not there.
+    // Whether it loads, sweeps or writes: files are whole or missing.
     let sweep = ["--model", "tiny", "--site", "blocks", "--csv", "a.csv", "--out", "a.png"];
     for milliseconds in [1, 30, 60, 120, 240, 480, 960] {
         let folder = Folder::new();

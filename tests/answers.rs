@@ -111,7 +111,7 @@ fn means_over_pairs_are_on_one_scale_unless_asked_for_by_pair() {
     let head = |json: &Value| (grid(json)[8 * 4 + 1] * 1000.0).round() / 1000.0;
     let (means, by_pair) = (of("normalized"), of("normalized_by_pair"));
     assert_eq!((head(&means), head(&by_pair)), (0.5, 0.487));
-    // It is the scale that `ioi` has.
+    // It is the scale of `ioi`.
     let ioi = folder.tiny(&["ioi", "--json"]).success().json();
     let grids = ioi["grids"].as_array().unwrap();
     let sweep = numbers(&grids[3]["values"]);
@@ -144,7 +144,7 @@ fn sweeps_ablations_and_paths_run_on_processed_weights() {
         (&["sweep", "--site", "z", "--metric", "kl"], true),
         (&["path", "--to", "logits"], true),
         (&["ablate", "--with", "mean"], true),
-        // Zero is another thing where the values' biases are folded into the output's.
+        // Zero means something else once the biases of the values are folded into that of the output.
         (&["ablate", "--with", "zero"], false),
         (&["sweep", "--metric", "logit"], false),
     ] {
@@ -165,7 +165,7 @@ fn sweeps_ablations_and_paths_run_on_processed_weights() {
     });
     let got = grid(&ablated)[3 * 4 + 2];
     assert!((got - (logits[smith] - logits[jones])).abs() < 1e-3);
-    // An export of raw weights is not gone on with.
+    // An export of raw weights is not resumed.
     let export = ["--site", "z", "--safetensors", "z.safetensors"];
     json(&folder, &export);
     let resumed = ["--site", "z", "--process", "--resume", "z.safetensors"];

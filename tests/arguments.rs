@@ -78,7 +78,7 @@ fn the_texts_of_options_may_begin_with_dashes() {
 }
 
 #[test]
-fn places_are_counted_from_the_end_and_heads_have_three_spellings() {
+fn places_count_from_the_end_and_heads_have_three_spellings() {
     let folder = Folder::new();
     let json = |args: &[&str]| folder.tiny(&[args, &["--json"]].concat()).success().json();
     let grids = |args: &[&str]| json(args)["grids"].clone();

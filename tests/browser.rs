@@ -18,7 +18,7 @@ pub const RIGHT: &str = "\u{e014}";
 pub const DOWN: &str = "\u{e015}";
 pub const END: &str = "\u{e010}";
 
-/// How long anything may take on a busy machine.
+/// The longest time that anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The name under which WebDriver hands out elements.
@@ -56,8 +56,8 @@ impl Browser {
             "--headless=new",
             "--window-size=1280,1200",
             "--disable-gpu",
-            // In containers there are neither the rights for a sandbox nor room in /dev/shm; the only
-            // pages that are opened are our own.
+            // In containers there are neither the rights for a sandbox nor space in /dev/shm; only our own
+            // pages are opened.
             "--no-sandbox",
             "--disable-dev-shm-usage",
         ];
@@ -74,7 +74,7 @@ impl Browser {
         assert_eq!(status, 200, "no session: {answer}");
         let id = answer["sessionId"].as_str().unwrap();
         browser.session = format!("{}/{id}", browser.session);
-        // An element that a click brings about may come a moment later.
+        // An element that a click creates may appear a moment later.
         browser.command("/timeouts", &json!({"implicit": 10_000}));
         Some(browser)
     }
@@ -146,14 +146,14 @@ impl Browser {
         self.script(script, &[selector.into(), text.into()]);
     }
 
-    /// What the page has written to the console, errors of all kinds among it, since the last time.
+    /// What the page has written to the console, including errors of all kinds, since the last call.
     pub fn console(&self) -> Vec<String> {
         let entries = self.command("/se/log", &json!({"type": "browser"}));
         let message = |entry: &Value| entry["message"].as_str().unwrap().to_owned();
         entries.as_array().unwrap().iter().map(message).collect()
     }
 
-    /// Every address that the page has asked for since the last time.
+    /// Every address that the page has requested since the last call.
     pub fn requests(&self) -> Vec<String> {
         let entries = self.command("/se/log", &json!({"type": "performance"}));
         let mut addresses = Vec::new();

@@ -122,7 +122,7 @@ fn another_pair_of_prompts_direction_and_site_can_be_swept() {
 }
 
 #[test]
-fn the_assignments_simpler_metrics_are_changes_from_the_clean_run() {
+fn simpler_metrics_are_changes_from_the_clean_run() {
     let folder = Folder::new();
     for (metric, token) in [("logit_change", " Jones"), ("prob_change", " Jones"), ("prob_diff", " Smith")] {
         let json = folder.tiny(&["--metric", metric, "--json"]).success().json();
@@ -205,14 +205,14 @@ fn predict_shows_the_top_and_the_answers_place() {
 }
 
 #[test]
-fn a_prompt_with_words_the_tiny_model_never_saw_gets_one_warning_that_names_them() {
+fn words_that_the_tiny_model_never_saw_are_named_once() {
     let run = Folder::new().tiny(&["predict", "The quantum zebra"]).success();
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
     assert!(run.stderr.contains("was not trained on \" quantum\""), "{}", run.stderr);
 }
 
 #[test]
-fn without_weights_of_gpt2_one_line_says_that_the_tiny_model_runs() {
+fn without_gpt2_weights_one_line_names_the_tiny_model() {
     let weights =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/gpt2/model.safetensors");
     if weights.exists() {
@@ -229,7 +229,7 @@ fn without_weights_of_gpt2_one_line_says_that_the_tiny_model_runs() {
 }
 
 #[test]
-fn a_model_can_be_given_as_a_folder_a_file_or_a_name_under_patch_weights() {
+fn a_model_can_be_a_folder_a_file_or_a_name() {
     let folder = Folder::new();
     let model = folder.file("weights-here/my-model");
     fs::create_dir_all(&model).unwrap();
@@ -323,7 +323,7 @@ fn what_cannot_be_used_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_model_that_is_not_there_is_looked_for_and_the_way_to_get_it_is_said() {
+fn a_missing_model_is_reported_with_the_way_to_get_it() {
     let folder = Folder::new();
     let missing = |model: &str| folder.run(["predict", "a", "--model", model]);
     missing("gpt2-xl").failure(
@@ -358,14 +358,14 @@ fn broken_weights_are_named_with_the_place() {
     write("deeper", &gpt2_tiny::CONFIG.replace("\"n_layer\": 12", "\"n_layer\": 13"), weights)
         .failure(2, &["deeper/model.safetensors: tensor `h.12.ln_1.weight`: is missing"]);
     write("shallower", &gpt2_tiny::CONFIG.replace("\"n_layer\": 12", "\"n_layer\": 11"), weights)
-        .failure(2, &["shallower/model.safetensors: tensor `h.11.attn.c_attn.bias`: is no part of a GPT-2"]);
+        .failure(2, &["shallower/model.safetensors: tensor `h.11.attn.c_attn.bias`: is not part of a GPT-2"]);
     write("wider", &gpt2_tiny::CONFIG.replace("\"n_embd\": 64", "\"n_embd\": 128"), weights)
         .failure(2, &["tensor `wte.weight`: has shape [50257, 64]; [50257, 128] is expected"]);
     write("no-json", "sizes: 12", weights).failure(2, &["no-json/config.json: not a JSON object"]);
 }
 
 #[test]
-fn an_output_that_cannot_be_written_stops_the_run_before_any_work() {
+fn an_unwritable_output_stops_the_run_before_any_work() {
     let folder = Folder::new();
     fs::write(folder.file("notes.png"), "mine").unwrap();
     for (path, part) in [

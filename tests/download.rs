@@ -1,220 +1,25 @@
-//! `cargo xtask download-weights`, run as a user runs it, against a server on this machine that
-//! does what servers do: redirect, resume, break off, stall, refuse, and send the wrong bytes.
-
-#![allow(clippy::unwrap_used)] // A test may stop where it stands.
+//! `cargo xtask download-weights` against a server on this machine.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-const CONFIG: &[u8] = b"{\"model_type\": \"gpt2\"}\n";
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-const MODEL_ON_HUB: &str =
-    "/distilbert/distilgpt2/resolve/0123456789abcdef0123456789abcdef01234567/model.safetensors";
-const CONFIG_ON_HUB: &str = "/distilbert/distilgpt2/resolve/main/config.json";
-const MODEL_ON_CDN: &str = "/cdn/model";
+use crate::hub::{
+    COMMIT, CONFIG, CONFIG_ON_HUB, MODEL_ON_CDN, MODEL_ON_HUB, Reply, Request, Server, Then, hub, model,
+};
+use crate::{PATIENCE, fail, names_in, sha256, succeed, xtask};
+
 const PINNED_CONFIG: &str = "0daed7749b4f02b8f76240d5444551d7b08712dab4d0adb8239c56ba823bb7b4";
 
 /// A port that programs are never given, so that nobody listens there.
 const NOBODY: &str = "http://127.0.0.1:1";
-
-/// No wait in these tests is longer.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-// ---- The server ----------------------------------------------------------------------------
-
-#[derive(Clone, Debug, Default)]
-struct Request {
-    path: String,
-    /// The first byte that is requested.
-    start: Option<usize>,
-    authorization: Option<String>,
-    /// How many requests for this path came before.
-    nth: usize,
-}
-
-/// What to send, and what goes wrong with it.
-struct Reply {
-    head: String,
-    body: Vec<u8>,
-    is_chunked: bool,
-    /// Send only so many bytes of the body, then do this.
-    after: Option<(usize, Then)>,
-}
-
-enum Then {
-    Close,
-    Stall,
-    /// Send a byte now and then.
-    Trickle,
-}
-
-impl Reply {
-    fn new(status: u16, body: &[u8]) -> Self {
-        let head = format!("HTTP/1.1 {status} Said\r\nConnection: close\r\n");
-        Self { head, body: body.to_vec(), is_chunked: false, after: None }
-    }
-
-    fn with(mut self, name: &str, value: impl ToString) -> Self {
-        self.head += &format!("{name}: {}\r\n", value.to_string());
-        self
-    }
-
-    fn redirect(to: &str) -> Self {
-        Self::new(302, b"").with("Location", to)
-    }
-
-    /// Adds the headers with which the hub describes a large file.
-    fn stating(self, file: &[u8]) -> Self {
-        let etag = format!("\"{}\"", sha256(file));
-        self.with("X-Repo-Commit", COMMIT).with("X-Linked-Size", file.len()).with("X-Linked-Etag", etag)
-    }
-
-    /// The file, or the part of it that is requested.
-    fn ranged(request: &Request, file: &[u8]) -> Self {
-        let length = file.len();
-        match request.start {
-            None => Self::new(200, file),
-            Some(start) if start >= length => {
-                Self::new(416, b"").with("Content-Range", format!("bytes */{length}"))
-            }
-            Some(start) => Self::new(206, &file[start..])
-                .with("Content-Range", format!("bytes {start}-{}/{length}", length - 1)),
-        }
-    }
-
-    fn model(request: &Request) -> Self {
-        Self::ranged(request, &model())
-    }
-
-    fn after(self, bytes: usize, then: Then) -> Self {
-        Self { after: Some((bytes, then)), ..self }
-    }
-
-    fn chunked(self) -> Self {
-        Self { is_chunked: true, ..self }
-    }
-
-    fn send(mut self, stream: &mut TcpStream) -> std::io::Result<()> {
-        if self.is_chunked {
-            self = self.with("Transfer-Encoding", "chunked");
-            let size = format!("{:x}\r\n", self.body.len());
-            self.body = [size.as_bytes(), &self.body, b"\r\n0\r\n\r\n"].concat();
-        } else {
-            let length = self.body.len();
-            self = self.with("Content-Length", length);
-        }
-        stream.write_all(format!("{}\r\n", self.head).as_bytes())?;
-        let (bytes, then) = self.after.unwrap_or((self.body.len(), Then::Close));
-        stream.write_all(&self.body[..bytes])?;
-        match then {
-            Then::Close => {}
-            Then::Stall => _ = stream.read(&mut [0])?, // until the client closes the connection
-            Then::Trickle => {
-                for byte in &self.body[bytes..] {
-                    stream.write_all(&[*byte])?;
-                    thread::sleep(Duration::from_millis(50));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Server {
-    address: SocketAddr,
-    log: Arc<Mutex<Vec<Request>>>,
-}
-
-impl Server {
-    /// Answers requests until the test's process ends.
-    fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Self { address: listener.local_addr().unwrap(), log: Arc::default() };
-        let (log, answer) = (server.log.clone(), Arc::new(answer));
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (log, answer) = (log.clone(), answer.clone());
-                thread::spawn(move || serve(stream.unwrap(), &log, &*answer));
-            }
-        });
-        server
-    }
-
-    /// The hub, but with one path that is answered differently.
-    fn hub_except(path: &'static str, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start(move |request| if request.path == path { answer(request) } else { hub(request) })
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    fn requests(&self) -> Vec<Request> {
-        self.log.lock().unwrap().clone()
-    }
-
-    /// The first bytes that were requested of a path.
-    fn starts(&self, path: &str) -> Vec<Option<usize>> {
-        self.requests().into_iter().filter(|request| request.path == path).map(|r| r.start).collect()
-    }
-}
-
-fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request) -> Reply) {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut request = Request::default();
-    for line in BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()) {
-        match line.split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("range") => {
-                request.start = value.strip_prefix("bytes=").unwrap().trim_end_matches('-').parse().ok();
-            }
-            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
-                request.authorization = Some(value.to_owned());
-            }
-            Some(_) => {}
-            None => request.path = line.split(' ').nth(1).unwrap().to_owned(),
-        }
-    }
-    {
-        let mut log = log.lock().unwrap();
-        request.nth = log.iter().filter(|earlier| earlier.path == request.path).count();
-        log.push(request.clone());
-    }
-    // The client may be gone already: that is what some tests are about.
-    let _ = answer(&request).send(&mut stream);
-}
-
-/// What the hub does for distilgpt2: it states the checksum, and redirects to its store.
-fn hub(request: &Request) -> Reply {
-    match request.path.as_str() {
-        MODEL_ON_HUB => Reply::redirect(MODEL_ON_CDN).stating(&model()),
-        MODEL_ON_CDN => Reply::model(request),
-        CONFIG_ON_HUB => Reply::new(200, CONFIG)
-            .with("X-Repo-Commit", COMMIT)
-            .with("ETag", "\"0123456789abcdef0123456789abcdef01234567\""),
-        _ => Reply::new(404, b"Entry not found"),
-    }
-}
-
-/// The bytes that stand for the weights: long enough for several reads.
-fn model() -> Vec<u8> {
-    (0..300_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-// ---- The client ----------------------------------------------------------------------------
 
 /// A folder to download into, and the command that does it.
 struct Place(TempDir);
@@ -255,11 +60,7 @@ impl Place {
     }
 
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
+        names_in(self.0.path())
     }
 
     #[track_caller]
@@ -291,50 +92,6 @@ impl Place {
         words.iter().for_each(|word| assert!(told.contains(word), "{word:?} is not in: {told}"));
         server
     }
-}
-
-/// The program, with an environment that the caller of the tests cannot change.
-fn xtask() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
-        command.env_remove(name).env_remove(name.to_lowercase());
-    }
-    for name in ["HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"] {
-        command.env_remove(name);
-    }
-    command
-}
-
-#[track_caller]
-fn succeed(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", told(&output));
-    told(&output)
-}
-
-/// Runs a command that must end soon with this code: a pipe would be waited for without end.
-#[track_caller]
-fn fail(command: &mut Command, code: i32, words: &[&str]) -> String {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let began = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if began.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            panic!("it does not end");
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    let output = child.wait_with_output().unwrap();
-    let told = told(&output);
-    assert_eq!(output.status.code(), Some(code), "{told}");
-    words.iter().for_each(|word| assert!(told.contains(word), "{word:?} is not in: {told}"));
-    assert_eq!(told.matches("error: ").count(), 1, "{told}");
-    told
-}
-
-fn told(output: &Output) -> String {
-    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
-    format!("{out}{err}")
 }
 
 // ---- What works ----------------------------------------------------------------------------

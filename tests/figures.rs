@@ -180,7 +180,7 @@ fn diff_finds_the_largest_difference_and_where_it_is() {
 }
 
 #[test]
-fn an_export_that_cannot_be_written_stops_the_run_before_any_work_and_leaves_nothing() {
+fn an_unwritable_export_stops_the_run_and_leaves_nothing() {
     let folder = Folder::new();
     fs::write(folder.file("mine.csv"), "a,b\n").unwrap();
     fs::write(folder.file("mine.safetensors"), "years of work").unwrap();
@@ -235,7 +235,7 @@ fn colours_follow_the_conventions_of_the_environment() {
 }
 
 #[test]
-fn every_shell_has_its_completions_and_every_subcommand_its_man_page() {
+fn every_shell_has_completions_and_every_subcommand_a_man_page() {
     let folder = Folder::new();
     for (shell, part) in [
         ("bash", "complete -F _patch__cli"),
@@ -301,7 +301,7 @@ fn a_misspelt_name_is_answered_with_the_nearest_one() {
     }
     let strange = folder.run(["--model", "llama"]).failure(2, &["`llama`"]);
     assert!(!strange.stderr.contains("did you mean"));
-    // TransformerLens's spelling is as good.
+    // TransformerLens's spelling is accepted too.
     let json = folder.tiny(&["--site", "hook_z", "--json"]).success().json();
     assert_eq!(json["grids"][0]["name"], "z");
 }
@@ -345,7 +345,7 @@ fn json_and_exports_have_the_checksum_of_the_weights() {
         let checksum = &json["provenance"]["model_checksum"]["model.safetensors"];
         assert_eq!(checksum, gpt2_tiny::SHA256, "{args:?}");
     }
-    // A picture alone has it if it is on record, and is not kept waiting for it otherwise.
+    // A picture has it only if it is on record, and does not wait for it otherwise.
     for (model, on_record) in [("mine", false), ("tiny", true)] {
         folder.run(["--model", model, "--out", "a.svg"]).success();
         let svg = fs::read_to_string(folder.file("a.svg")).unwrap();

@@ -22,7 +22,7 @@ fn encode(tiny: &Pretrained, text: &Value, bos: &Value) -> Vec<u32> {
 }
 
 #[test]
-fn logits_and_what_is_written_on_are_those_of_transformers() {
+fn logits_and_generated_text_are_those_of_transformers() {
     let tiny = tiny();
     let mut largest = 0.0_f32;
     for case in golden("logits").as_array().unwrap() {
@@ -75,7 +75,7 @@ fn every_activation_is_that_of_transformer_lens() {
     for (name, expected) in expected {
         let got = &cache[name];
         assert_eq!(got.shape(), ids(&expected["shape"]).iter().map(|&n| n as usize).collect::<Vec<_>>());
-        // −∞ above the diagonal of the scores is no part of the sums.
+        // −∞ above the diagonal of the scores is not part of the sums.
         let finite = || got.data().iter().copied().filter(|x| x.is_finite()).map(f64::from);
         let abs_sum = expected["abs_sum"].as_f64().unwrap();
         let scale = 1e-5 * abs_sum + 1e-4;
@@ -127,7 +127,7 @@ fn sweeps_are_those_of_transformer_lens() {
             let expected = &case["sweeps"][name];
             let shape: Vec<usize> = ids(&expected["shape"]).iter().map(|&n| n as usize).collect();
             let sweep = Sweep::over(&experiment, site).by(axes);
-            // The plain engine is left out where it would take long.
+            // The plain engine is left out if it would take long.
             let engines = [Engine::default(), Engine::Plain];
             for engine in &engines[..if axes.len() == 2 { 2 } else { 1 }] {
                 let outcome = sweep.run(&tiny.model, metric, *engine, &|_| {});

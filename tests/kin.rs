@@ -1,4 +1,4 @@
-//! Other people's GPT-2s: read as transformers reads them, or refused by name; their tokens are their own.
+//! GPT-2s by others, with their own tokens: read as transformers reads them, or refused by name.
 
 use std::fs;
 use std::path::Path;
@@ -46,7 +46,7 @@ fn with_inner(inner: usize) -> Vec<u8> {
 }
 
 #[test]
-fn gpt2s_kin_have_the_logits_of_transformers() {
+fn models_like_gpt2_have_the_logits_of_transformers() {
     let golden = golden("kin");
     let (prompt, tokens) = (ids(&golden["ids"]), ids(&golden["tokens"]));
     for case in golden["cases"].as_array().unwrap() {
@@ -245,7 +245,7 @@ fn put_diverged(folder: &Path) {
 }
 
 #[test]
-fn logits_that_are_not_finite_are_no_numbers_anywhere() {
+fn logits_that_are_not_finite_are_never_shown_as_numbers() {
     let folder = Folder::new();
     put_diverged(&folder.file("inf"));
     let message = "the logit of token 262 is";

@@ -47,7 +47,7 @@ fn repeated_tokens(golden: &Value) -> RepeatedTokens {
 }
 
 #[test]
-fn repeated_tokens_and_head_scores_are_those_of_transformer_lens() {
+fn head_scores_are_those_of_transformer_lens() {
     let golden = golden("repeated_tokens");
     let prompt = repeated_tokens(&golden);
     let study = repeat_study(&tiny().model, &[prompt]).unwrap();
@@ -71,7 +71,7 @@ fn the_mlp_transplant_is_that_of_transformer_lens() {
 }
 
 #[test]
-fn the_logit_lens_and_the_attribution_are_those_of_transformer_lens() {
+fn logit_lens_and_attribution_are_those_of_transformer_lens() {
     let tiny = tiny();
     let golden = golden("attribution");
     let prompt = tiny.tokenizer.encode(golden["prompt"].as_str().unwrap()).unwrap();

@@ -144,7 +144,7 @@ fn every_form_of_a_file_gives_the_same_logits_to_the_bit() {
 }
 
 #[test]
-fn a_checkpoint_in_several_files_with_a_flaw_is_refused_with_the_file() {
+fn a_flaw_in_one_of_several_files_is_reported_with_the_file() {
     let folder = Folder::new();
     let path = folder.file("model");
     put_sharded(&path, gpt2_tiny::WEIGHTS);
@@ -196,7 +196,7 @@ fn weights_are_found_in_the_cache_of_the_python_hub_client() {
 }
 
 #[test]
-fn a_missing_model_is_said_to_have_been_looked_for_in_the_hub_cache_too() {
+fn a_missing_model_was_also_searched_in_the_hub_cache() {
     let folder = Folder::new();
     let cache = folder.file(".cache/huggingface/hub");
     let cache = cache.to_str().unwrap();
@@ -222,7 +222,7 @@ fn a_missing_model_is_said_to_have_been_looked_for_in_the_hub_cache_too() {
 }
 
 #[test]
-fn irregular_files_and_a_config_of_another_vocabulary_are_refused() {
+fn irregular_files_and_another_vocabulary_are_refused() {
     let folder = Folder::new();
     predict(&folder, "/dev/zero").failure(2, &["cannot read /dev/zero: it is not a regular file"]);
     let path = folder.file("small-words");

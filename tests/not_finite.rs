@@ -138,7 +138,7 @@ fn heads_without_a_number_are_not_among_the_strongest() {
     assert!(listed.contains(" 0.0 ") && listed.contains(" 0.1 "), "{words}");
     assert!(!listed.contains("NaN") && !listed.contains(" 1.0 "), "{words}");
     assert_eq!(nulls(grid(&detect(&["--json"]).json(), "previous_token_head")), 4);
-    // Every number of an activation that cannot be computed is missing; a masked score is none.
+    // Every number of an activation that cannot be computed is missing; a masked score is not one of them.
     let all = folder.run([&["activations", "1 2 1 2", "--json"], &ids[..]].concat()).success().json();
     let text = all.to_string();
     assert!(text.contains("\"norm\":null") && text.contains("\"max\":null"), "{text}");
@@ -183,7 +183,7 @@ fn a_run_without_a_number_is_missing_in_every_form() {
     let run = folder.run(differ);
     assert_eq!(run.code, Some(1), "{}", run.stdout);
 
-    // Going on from it computes the same.
+    // Resuming from it computes the same.
     let resume = ["--resume", "a.safetensors", "--json", "--out", "c.png"];
     let again = folder.run([&sweep[..], &resume].concat()).success().json();
     assert_eq!(again["complete"], true);

@@ -114,7 +114,7 @@ fn hovering_over_a_cell_shows_the_number_that_json_has() {
 }
 
 #[test]
-fn a_click_shows_what_the_patched_run_says_next_beside_the_unpatched_ones() {
+fn a_click_shows_the_next_tokens_of_all_three_runs() {
     let Some((browser, _folder, _)) = open(&[]) else {
         return;
     };
@@ -198,7 +198,7 @@ fn prompts_that_are_markup_are_shown_as_text() {
 }
 
 #[test]
-fn the_page_asks_nobody_for_anything_and_stops_a_script_that_would() {
+fn the_page_requests_nothing_and_blocks_scripts_that_would() {
     let Some((browser, folder, _)) = open(&[]) else {
         return;
     };
@@ -207,7 +207,7 @@ fn the_page_asks_nobody_for_anything_and_stops_a_script_that_would() {
     assert_eq!(browser.requests(), [address]);
     assert_eq!(browser.console(), [""; 0]);
 
-    // What an intruder would try: to send, to load, to run a script of its own.
+    // What an attacker would try: to send, to load, to run a script.
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     server.set_nonblocking(true).unwrap();
     let there = format!("http://{}/", server.local_addr().unwrap());
@@ -238,7 +238,7 @@ fn the_keyboard_reaches_every_cell_and_the_focus_is_seen() {
         );
         numbers(&place)
     };
-    // The tab key stops once in the whole heatmap, at the chosen cell.
+    // The heatmap is one tab stop, at the chosen cell.
     browser.script("document.getElementById('as-change').focus()", &[]);
     browser.press(TAB);
     let chosen = at();

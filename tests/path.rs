@@ -12,7 +12,7 @@ const CORRUPTED: &str = "When John and Mary went to the shops, Mary gave the bag
 
 fn paths(case: &Value) -> PathPatching {
     let head = |head: &Value| {
-        let [layer, head] = ids(head)[..] else { panic!("{head} is no head") };
+        let [layer, head] = ids(head)[..] else { panic!("{head} is not a head") };
         let (layer, head) = (layer as usize, head as usize);
         Head { layer, head }
     };
@@ -33,7 +33,7 @@ fn paths(case: &Value) -> PathPatching {
 }
 
 #[test]
-fn path_patching_is_that_of_a_straightforward_pytorch_implementation() {
+fn path_patching_agrees_with_a_plain_pytorch_implementation() {
     let tiny = Pretrained::tiny().unwrap();
     let mut largest = [0.0_f32; 2];
     for pair in golden("path").as_array().unwrap() {
@@ -46,7 +46,7 @@ fn path_patching_is_that_of_a_straightforward_pytorch_implementation() {
         let metric = Metric::LogitDiff { a: &[token("a")], b: &[token("b")] };
         for case in pair["cases"].as_array().unwrap() {
             let paths = paths(case);
-            // The plain engine takes its time: some of one pair tell enough.
+            // The plain engine is slow: a few senders of one pair are enough.
             let engines = [Engine::default(), Engine::Plain];
             let is_short = pair["name"] == "surname, denoising" && paths.pos.is_none() && paths.through_mlps;
             let n_engines = if is_short { 2 } else { 1 };
@@ -63,7 +63,7 @@ fn path_patching_is_that_of_a_straightforward_pytorch_implementation() {
                     Direction::Noising => outcome.clean_metric,
                 };
                 assert!((base - pair["base_metric"].as_f64().unwrap() as f32).abs() < 1e-4);
-                // At the receivers' layer and above nothing is heard: not a bit changes.
+                // Nothing at the receivers' layer and above is read: not a bit changes.
                 if let Receivers::Heads(_, heads) = &paths.receivers {
                     let last = heads.iter().map(|head| head.layer).max().unwrap();
                     assert!(outcome.grid.values[last * 4..].iter().all(|x| *x == base));
@@ -103,7 +103,7 @@ fn path_shows_the_strongest_senders_and_draws_them() {
 }
 
 #[test]
-fn path_prints_one_json_object_with_the_change_that_the_judge_has() {
+fn path_prints_one_json_object_with_the_golden_change() {
     let folder = Folder::new();
     let pair = golden_case("path", "shops, denoising");
     assert_eq!((&pair["clean"], &pair["direction"]), (&CLEAN.into(), &"denoising".into()));

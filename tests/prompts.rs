@@ -8,7 +8,7 @@ use patching::prompts::{Answer, PromptSet};
 use crate::util::golden;
 
 #[test]
-fn the_tutorials_pairs_are_those_of_transformer_lens_with_its_logit_differences() {
+fn the_tutorials_pairs_are_those_of_transformer_lens() {
     let tiny = Pretrained::tiny().unwrap();
     let set = PromptSet::ioi_tutorial();
     let golden = golden("ioi");

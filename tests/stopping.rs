@@ -1,4 +1,4 @@
-//! Runs that a signal ends, and what they leave.
+//! Runs that are ended by a signal, and the files that they leave.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use crate::util::{Folder, Run, numbers};
 const SET: [&str; 8] = ["--prompt-set", "ioi", "--count", "4000", "--site", "z", "--resamples", "1"];
 
 /// Starts a run with the tiny model, and sends it a signal after a while: one for which it was
-/// too early (the run had not begun to listen) has no exit code, and the next one waits longer.
+/// too early (the run did not handle signals yet) has no exit code, and the next one waits longer.
 fn stopped(folder: &Folder, signal: &str, command: impl Fn() -> Command) -> Run {
     let stopped_after = |milliseconds: u64| {
         let mut child = command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -22,7 +22,7 @@ fn stopped(folder: &Folder, signal: &str, command: impl Fn() -> Command) -> Run 
         Run { code: child.wait().unwrap().code(), stdout: String::new(), stderr }
     };
     let has_listened = |run: &Run| {
-        // A run that did not listen ended at once, and left nothing.
+        // A run that did not handle the signal ended at once, and left nothing.
         assert!(run.code.is_some() || folder.files().is_empty(), "{:?}", folder.files());
         run.code.is_some()
     };
@@ -57,7 +57,7 @@ fn a_signal_ends_a_sweep_over_many_pairs_with_what_it_has() {
 }
 
 #[test]
-fn what_was_stopped_is_finished_bit_for_bit() {
+fn a_stopped_run_is_finished_bit_for_bit() {
     let folder = Folder::new();
     // The plain engine over both positions of every pattern takes long.
     let args = ["--site", "pattern", "--by-dest-src", "--engine", "plain"];
@@ -108,9 +108,9 @@ fn a_run_that_was_told_to_ignore_hangups_does() {
 }
 
 #[test]
-fn what_a_killed_run_left_is_in_no_ones_way() {
+fn files_of_a_killed_run_are_in_nobodys_way() {
     let folder = Folder::new();
-    // As a run leaves it that is killed while it writes, under any process id.
+    // Like the file of a run that was killed while it wrote, under any process id.
     for pid in [1, 4, std::process::id()] {
         std::fs::write(folder.file(&format!("heatmap.png.{pid}-0.part")), "half").unwrap();
     }

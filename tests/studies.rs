@@ -12,7 +12,7 @@ fn number(value: &Value) -> f32 {
 }
 
 #[test]
-fn predict_lays_two_prompts_side_by_side_and_says_how_far_apart_the_answers_are() {
+fn predict_compares_two_prompts_and_their_answers() {
     let folder = Folder::new();
     let args = ["predict", CLEAN, "--compare", CORRUPTED, "--top", "2"];
     let args = [&args[..], &["--answer", " Smith", "--answer", " Jones"]].concat();
@@ -37,7 +37,7 @@ fn predict_lays_two_prompts_side_by_side_and_says_how_far_apart_the_answers_are(
 }
 
 #[test]
-fn an_answer_of_several_tokens_is_read_token_by_token_where_that_is_allowed() {
+fn an_answer_of_several_tokens_is_read_token_by_token() {
     let folder = Folder::new();
     let text = "Michelle Jones was a top-notch student.";
     let args = ["predict", text, "--answer", " Michelle Jones"];
@@ -116,7 +116,7 @@ fn activations_are_listed_by_name_and_saved_with_these_names() {
     let json = folder.tiny(&["activations", CLEAN, "--json"]).success().json();
     let rows = json["activations"].as_array().unwrap();
     let hooks = golden["hooks"].as_object().unwrap();
-    // The logits, which are no hook's, come last.
+    // The logits, which do not belong to a hook, come last.
     assert_eq!(rows.len(), hooks.len() + 1);
     for row in &rows[..hooks.len()] {
         let expected = &hooks[row["name"].as_str().unwrap()];
@@ -179,7 +179,7 @@ fn repeated_tokens_name_the_heads_that_notice_and_draw_them() {
     let ids = ids(&json["ids"][0]);
     assert_eq!((ids.len(), ids[0]), (41, 50256));
     assert_eq!(ids[1..21], ids[21..]);
-    // The same numbers as the library's, which golden tests hold to TransformerLens's.
+    // The same numbers as those of the library, which golden tests compare with TransformerLens.
     let tiny = gpt2::Pretrained::tiny().unwrap().model;
     let prompt = lens::heads::RepeatedTokens::new(&ids[1..21], Some(50256));
     let study = lens::heads::repeat_study(&tiny, std::slice::from_ref(&prompt)).unwrap();
@@ -218,7 +218,7 @@ fn what_cannot_be_repeated_is_named() {
 }
 
 #[test]
-fn attention_patterns_are_shown_for_the_heads_that_are_named_or_for_all() {
+fn attention_patterns_are_shown_for_the_named_heads_or_all() {
     let folder = Folder::new();
     let run = folder.tiny(&["attention", CLEAN, "--head", "8.3,6.2", "--out", "two.svg"]).success();
     assert_parts(&run.stdout, &["head 8.3", "head 6.2", "wrote two.svg"]);
@@ -351,7 +351,7 @@ fn the_lens_works_without_answers_and_at_another_position() {
 }
 
 #[test]
-fn composition_scores_and_circuits_are_those_of_transformer_lens() {
+fn compose_has_the_scores_and_circuits_of_transformer_lens() {
     let folder = Folder::new();
     let raw = golden("composition");
     let processed = &golden("studies")["composition_processed"];
@@ -392,7 +392,7 @@ fn composition_scores_and_circuits_are_those_of_transformer_lens() {
 }
 
 #[test]
-fn one_heads_circuits_are_measured_and_drawn_between_the_tokens_of_a_text() {
+fn the_circuits_of_one_head_are_measured_and_drawn() {
     let folder = Folder::new();
     let args = ["compose", "--head", "7.1", "--circuit", "6.2", "7.1", "--among", CLEAN];
     let run = folder.tiny(&[&args[..], &["--out", "head.png"]].concat()).success();
@@ -428,7 +428,7 @@ fn one_heads_circuits_are_measured_and_drawn_between_the_tokens_of_a_text() {
 }
 
 #[test]
-fn the_indirect_objects_have_the_golden_table_attribution_and_sweep() {
+fn ioi_has_the_golden_table_attribution_and_sweep() {
     let folder = Folder::new();
     let golden_rows = golden("ioi");
     let golden = golden("studies");
@@ -442,7 +442,7 @@ fn the_indirect_objects_have_the_golden_table_attribution_and_sweep() {
     assert_grid(&json, "attribution", &[12, 4], &expected, 1e-4);
     let decomposed = numbers(&golden["decomposed"]);
     let (_, components) = grid(&json, "components");
-    // Behind TransformerLens's components stands ln_f's bias, which is folded away here.
+    // TransformerLens's components are followed by the bias of ln_f, which is folded away here.
     assert!(largest_difference(&components[..decomposed.len()], &decomposed) < 1e-4);
     assert_grid(&json, "sweep_z", &[12, 4], &numbers(&golden["sweep_z"]), 1e-5);
 
@@ -462,7 +462,7 @@ fn the_indirect_objects_have_the_golden_table_attribution_and_sweep() {
 }
 
 #[test]
-fn what_a_study_printed_can_be_drawn_again_and_is_read_by_others() {
+fn printed_studies_can_be_drawn_again_and_read_by_others() {
     let folder = Folder::new();
     let json = folder.tiny(&["detect", CLEAN, "--json"]).success();
     std::fs::write(folder.file("run.json"), &json.stdout).unwrap();

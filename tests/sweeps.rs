@@ -141,7 +141,7 @@ fn many_pairs_are_averaged_with_an_interval() {
 }
 
 #[test]
-fn pairs_of_a_file_are_checked_before_any_work_and_aligned_by_role() {
+fn pairs_of_a_file_are_checked_first_and_aligned_by_role() {
     let folder = Folder::new();
     let jones = "Michelle Jones was a top-notch student. Michelle";
     let smith = "Michelle Smith was a top-notch student. Michelle";
@@ -164,7 +164,7 @@ fn pairs_of_a_file_are_checked_before_any_work_and_aligned_by_role() {
 }
 
 #[test]
-fn a_sweep_goes_on_from_its_own_export_and_from_no_other() {
+fn a_sweep_resumes_from_its_own_export_only() {
     let folder = Folder::new();
     let run = |more: &[&str]| folder.tiny(&[&["--site", "attn_out", "--json"], more].concat());
     let whole = run(&["--safetensors", "whole.safetensors"]).success().json();
@@ -325,7 +325,7 @@ fn a_sweep_given_an_edit_differs_and_says_what_stays() {
     assert_eq!(given["clean_metric"], plain["clean_metric"], "the source run has no edits");
     assert_ne!(given["corrupted_metric"], plain["corrupted_metric"]);
     assert!(given["title"].as_str().unwrap().contains("given z8.3=zero"));
-    // To patch what is edited for good is to undo the edit.
+    // Patching an activation with a lasting edit undoes the edit.
     let whole = folder.tiny(&["--site", "resid_post", "--given", "resid_post11", "--json"]).success().json();
     let values = numbers(&grid(&whole, "resid_post")["values"]);
     assert!((values[131] as f64 - whole["clean_metric"].as_f64().unwrap()).abs() < 1e-5);
@@ -346,7 +346,7 @@ fn neurons_and_what_heads_write_are_swept() {
         (&axes[1]["name"], &axes[1]["labels"]),
         (&"neuron".into(), &serde_json::json!(["3", "7", "8"]))
     );
-    // z and what it is written as are the same patch.
+    // z and the result of its head are the same patch.
     let values = |site: &str| numbers(&run(&["--site", site])["grids"][0]["values"]);
     assert!(largest_difference(&values("z"), &values("result")) < 1e-5);
     folder.tiny(&["--site", "z", "--by-neuron"]).failure(2, &["--by-neuron is for --site mlp_pre"]);

@@ -1,15 +1,14 @@
-//! `cargo xtask synth-weights`, run as a user runs it: the files, the values, the refusals.
-
-#![allow(clippy::unwrap_used)] // A test may stop where it stands.
+//! `cargo xtask synth-weights`: the files, the values, the refusals.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+
+use crate::{fail, names_in, sha256, succeed, xtask};
 
 /// A checkpoint as it is on the disk.
 struct Checkpoint {
@@ -45,42 +44,17 @@ impl Checkpoint {
     }
 }
 
-fn synth(size: &str, seed: &str, folder: &Path, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(["synth-weights", size, "--seed", seed, "--out"])
-        .arg(folder)
-        .args(more)
-        .output()
-        .unwrap()
+fn synth(size: &str, seed: &str, folder: &Path) -> Command {
+    let mut command = xtask();
+    command.args(["synth-weights", size, "--seed", seed, "--out"]).arg(folder);
+    command
 }
 
 fn make(size: &str, seed: &str) -> (TempDir, Checkpoint) {
     let folder = tempfile::tempdir().unwrap();
-    let output = synth(size, seed, folder.path(), &[]);
-    assert!(output.status.success(), "{}", told(&output));
+    succeed(&mut synth(size, seed, folder.path()));
     let checkpoint = Checkpoint::read(folder.path());
     (folder, checkpoint)
-}
-
-fn told(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn assert_refused(output: &Output, code: i32, words: &[&str]) {
-    let told = told(output);
-    assert_eq!(output.status.code(), Some(code), "{told}");
-    for word in words {
-        assert!(told.contains(word), "{word:?} is not in: {told}");
-    }
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]
@@ -133,9 +107,8 @@ fn the_names_and_shapes_are_those_of_gpt2_lm_head_model() {
 #[test]
 fn a_seed_gives_the_same_values_everywhere() {
     let (_folder, checkpoint) = make("1x2x8", "7");
-    let digest: String = Sha256::digest(&checkpoint.data).iter().map(|byte| format!("{byte:02x}")).collect();
     // Written down once: it must not change with the machine, the profile or the threads.
-    assert_eq!(digest, "64e987445adc0ae28afb16bd6c2037df894b9bbdd2702a131610223f85ad3fe1");
+    assert_eq!(sha256(&checkpoint.data), "64e987445adc0ae28afb16bd6c2037df894b9bbdd2702a131610223f85ad3fe1");
 }
 
 #[test]
@@ -190,30 +163,25 @@ fn a_size_that_makes_no_model_is_refused_with_a_hint() {
         ("1x1x8x8", "or three numbers: 12x12x768"),
         ("1x1x99999999999999999999", "or three numbers: 12x12x768"),
     ] {
-        assert_refused(&synth(size, "1", &out, &[]), 2, &[size, words]);
+        fail(&mut synth(size, "1", &out), 2, &[size, words]);
     }
-    assert_refused(&synth("1x1x8", "-1", &out, &[]), 2, &["--seed"]);
+    fail(&mut synth("1x1x8", "-1", &out), 2, &["--seed"]);
     assert!(!out.exists(), "nothing is written");
 }
 
 #[test]
 fn its_own_files_are_replaced_and_others_only_by_force() {
     let (folder, first) = make("1x1x8", "1");
-    let output = synth("1x2x8", "2", folder.path(), &[]);
-    assert!(output.status.success(), "{}", told(&output));
+    succeed(&mut synth("1x2x8", "2", folder.path()));
     assert_ne!(Checkpoint::read(folder.path()).data, first.data);
 
     for name in ["model.safetensors", "config.json"] {
         let path = folder.path().join(name);
         fs::write(&path, "{\"mine\": true}").unwrap();
-        assert_refused(
-            &synth("1x1x8", "1", folder.path(), &[]),
-            2,
-            &[name, "was not made by synth-weights", "--out", "--force"],
-        );
+        let words = [name, "was not made by synth-weights", "--out", "--force"];
+        fail(&mut synth("1x1x8", "1", folder.path()), 2, &words);
         assert_eq!(fs::read(&path).unwrap(), b"{\"mine\": true}");
-        let output = synth("1x1x8", "1", folder.path(), &["--force"]);
-        assert!(output.status.success(), "{}", told(&output));
+        succeed(synth("1x1x8", "1", folder.path()).arg("--force"));
     }
     assert_eq!(Checkpoint::read(folder.path()).data, first.data);
     assert_eq!(
@@ -224,10 +192,13 @@ fn its_own_files_are_replaced_and_others_only_by_force() {
 }
 
 #[test]
-fn a_model_that_does_not_fit_on_the_disk_is_refused_before_a_byte_is_written() {
+fn a_model_larger_than_the_disk_is_refused_before_writing() {
     let folder = tempfile::tempdir().unwrap();
-    let output = synth("1000x1x65536", "1", folder.path(), &[]);
-    assert_refused(&output, 1, &["not enough disk space", "are free", "make room"]);
+    fail(
+        &mut synth("1000x1x65536", "1", folder.path()),
+        1,
+        &["not enough disk space", "are free", "make room"],
+    );
     assert_eq!(names_in(folder.path()), [".lock"]);
 }
 
@@ -236,8 +207,7 @@ fn a_folder_that_cannot_be_made_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
-    let output = synth("1x1x8", "1", &file.join("out"), &[]);
-    assert_refused(&output, 1, &["cannot write", "choose another folder"]);
+    fail(&mut synth("1x1x8", "1", &file.join("out")), 1, &["cannot write", "choose another folder"]);
 }
 
 #[test]
@@ -245,8 +215,7 @@ fn two_writers_do_not_meet() {
     let folder = tempfile::tempdir().unwrap();
     let lock = fs::File::create(folder.path().join(".lock")).unwrap();
     lock.lock().unwrap();
-    let output = synth("1x1x8", "1", folder.path(), &[]);
-    assert_refused(&output, 1, &["another `cargo xtask` is writing", "wait"]);
+    fail(&mut synth("1x1x8", "1", folder.path()), 1, &["another `cargo xtask` is writing", "wait"]);
     drop(lock);
-    assert!(synth("1x1x8", "1", folder.path(), &[]).status.success());
+    succeed(&mut synth("1x1x8", "1", folder.path()));
 }

@@ -1,4 +1,4 @@
-//! What reaches a real terminal: nothing foreign that it would obey.
+//! The output on a real terminal: no foreign control sequence reaches it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::util::Folder;
 
-/// Sets the title, rings, switches colours and the direction, in the ways that terminals know.
+/// Control sequences that set the title, ring, and switch colours and the direction.
 const HOSTILE: &str = "\u{1b}]0;PWNED\u{7}\u{1b}[31m\u{9b}32m\u{9d}1;x\u{9c}\u{202e}\u{200b}";
 
 /// What a run prints, stdout and stderr, on a pseudo-terminal.
@@ -143,7 +143,7 @@ fn a_full_stderr_loses_no_run_and_a_full_stdout_is_an_error() {
     let quiet = || Stdio::null();
     assert_eq!(run(&["--layers", "99", "--model", "tiny"], quiet(), full().into()), Some(2));
     assert_eq!(run(&["--no-such-flag"], quiet(), full().into()), Some(2));
-    // A warning (of words that the model does not know) is no reason to stop.
+    // A warning (of words that the model does not know) does not stop a run.
     let warned = [
         "--model",
         "tiny",

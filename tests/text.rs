@@ -130,7 +130,7 @@ fn a_stop_text_may_lie_across_tokens_and_is_not_shown() {
         assert_eq!(ids(&json["ids"]), ids(&whole["ids"])[..count]);
         assert_eq!(json["log_probs"].as_array().unwrap().len(), count);
     }
-    // The prompt is not searched, and a beginning of a stop text is no stop text.
+    // The prompt is not searched, and the beginning of a stop text is not a stop text.
     for stop in ["Famous", "late. And"] {
         let json = generate(&[ALAN, "--stop", stop]);
         assert_eq!((text(&json), &json["stop_text"]), (text(&whole), &Value::Null));

@@ -1,5 +1,5 @@
-//! `patch-cli verify`: on the tiny model what holds for every model holds, and nothing published of
-//! GPT-2 small is expected of it.
+//! `patch-cli verify`: the checks for every model pass on the tiny one, and the published numbers of GPT-2
+//! small are not compared with it.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ fn what_holds_for_every_model_holds_for_the_tiny_one() {
 }
 
 #[test]
-fn a_model_of_fewer_positions_than_the_prompt_is_checked_on_its_beginning() {
+fn a_model_of_few_positions_is_checked_on_a_shorter_prompt() {
     // The tiny model's table of positions, cut to the first 5.
     let folder = Folder::new();
     let (length, rest) = gpt2_tiny::WEIGHTS.split_first_chunk::<8>().unwrap();

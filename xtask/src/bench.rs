@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: how fast a sweep is, beside everything that it can be compared with.
 //!
-//! All that is compared runs in turn, several times over, in one process (Python in one of its own), and
-//! medians are shown: machines are noisy, and only ratios from one run mean anything.
+//! Everything that is compared runs in turn, several times, in one process (Python in its own), and medians
+//! are shown: machines are noisy, and only ratios from one run mean anything.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -24,7 +24,7 @@ use crate::synth_weights;
 const CLEAN: [u32; 11] = [48736, 5437, 373, 257, 1353, 12, 1662, 354, 3710, 13, 16738];
 const OTHER_NAME: u32 = 4176;
 const METRIC: Metric<'static> = Metric::LogitDiff { a: &[4176], b: &[5437] };
-/// The plain engine is timed on this many of a sweep's patches: every one takes as long.
+/// The plain engine is timed on this many patches of a sweep, because they all take equally long.
 const PLAIN_SAMPLE: usize = 8;
 
 /// The options of `bench`.
@@ -288,7 +288,7 @@ impl MemoryWatch {
         Self { done, peak, before: own_memory_kb(), thread }
     }
 
-    /// The most that was held, in kB; none where the system does not tell.
+    /// The most that was held, in kB; none if the system does not report it.
     fn stop(self) -> Option<u64> {
         self.done.store(true, Ordering::Relaxed);
         // The thread only reads a file and sleeps.
@@ -357,14 +357,14 @@ impl Python {
 
 impl Drop for Python {
     fn drop(&mut self) {
-        // It ends with its input; if it hangs instead it is of no use either.
+        // It ends with its input; if it hangs, it is killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Our sweep is timed before every layer of the hooked one: it takes a fraction of a second, the other half a
-/// minute, and so both meet the same moods of a shared machine.
+/// Our sweep is timed before every layer of the hooked one: it takes a fraction of a second and the other
+/// half a minute, so that both are measured under the same load.
 fn against_python(
     python: &Path,
     folder: &Path,

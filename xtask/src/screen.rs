@@ -1,11 +1,10 @@
-//! What is printed, with everything made visible that a terminal would obey: paths and what servers say
-//! are foreign.
+//! Printing. Control characters are made visible, because paths and the answers of servers are foreign.
 
 use std::io::{self, Write as _};
 
 use visible::visible_line;
 
-/// Prints a line on stdout. Whether anybody reads it changes nothing.
+/// Prints a line on stdout; an error is ignored.
 pub fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{}", visible_line(line));
 }

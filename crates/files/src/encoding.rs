@@ -4,10 +4,10 @@
 pub const SAVE_AS_UTF8: &str = "save it as UTF-8 (Excel: \"CSV UTF-8\"; Notepad: Encoding UTF-8; PowerShell: \
                             Out-File -Encoding utf8)";
 
-/// If the bytes of a text are UTF-16 or UTF-32, which is told by a byte order mark or by zeros where English
-/// has them: that, and how to save it as UTF-8.
+/// Why a text is not UTF-8, and how to save it as UTF-8, if it is UTF-16 or UTF-32. Those are recognised by
+/// their byte order mark, or by the zeros between ASCII characters.
 pub fn other_encoding(bytes: &[u8]) -> Option<String> {
-    // Without a mark, every second byte of English is 0, or three of four.
+    // Without a mark, every second byte of an ASCII text is 0, or three of four.
     let zeros = bytes.first_chunk().map(|first: &[u8; 4]| first.map(|byte| byte == 0));
     let encoding = match (bytes, zeros) {
         ([0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..], _) => "UTF-32",
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_encodings_are_told_with_and_without_a_mark() {
+    fn other_encodings_are_recognised_with_and_without_a_mark() {
         let utf16: Vec<u16> = "{\"a\"}".encode_utf16().collect();
         let little: Vec<u8> = utf16.iter().flat_map(|unit| unit.to_le_bytes()).collect();
         let big: Vec<u8> = utf16.iter().flat_map(|unit| unit.to_be_bytes()).collect();

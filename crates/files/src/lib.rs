@@ -1,4 +1,4 @@
-//! Files: those of others may be anything, and ours appear whole.
+//! Reading files that may be anything, and writing files that appear whole.
 //!
 //! - [`open`] and [`read`] take regular files only, and never more than a bound.
 //! - A [`Part`] is a file under a temporary name that becomes its target in one step, or disappears.

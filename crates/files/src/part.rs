@@ -4,12 +4,11 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// A file on its way to its name.
+/// A file under a temporary name, until it is published under its own.
 ///
-/// Its temporary name, `NAME.PID-N.part`, stands in the target's folder, and is free: a file that is there
-/// already is never taken. The file is locked for as long as this value lives, so one that nobody
-/// has locked is what a killed process left, and [`Part::create`] removes it. A part that is dropped
-/// before it is published is removed.
+/// Its temporary name, `NAME.PID-N.part`, is in the target's folder and was free: an existing file is never
+/// used. The file is locked for as long as this value lives, so an unlocked one was left by a killed
+/// process, and [`Part::create`] removes it. A part that is dropped before it is published is removed.
 #[derive(Debug)]
 pub struct Part {
     file: File,
@@ -22,7 +21,8 @@ pub struct Part {
 const MOST_NAMES: u32 = 10_000;
 
 impl Part {
-    /// An empty file that can become `target`. What killed processes left for the same target is removed.
+    /// An empty file that can become `target`. Parts that killed processes left for the same target are
+    /// removed.
     ///
     /// # Errors
     /// If the folder is missing or cannot be written to.
@@ -35,7 +35,7 @@ impl Part {
                 created => created?,
             };
             // A file system without locks is used without them. Before the lock was taken, another process
-            // may have removed the file as stale: then it has no name any more.
+            // may have removed the file as stale.
             let taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
             if !taken && fs::symlink_metadata(&path).is_ok() {
                 return Ok(Self { file, path, target: target.to_owned(), is_published: false });
@@ -63,12 +63,12 @@ impl Part {
         &self.target
     }
 
-    /// Gives the file its name. A file that has this name is replaced if `may_replace` says so when it is
-    /// asked, which is directly before.
+    /// Gives the file its name. An existing file of this name is replaced if `may_replace` allows it; it is
+    /// called directly before.
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] if a file has the name and may not be replaced; or if the file
-    /// cannot be brought to the disk or renamed. The target is then as it was.
+    /// cannot be flushed to the disk or renamed. The target is then as it was.
     pub fn publish(mut self, may_replace: impl Fn(&Path) -> io::Result<bool>) -> io::Result<()> {
         self.give_name(&may_replace)
     }
@@ -85,7 +85,7 @@ impl Part {
         Ok(())
     }
 
-    /// A link fails where a file has appeared in the meantime; a rename would replace it.
+    /// A link fails if a file has appeared in the meantime; a rename would replace it.
     fn give_free_name(&self) -> io::Result<()> {
         match fs::hard_link(&self.path, &self.target) {
             Ok(()) => fs::remove_file(&self.path),
@@ -138,7 +138,7 @@ pub fn publish_all(
     Ok(())
 }
 
-/// What stood at a path before a file was published there.
+/// The file at a path before another was published there.
 struct Before {
     target: PathBuf,
     existed: bool,
@@ -174,8 +174,8 @@ impl Before {
     }
 }
 
-/// Brings the name of a file to the disk: it lasts only once its folder is there too. Not every system can
-/// do that, so nothing is said if it fails.
+/// Flushes the folder of a file to the disk, without which its name can be lost in a crash. Not every
+/// system can do that, so an error is ignored.
 pub fn sync_folder(path: &Path) {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
@@ -189,7 +189,7 @@ fn temporary(target: &Path, n: u32) -> PathBuf {
     target.with_file_name(name)
 }
 
-/// Removes what killed processes left for this target: parts that nobody has locked.
+/// Removes the parts that killed processes left for this target: those that are not locked.
 fn remove_stale(target: &Path) {
     let folder = target.parent().filter(|folder| *folder != Path::new(""));
     let Ok(entries) = fs::read_dir(folder.unwrap_or(Path::new("."))) else {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_is_in_nobodys_way_and_is_removed() {
+    fn parts_that_killed_processes_left_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("a.png");
         let left = temporary(&target, 0); // by a process that had our number

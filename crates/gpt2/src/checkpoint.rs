@@ -1,8 +1,8 @@
 //! Parameters out of a safetensors file, or of several with an index.
 //!
 //! The file is mapped into memory, and F32 data is used where it lies: the operating system reads
-//! it when it is first touched, and keeps it for the next run. Data that is not 4-byte aligned (as
-//! in gpt2's own file), F64, F16, BF16 and transposed matrices are read into `f32` numbers of our own.
+//! it when it is first touched, and caches it for the next run. Data that is not 4-byte aligned (as
+//! in gpt2's own file), F64, F16, BF16 and transposed matrices are copied.
 //!
 //! Headers and indices are untrusted: their length is bounded, every tensor is checked to lie in
 //! its file, and those that the model takes for their name, type, shape and finite numbers. No file
@@ -11,18 +11,18 @@
 //! # If a file changes while it is mapped
 //!
 //! Weights are written once and then only read, and `download-weights` replaces files by renaming,
-//! which leaves an open map intact. Somebody may still write into a mapped file, and nothing can
-//! keep them from it. What is promised then:
+//! which leaves an open map intact. Another program may still write into a mapped file, and nothing can
+//! prevent it. What happens then:
 //!
-//! - **During loading**, a file whose length or time of change is no longer that of the beginning is
-//!   an error of [`Checkpoint::finish`], and no model comes of it.
+//! - **During loading**, a file whose length or modification time has changed is an error of
+//!   [`Checkpoint::finish`], so no model is made of it.
 //! - **Shrinking**: a page beyond the new end is never read as something else. On Unix, touching it
 //!   ends the process with SIGBUS; on Windows, a mapped file cannot be made shorter. Numbers that are
-//!   read into our own are an error if they are not there any more.
-//! - **Overwriting** after the loading changes the weights that lie in the map, and so the results.
+//!   copied are an error if they are gone.
+//! - **Overwriting** after loading changes the weights that are mapped, and so the results.
 //!   In Rust's terms that is undefined behaviour, which no check here can rule out.
 //!
-//! Who cannot trust the folder reads the file into memory first: [`Checkpoint::from_bytes`] maps
+//! If the folder is not trusted, read the file into memory and use [`Checkpoint::from_bytes`], which maps
 //! nothing.
 
 mod adapt;
@@ -55,11 +55,11 @@ pub struct Checkpoint {
     files: Vec<Arc<DataFile>>,
     /// The tensors that have not been taken yet, and which file each is in.
     tensors: BTreeMap<String, (Arc<DataFile>, Entry)>,
-    /// In what the file is not as GPT-2's own.
+    /// How the layout of the file differs from that of GPT-2's own.
     layout: Layout,
 }
 
-/// F32 numbers that stay where they lie in the file.
+/// F32 numbers that stay in the mapped file.
 struct InPlace {
     file: Arc<DataFile>,
     range: Range<usize>,
@@ -233,8 +233,7 @@ impl Checkpoint {
         }
     }
 
-    /// Ends the reading: nothing may be left over, and the files must still be those that were
-    /// opened.
+    /// Checks that no tensor is left over and that the files have not changed since they were opened.
     ///
     /// # Errors
     /// If a file holds a tensor that has not been taken, or was changed since it was opened.
@@ -247,7 +246,7 @@ impl Checkpoint {
             n => format!(" ({n} more like it)"),
         };
         let reason = format!(
-            "is no part of a GPT-2 of these sizes: {:?} of shape {:?} is left over{more}",
+            "is not part of a GPT-2 of these sizes: {:?} of shape {:?} is left over{more}",
             entry.dtype, entry.shape
         );
         Err(Error::tensor(&file.path, name, reason))
@@ -265,13 +264,13 @@ impl Checkpoint {
     }
 }
 
-/// Whether these bytes are F32 numbers as this machine has them.
+/// Whether these bytes can be used in place as F32 numbers.
 fn is_usable_in_place(bytes: &[u8]) -> bool {
     bytemuck::try_cast_slice::<u8, f32>(bytes).is_ok() && cfg!(target_endian = "little")
 }
 
-/// Numbers that cannot stay where they lie, made of `N` bytes each. They are read, not looked at
-/// through the map: pages of the map that nobody needs any more would count as this process's memory.
+/// Copies numbers of `N` bytes each. They are read from the file and not through the map, because pages of
+/// the map would count as this process's memory afterwards.
 fn read<const N: usize>(
     file: &DataFile,
     range: Range<usize>,
@@ -602,7 +601,7 @@ mod tests {
                 }),
             ),
             (
-                "tensor `extra.weight`: is no part of a GPT-2 of these sizes: F32 of shape [4] is left over",
+                "tensor `extra.weight`: is not part of a GPT-2 of these sizes: F32 of shape [4] is left over",
                 flaw(&|t| drop(t.insert("extra.weight".into(), (Dtype::F32, vec![4], vec![0; 16])))),
             ),
             (

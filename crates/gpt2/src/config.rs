@@ -8,7 +8,7 @@ use tensor::{Activation, Tensor};
 use crate::locate::KNOWN;
 use crate::{Checkpoint, Error, Gpt2, files};
 
-/// The sizes of a GPT-2, under minGPT's names, and in what it differs from OpenAI's, under transformers'.
+/// The sizes of a GPT-2, under minGPT's names, and its differences from OpenAI's, under transformers' names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config {
     /// How many tokens there are: 50,257 for OpenAI's GPT-2.
@@ -32,8 +32,8 @@ pub struct Config {
     /// Whether they are also divided by the number of the layer, counted from 1, as in Stanford CRFM's
     /// models.
     pub scale_attn_by_inverse_layer_idx: bool,
-    /// Whether logits are made with the token embeddings; `None` is what the weights say: with
-    /// `lm_head.weight` where they hold one.
+    /// Whether logits are made with the token embeddings; if `None`, with `lm_head.weight` if the weights
+    /// have one.
     pub tie_word_embeddings: Option<bool>,
 }
 
@@ -96,7 +96,7 @@ impl Config {
     /// How many numbers the model has learned, `lm_head` tied to `wte`.
     pub fn n_parameters(&self) -> usize {
         let mut n = 0;
-        // A model of no numbers, whose shapes are counted.
+        // A model without numbers, whose shapes are counted.
         let counted = Gpt2::new(*self, &mut |_, shape| {
             n += shape.iter().product::<usize>();
             Ok(Tensor::zeros(&[0]))
@@ -120,9 +120,9 @@ impl Config {
         Ok(ConfigFile::parse(text, path)?.config)
     }
 
-    /// Reads the sizes off the shapes of a checkpoint that has no `config.json` beside it. The
-    /// number of heads leaves no trace in the shapes: it is taken from the well-known models. Everything
-    /// else that only a config says is as in OpenAI's GPT-2.
+    /// Reads the sizes off the shapes of a checkpoint that has no `config.json` beside it. The number of
+    /// heads cannot be read off shapes: it is taken from the well-known models. All other options are those
+    /// of OpenAI's GPT-2.
     ///
     /// # Errors
     /// If the embeddings or all blocks are missing, or no well-known model has these sizes.
@@ -145,7 +145,7 @@ impl Config {
                 ),
             ));
         };
-        // Of the two sizes of c_fc one is n_embd, whichever way it lies.
+        // One of the two sizes of c_fc is n_embd, transposed or not.
         let [rows, cols] = checkpoint.matrix_shape("h.0.mlp.c_fc.weight")?;
         let inner = if rows == n_embd { cols } else { rows };
         Ok(Self {
@@ -189,7 +189,7 @@ impl ConfigFile {
                 .map_err(|e| Error::config(path, format!("not a JSON object: {e}")))?,
             path,
         };
-        // What a GPT-2 has; another value means another computation than ours.
+        // The values of a GPT-2; others mean a computation that this crate does not do.
         fields.fixed("model_type", "gpt2".into())?;
         fields.fixed("add_cross_attention", false.into())?;
         let config = Config {
@@ -222,7 +222,7 @@ impl ConfigFile {
     }
 }
 
-/// The fields of a `config.json`. One that is null is as good as not there.
+/// The fields of a `config.json`. A null counts as missing.
 struct Fields<'a> {
     json: Map<String, Value>,
     path: &'a Path,
@@ -237,8 +237,7 @@ impl Fields<'_> {
         self.json.get(name).filter(|value| !value.is_null())
     }
 
-    /// A size that goes by several names, the first of which is GPT-2's own. All that are there must
-    /// agree.
+    /// A size that has several names, the first of which is GPT-2's own. All that are given must agree.
     fn size(&self, names: &[&str]) -> Result<usize, Error> {
         let mut found: Option<(&str, usize)> = None;
         for &name in names {

@@ -1,4 +1,4 @@
-//! Everything that can go wrong with what a user or a file gives.
+//! Errors in what a user or a file gives.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -153,7 +153,7 @@ pub enum Error {
         logit: f32,
     },
 
-    /// A text that had to be exactly one token, and is none or several.
+    /// A text that had to be exactly one token and is not.
     #[error("{}", not_one_token(text, pieces, suggestion.as_deref()))]
     NotOneToken {
         /// The text as it was given.
@@ -184,7 +184,7 @@ pub enum Error {
         text: String,
     },
 
-    /// A token that was looked for in a prompt and does not stand there.
+    /// A token that does not occur in a prompt.
     #[error(
         "{} is not among the {} tokens {}: give one of them, with its space",
         quoted(token),

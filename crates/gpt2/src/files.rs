@@ -8,16 +8,16 @@ use ::files::encoding::{other_encoding, without_mark};
 
 use crate::Error;
 
-/// The longest file of text that is read, and the longest header of a safetensors file: many times
-/// what GPT-2 xl needs, and little enough that reading a hostile one does no harm.
+/// The longest file of text that is read, and the longest header of a safetensors file: many times what
+/// GPT-2 XL needs, and short enough that reading a hostile one does no harm.
 pub(crate) const MAX_TEXT_BYTES: u64 = 4 << 20;
 
-/// A file of text that is small: `config.json`, an index, a list of tokens.
+/// A small text file: `config.json`, an index, a list of tokens.
 pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
     read_text_up_to(path, MAX_TEXT_BYTES)
 }
 
-/// A file of text of at most so many bytes, without the mark that some editors put in front of UTF-8.
+/// A text file of at most `limit` bytes, without the mark that some editors put in front of UTF-8.
 pub(crate) fn read_text_up_to(path: &Path, limit: u64) -> Result<String, Error> {
     let fail = |error: io::Error| Error::io(path, error);
     let bytes = ::files::read(path, limit).map_err(fail)?;

@@ -1,4 +1,4 @@
-//! Writing on: one token after the other, each drawn from the logits of the one before.
+//! Generation: one token after the other, each drawn from the logits of the one before.
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -6,8 +6,8 @@ use tensor::{all_finite, argmax, log_sum_exp_parts};
 
 use crate::{Error, Gpt2, Session};
 
-/// How the next token is drawn from the logits. What is set is applied in this order (that of Hugging
-/// Face's transformers): temperature, top-k, top-p.
+/// How the next token is drawn from the logits. The settings are applied in the order of Hugging Face's
+/// transformers: temperature, top-k, top-p.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Logits are divided by this before the softmax. 0 takes the most likely token (*greedy*).
@@ -90,7 +90,7 @@ impl Sampling {
     }
 }
 
-/// A text that a model writes on: an iterator over its next tokens, without an end of its own.
+/// A text that a model continues: an endless iterator over its next tokens.
 ///
 /// A text longer than `block_size` is read from its last `block_size` tokens; from then on each token takes
 /// the time of a whole run.
@@ -108,8 +108,7 @@ pub struct Writer<'m> {
 pub struct Written {
     /// The token.
     pub id: u32,
-    /// Its log probability after the text before it, as the model has it: without temperature, top-k and
-    /// top-p.
+    /// Its log probability according to the model, without temperature, top-k and top-p.
     pub log_prob: f64,
 }
 
@@ -134,7 +133,7 @@ impl Iterator for Writer<'_> {
 }
 
 impl Gpt2 {
-    /// Writes on after `ids`, a token each time that it is asked for one.
+    /// An iterator that continues `ids`, one token at a time.
     ///
     /// # Errors
     /// If the prompt is empty or holds a token that the model does not know, or as [`Sampling::check`].
@@ -151,9 +150,9 @@ impl Gpt2 {
         })
     }
 
-    /// Goes on after `ids` for at most `max_new_tokens` tokens, and stops after the token `end`. Returns
-    /// the prompt and what was written. A text longer than `block_size` is read from its last
-    /// `block_size` tokens.
+    /// Continues `ids` by at most `max_new_tokens` tokens, and stops after the token `end`. Returns the
+    /// prompt and the new tokens. A text longer than `block_size` is read from its last `block_size`
+    /// tokens.
     ///
     /// # Errors
     /// As [`Gpt2::writer`], or if the logits are not finite numbers.
@@ -176,7 +175,7 @@ impl Gpt2 {
     }
 }
 
-/// Whether these logits, which follow `count` tokens, are numbers to go on with.
+/// Whether these logits, which follow `count` tokens, are all finite.
 ///
 /// # Errors
 /// If one of them is not finite, with its token.

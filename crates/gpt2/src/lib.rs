@@ -9,13 +9,13 @@
 //! | [`backward`] | the same in reverse: the gradient with respect to every activation and parameter |
 //! | [`site`] | the names of the activations that the model hands to a hook |
 //! | [`config`] | the sizes of a model, as `config.json` has them |
-//! | [`checkpoint`] | parameters out of safetensors files, and every flaw of one as a clear error |
+//! | [`checkpoint`] | parameters out of safetensors files, with a clear error for every flaw |
 //! | [`locate`] | where a model called `gpt2` is found |
 //! | [`pretrained`] | a model with its tokenizer, by name or path, and the small one that is always there |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`walk`] | many runs at once, and only what can change |
 //! | [`session`] | a text that grows, one row at a time |
-//! | [`generate`] | writing on: greedy, temperature, top-k, top-p |
+//! | [`generate`] | continuing a text: greedy, temperature, top-k, top-p |
 //! | [`stream`] | text out of tokens that come one at a time |
 //!
 //! A *hook* is a closure that the forward pass calls with each activation as it is made. To look,

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use crate::files;
 
-/// A model that goes by a name, and its sizes.
+/// A model that is known by name, and its sizes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Known {
     /// Its name here.
@@ -104,7 +104,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// The folders that the environment of this process says.
+    /// The folders that the environment variables of this process name.
     pub fn from_env() -> Self {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights").canonicalize().ok();
         let current = env::current_dir().ok().map(|folder| folder.join("weights"));

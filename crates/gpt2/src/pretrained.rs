@@ -1,4 +1,4 @@
-//! Models with what belongs to them: by name, by folder, or the small one that is always there.
+//! Models with their tokenizers: by name, by folder, or the small one that is always there.
 
 use std::collections::HashSet;
 use std::io;
@@ -11,7 +11,7 @@ use crate::unread::{shard_of, what_is, what_is_in};
 use crate::{Checkpoint, Config, Error, Gpt2, Tokenizer, files};
 use visible::{visible_line, visible_path};
 
-/// A model with what belongs to it.
+/// A model with its tokenizer and what else belongs to it.
 pub struct Pretrained {
     /// What the user calls it: `tiny`, `gpt2`, or the path that was given.
     pub name: String,
@@ -27,7 +27,7 @@ pub struct Pretrained {
     pub eos: Option<u32>,
     /// The tokens that it was trained on, where it was not all of them.
     pub known_tokens: Option<HashSet<u32>>,
-    /// What its files leave open and was assumed, a line each.
+    /// What was assumed because its files do not say it, a line each.
     pub notes: Vec<String>,
 }
 
@@ -52,7 +52,7 @@ impl Pretrained {
         })
     }
 
-    /// The model that is meant when none is named: GPT-2 small where its weights are found, else the
+    /// The model if none is named: GPT-2 small where its weights are found, else the
     /// tiny one.
     ///
     /// # Errors
@@ -73,8 +73,8 @@ impl Pretrained {
         Self::find(model, Prompts::Texts)
     }
 
-    /// The same for prompts that are token ids: a tokenizer that is not read exactly is no error then, for
-    /// there is no text to cut; its tokens have no texts.
+    /// The same for prompts that are token ids: a tokenizer that is not read exactly is not an error then,
+    /// because no text has to be tokenized. Its tokens are shown by their ids.
     ///
     /// # Errors
     /// As [`Pretrained::load`], but for the tokenizer's files.
@@ -218,7 +218,7 @@ impl Tokens {
                 )),
             });
         }
-        // What the models that are known by name read is known as well.
+        // The vocabulary of the models that are known by name is known as well.
         let is_known = KNOWN.iter().any(|known| known.name == name || known.repositories.contains(&name));
         Ok(Self {
             tokenizer: Tokenizer::gpt2(),
@@ -263,7 +263,7 @@ fn no_weights(folder: &Path) -> Error {
     Error::io(&folder.join("model.safetensors"), io::Error::new(io::ErrorKind::NotFound, reason))
 }
 
-/// Refuses a file of another form, and one of several, whose tensors are only a part of the model's.
+/// Refuses a file of another form, and one of several files, which has only a part of the tensors.
 fn check_is_whole(weights: &Path) -> Result<(), Error> {
     if let Some(what) = what_is(weights).filter(|_| weights.is_file()) {
         return Err(Error::format(weights, what));

@@ -89,7 +89,7 @@ mod tests {
         let ids: Vec<u32> = (0..20).map(|i| i * i % 23).collect();
         let fresh = |ids: &[u32]| Session::new(&model).next_token_logits(ids).unwrap();
         let mut session = Session::new(&model);
-        // Further, the same again, shorter, another one from the middle on, a wholly different one.
+        // Longer, the same again, shorter, one that differs from the middle on, a wholly different one.
         let mut other = ids.clone();
         other[9] += 1;
         for text in [&ids[..7], &ids[..13], &ids[..13], &ids[..4], &ids, &other, &ids[1..]] {

@@ -17,7 +17,7 @@ pub struct TextStream<'a> {
 }
 
 impl<'a> TextStream<'a> {
-    /// No text yet. The text ends before the first of these stop texts, none of which is empty.
+    /// An empty text, which will end before the first of these stop texts, none of which is empty.
     pub fn new(stops: &'a [String]) -> Self {
         Self { stops, bytes: Vec::new(), shown: 0, stop: None }
     }
@@ -50,7 +50,7 @@ impl<'a> TextStream<'a> {
         self.stop
     }
 
-    /// The text that was still waiting: there is no further token. Bytes of an incomplete character are
+    /// The text that is left at the end. Bytes of an incomplete character are
     /// written `\xNN`.
     pub fn finish(&mut self) -> String {
         let rest = self.show(self.bytes.len());

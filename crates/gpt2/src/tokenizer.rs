@@ -1,12 +1,12 @@
 //! Text to token ids and back.
 //!
 //! A model reads *byte-pair* tokens: frequent runs of bytes, most of them a word with the space before
-//! it. Which ones belongs to the model: the tokenizer files in its folder say it, and they are read
-//! exactly as Hugging Face's tokenizers reads them, or refused by name. GPT-2's own vocabulary (r50k)
-//! is part of tiktoken-rs, so nothing is fetched. A token need not be valid UTF-8 by itself: an emoji
-//! is several tokens, each of them a few of its bytes.
+//! it. Which ones depends on the model: the tokenizer files in its folder are read exactly as Hugging
+//! Face's tokenizers reads them, or refused by name. GPT-2's own vocabulary (r50k) is part of tiktoken-rs,
+//! so nothing is fetched. A token need not be valid UTF-8 by itself: an emoji is several tokens, each of
+//! them a few of its bytes.
 //!
-//! What becomes of a text, step by step:
+//! How a text becomes tokens, step by step:
 //!
 //! | file | step |
 //! |---|---|
@@ -15,12 +15,12 @@
 //! | `alphabet.rs` | how files write the bytes of a word |
 //! | `bpe.rs` | the bytes of a word are merged into tokens |
 //!
-//! and what says how: `files.rs` (which files of a folder), `json.rs` (`tokenizer.json`),
+//! and the files that say how: `files.rs` (which files of a folder), `json.rs` (`tokenizer.json`),
 //! `settings.rs` (the files that are laid over it), `ids.rs` (which id an added token has).
 //!
-//! Two things are not as in Hugging Face's: a text is never cut off (`truncation`) nor filled up
-//! (`padding`), and an added token is always shown as its text, which their `ByteLevel` decoder turns
-//! into single bytes where it has letters such as `é`.
+//! Two things differ from Hugging Face's: a text is never truncated or padded (`truncation`, `padding`),
+//! and an added token is always shown as its text, which their `ByteLevel` decoder turns into single bytes
+//! where it has letters such as `é`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ pub struct Tokenizer {
     tables: Arc<Tables>,
 }
 
-/// What a tokenizer knows.
+/// The tables of a tokenizer.
 struct Tables {
     /// The file that says how texts are cut.
     path: PathBuf,
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_its_space_is_refused_with_the_right_spelling() {
+    fn an_answer_without_its_space_gets_the_right_spelling() {
         let error = Tokenizer::gpt2().to_single_token("Turing").unwrap_err().to_string();
         assert_eq!(
             error,

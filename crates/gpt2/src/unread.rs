@@ -1,5 +1,4 @@
-//! Weights that are not read, and what to do about them: what to say of a folder that holds no
-//! safetensors file of a whole model.
+//! Messages for folders without a safetensors file of a whole model: what is there instead, and what to do.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,8 +75,8 @@ impl Kind {
     }
 }
 
-/// What stands in a folder instead of weights that can be read, and the command that helps; `None` if
-/// nothing that is known does.
+/// What is in a folder instead of weights that can be read, and the command that helps; `None` if nothing
+/// there is known.
 pub(crate) fn what_is_in(folder: &Path) -> Option<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .ok()?
@@ -92,8 +91,8 @@ pub(crate) fn what_is_in(folder: &Path) -> Option<String> {
     deeper(folder).map(|folder| format!("weights are in it: --model '{}'", visible_path(&folder)))
 }
 
-/// What a file is, by its name, that is not read as weights, and the command that helps; `None` for a
-/// safetensors file and for what is not known.
+/// The kind of a file that is not read as weights, by its name, and the command that helps; `None` for a
+/// safetensors file and for unknown ones.
 pub(crate) fn what_is(file: &Path) -> Option<String> {
     let name = file.file_name()?.to_str()?;
     let kinds = [Kind::Bin, Kind::Checkpoint, Kind::OtherForm];

@@ -7,7 +7,7 @@ use csv::{ReaderBuilder, Writer};
 
 use crate::{AxisLabels, Error, Grid, MAX_AXES, Study};
 
-/// What the column of an axis's labels has after the axis's name.
+/// The ending of the column of an axis's labels, after the axis's name.
 const LABEL: &str = "_label";
 
 /// The table of all grids. Axes that a grid does not have are left empty in its rows.
@@ -102,7 +102,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Grid>, String> {
         }
         for ((_, at, label), (_, labels)) in used.iter().zip(&mut grid.labels) {
             let text = &record[*at];
-            let broken = |_| format!("row {row}: {text:?} is no index");
+            let broken = |_| format!("row {row}: {text:?} is not an index");
             let index: usize = text.parse().map_err(broken)?;
             let label = label.map_or(text, |at| &record[at]);
             match labels.get_mut(&index) {
@@ -115,7 +115,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Grid>, String> {
         let value = &record[record.len() - 1];
         // pandas writes nothing for NaN.
         let value = if value.is_empty() { "NaN" } else { value };
-        let value: f32 = value.parse().map_err(|_| format!("row {row}: {value:?} is no number"))?;
+        let value: f32 = value.parse().map_err(|_| format!("row {row}: {value:?} is not a number"))?;
         grid.values.push(value);
     }
     scattered.into_iter().map(Scattered::gathered).collect()
@@ -157,7 +157,7 @@ fn behind_separator_line(bytes: &[u8]) -> Result<&[u8], String> {
     }
 }
 
-/// What is said of a table that has not the columns of grids.
+/// The message for a table without the columns of grids.
 fn other_columns(columns: &[&str]) -> String {
     if columns.is_empty() {
         return "the file is empty".to_owned();
@@ -232,7 +232,7 @@ impl<'a> Scattered<'a> {
         }
         let axes = self.labels.into_iter();
         Ok(Grid {
-            // As many rows as cells: where one cell has two, another has none.
+            // There are as many rows as cells, so if a cell has two, another has none.
             values: values.into_iter().collect::<Option<_>>().ok_or_else(uneven)?,
             axes: axes.map(|(axis, labels)| AxisLabels::new(axis, labels.into_values())).collect(),
             name,

@@ -1,4 +1,4 @@
-//! Everything that can go wrong with numbers that come from somewhere else.
+//! Errors in numbers that come from elsewhere.
 
 use std::path::PathBuf;
 
@@ -15,19 +15,19 @@ pub enum Error {
         reason: String,
     },
 
-    /// A file whose name ends as no format's does.
+    /// A file with an unknown ending.
     #[error("{}: the name of an export ends in .json, .csv, .npy or .safetensors", path.display())]
     Ending {
         /// The file.
         path: PathBuf,
     },
 
-    /// A file that holds no study.
+    /// A file without a study.
     #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with what it holds.
+        /// What is wrong with its content.
         error: Box<Error>,
     },
 
@@ -36,7 +36,7 @@ pub enum Error {
     Format(String),
 
     /// A study without grids.
-    #[error("it holds no grid")]
+    #[error("it contains no grid")]
     NoGrid,
 
     /// Two grids of one name in a study.
@@ -46,14 +46,14 @@ pub enum Error {
         grid: String,
     },
 
-    /// A grid of which its description speaks, but not the numbers.
+    /// The description lists a grid that the numbers do not contain.
     #[error("the grid {grid:?} is missing")]
     GridMissing {
         /// The name of the grid.
         grid: String,
     },
 
-    /// Numbers beside a description of others.
+    /// Numbers of another shape than the description says.
     #[error(
         "the grid {grid:?} has the shape {found:?}, and its description {described:?}: the two do not belong \
          together"
@@ -67,7 +67,7 @@ pub enum Error {
         described: Vec<usize>,
     },
 
-    /// Numbers beside a description of a run that had other numbers.
+    /// Other numbers than those that the description was written for.
     #[error(
         "its numbers are not those that its words were written for (their checksum is another): they are of \
          another run, or were changed since; make it again, or, to read the numbers alone, move the file of \
@@ -76,7 +76,7 @@ pub enum Error {
     OtherNumbers,
 
     /// A grid without numbers.
-    #[error("the grid {grid:?} of the shape {shape:?} holds no number")]
+    #[error("the grid {grid:?} of the shape {shape:?} contains no numbers")]
     Empty {
         /// The name of the grid.
         grid: String,
@@ -137,7 +137,7 @@ pub enum Error {
         axes: Vec<String>,
     },
 
-    /// An index beyond an axis's end.
+    /// An index beyond the end of an axis.
     #[error(
         "{axis} {index} is not in the grid {grid:?}: give one from 0 to {}",
         length.saturating_sub(1)

@@ -39,7 +39,7 @@ pub struct Grid {
     /// What is marked along one axis.
     #[serde(default)]
     pub highlight: Option<Highlight>,
-    /// A line or two that say which way is which.
+    /// A line or two that explain the sign.
     #[serde(default)]
     pub legend: Vec<String>,
 }
@@ -99,7 +99,7 @@ impl AxisLabels {
         self.places.get(index).copied().unwrap_or(index)
     }
 
-    /// The label at an index, with its place where that cannot be told from the index.
+    /// The label at an index, with its place where that differs from the index.
     pub fn full_label(&self, index: usize) -> String {
         let label = &self.labels[index];
         if self.places.is_empty() || *label == self.place(index).to_string() {
@@ -172,7 +172,7 @@ impl Grid {
         }
     }
 
-    /// Whether it is said what the axes are: numbers that stood alone have `axis0`, `axis1` and so on.
+    /// Whether the axes have real names: numbers without a description have `axis0`, `axis1` and so on.
     pub fn has_known_axes(&self) -> bool {
         let mut axes = self.axes.iter().enumerate();
         self.axes.is_empty() || !axes.all(|(at, axis)| axis.name == unknown_axis(at) && axis.is_numbered())
@@ -260,7 +260,7 @@ fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::
     Ok(value.filter(|value| value.is_finite()))
 }
 
-/// What an axis is called of which nothing is known but its place.
+/// The name of an axis that has none, by its place.
 pub(crate) fn unknown_axis(at: usize) -> String {
     format!("axis{at}")
 }

@@ -14,11 +14,11 @@
 //! - safetensors, all grids by name as F32, with everything else in `__metadata__`
 //!   ([`write_safetensors`], [`read_safetensors`]).
 //!
-//! [`read_study`] reads a file of any of them. JSON knows no NaN and no infinity: such a value is `null`
+//! [`read_study`] reads a file of any of them. JSON has no NaN and no infinity: such a value is `null`
 //! there, and NaN when it is read again. CSV keeps every number, and the two binary formats every bit.
 //!
-//! Any bytes may be read: what is no study is an [`Error`], and memory is a fixed multiple of what the
-//! bytes take.
+//! Any bytes may be read: those that are not a study are an [`Error`], and the memory used is a fixed
+//! multiple of their size.
 //!
 //! ```
 //! use grids::{AxisLabels, Grid, Study, read_csv, write_csv};

@@ -1,7 +1,7 @@
 //! NumPy's `.npy` format, versions 1 to 3: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 //!
-//! Own code, because the format is a magic string, a length and a line of Python, and the libraries for
-//! it bring parsers of Python or arrays of their own.
+//! This is our own code, because the format is a magic string, a length and a line of Python, and the
+//! libraries for it bring parsers of Python or arrays of their own.
 
 use std::borrow::Cow;
 
@@ -35,7 +35,7 @@ pub(crate) fn encode(shape: &[usize], values: &[f32]) -> Vec<u8> {
     let padding = (before + header.len() + 1).next_multiple_of(ALIGNMENT) - before - header.len() - 1;
     header.push_str(&" ".repeat(padding));
     header.push('\n');
-    // So few axes cannot fill the 65,535 bytes that a header may have.
+    // So few axes always fit into the 65,535 bytes that a header may have.
     let length = header.len() as u16;
     let mut bytes = [MAGIC, &VERSION, &length.to_le_bytes(), header.as_bytes()].concat();
     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
@@ -95,7 +95,7 @@ fn shape_of(header: &str) -> Result<Vec<usize>, String> {
         .map(|(lengths, _)| lengths.split(',').map(str::trim))
         .ok_or("its header has no shape")?
         .filter(|length| !length.is_empty())
-        .map(|length| length.parse().map_err(|_| format!("{length:?} is no length")))
+        .map(|length| length.parse().map_err(|_| format!("{length:?} is not a length")))
         .collect()
 }
 
@@ -114,7 +114,7 @@ fn in_c_order(shape: &[usize], values: &[f32]) -> Vec<f32> {
     let mut ordered = Vec::with_capacity(values.len());
     for _ in values {
         ordered.push(values[place]);
-        // One step along the last axis; where an axis ends, back to its beginning and one along the next.
+        // One step along the last axis; at the end of an axis, back to its start and one step along the next.
         let mut stride = values.len();
         for axis in (0..shape.len()).rev() {
             stride /= shape[axis];
@@ -233,7 +233,7 @@ impl Number {
     }
 }
 
-/// What numbers (or what else) an array holds that is not read, by the type without its byte order.
+/// What an array of an unsupported type contains, by the type without its byte order.
 fn refusal(name: &str) -> String {
     let what = match name.chars().next() {
         Some('O') => "Python objects",
@@ -306,7 +306,7 @@ mod tests {
             (with("'<f4'", "'<f16'"), "it holds floats of more than 64 bits (f16)"),
             (with("'<f4'", "[('a'"), "it holds records of several fields"),
             (with("shape", "shapf"), "no \"shape\""),
-            (with("(2, 2)", "(2, x)"), "\"x\" is no length"),
+            (with("(2, 2)", "(2, x)"), "\"x\" is not a length"),
             (with("(2, 2), }", "(99999999999, 99999999999)"), "it holds"),
         ] {
             let error = decode(&bytes).unwrap_err();

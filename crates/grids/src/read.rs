@@ -94,7 +94,7 @@ pub fn read_words(bytes: &[u8]) -> Result<Study, Error> {
     let expected = |found: &dyn std::fmt::Display| {
         Error::Format(format!("a JSON object with \"grids\" is expected, as --json prints it: {found}"))
     };
-    // A study has a derived form as an array too, which nobody writes.
+    // serde's derived form as an array would be accepted too, but no program writes it.
     match bytes.trim_ascii_start().first() {
         None => Err(expected(&"the file is empty")),
         Some(b'{') => serde_json::from_slice(bytes).map_err(|error| expected(&error)),
@@ -118,8 +118,8 @@ pub fn read_csv(bytes: &[u8], words: Option<Study>) -> Result<Study, Error> {
 /// `values`, and its axes `axis0`, `axis1` and so on.
 ///
 /// # Errors
-/// If the bytes are no array of numbers as `numpy.save` writes it, or the words are about another one; and
-/// as [`Study::check`].
+/// If the bytes are not an array of numbers as `numpy.save` writes it, or the words are about another one;
+/// and as [`Study::check`].
 pub fn read_npy(bytes: &[u8], words: Option<Study>) -> Result<Study, Error> {
     let array = npy::decode(bytes).map_err(|reason| match kind_of_no_text(bytes) {
         Some(kind) if !bytes.starts_with(npy::MAGIC) => format!("{reason}: it is {kind}"),
@@ -133,7 +133,7 @@ pub fn read_npy(bytes: &[u8], words: Option<Study>) -> Result<Study, Error> {
 /// with the axes `axis0`, `axis1` and so on.
 ///
 /// # Errors
-/// If the bytes are no whole file of F32 tensors, or its words are about others; and as
+/// If the bytes are not a whole file of F32 tensors, or its words are about others; and as
 /// [`Study::check`].
 pub fn read_safetensors(bytes: &[u8]) -> Result<Study, Error> {
     let (tensors, words) = tensors::decode(bytes).map_err(Error::Format)?;
@@ -155,7 +155,7 @@ pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
 /// The bytes of a text without the byte order mark of UTF-8.
 ///
 /// # Errors
-/// If they are UTF-16 or UTF-32, which a mark tells, or zeros where English has them.
+/// If they are UTF-16, UTF-32 or not text.
 fn utf8(bytes: &[u8]) -> Result<&[u8], String> {
     match other_encoding(bytes) {
         Some(reason) => Err(reason),
@@ -175,7 +175,7 @@ fn only_utf8(bytes: &[u8]) -> Result<&[u8], String> {
     Err(format!("line {line} is not UTF-8; {SAVE_AS_UTF8}"))
 }
 
-/// What a file is that begins as no text does.
+/// The kind of a file that is not text, by its first bytes.
 fn kind_of_no_text(bytes: &[u8]) -> Option<&'static str> {
     let kinds: [(&[u8], &str); 6] = [
         (b"\x93NUMPY", "an .npy file"),
@@ -238,7 +238,7 @@ fn filled(words: Option<Study>, mut grids: Vec<Grid>) -> Result<Study, Error> {
         }
         grid.values = found.values;
     }
-    // Words of other numbers: another run has written one of the two files, or somebody has changed them.
+    // Another run has written one of the two files, or the numbers were changed.
     match study.numbers_sha256.take() {
         Some(described) if described != study.checksum() => Err(Error::OtherNumbers),
         _ => Ok(study),
@@ -404,7 +404,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (name, bytes, expected) in [
             ("a.json", "[1, 2]", "a JSON object with \"grids\" is expected"),
-            ("b.json", "{\"grids\": []}", "it holds no grid"),
+            ("b.json", "{\"grids\": []}", "it contains no grid"),
             ("d.json", " \n", "the file is empty"),
             ("e.json", "[1, 2]", "the file begins with an array"),
             ("f.json", "\u{89}", "the file does not begin with {"),
@@ -418,10 +418,10 @@ mod tests {
                 "has the shape [2] and 1 values",
             ),
             ("a.csv", "x,y\n1,2\n", "the columns grid, axes, value"),
-            ("b.csv", "grid,layer,value\nx,one,2\n", "row 1: \"one\" is no index"),
+            ("b.csv", "grid,layer,value\nx,one,2\n", "row 1: \"one\" is not an index"),
             ("c.csv", "grid,layer,value\nx,0,2\nx,2,3\n", "gaps along layer"),
             ("d.csv", "grid,layer,value\nx,0,2\nx,0,3\n", "has 2 rows for a shape of [1]"),
-            ("e.csv", "grid,layer,value\nx,0,much\n", "\"much\" is no number"),
+            ("e.csv", "grid,layer,value\nx,0,much\n", "\"much\" is not a number"),
             ("f.csv", "grid,layer,value\nx,0\n", "f.csv: "),
             ("a.npy", "PK", "does not begin as an .npy file"),
             ("a.safetensors", "PK", "not a whole safetensors file"),
@@ -545,7 +545,7 @@ mod tests {
         Study { grids, ..Study::default() }
     }
 
-    /// Out of JSON, safetensors and, if a table can tell its axes apart, CSV.
+    /// Out of JSON, safetensors and, if the names of the axes differ, CSV.
     fn read_back(study: &Study) -> Vec<Study> {
         let words = || read_words(study.words().unwrap().as_bytes()).unwrap();
         let mut back = vec![
@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn an_axis_that_is_called_as_the_labels_of_another_stays_an_axis() {
+    fn an_axis_named_like_the_labels_of_another_stays_an_axis() {
         let study = of(vec![counted("a", &[("x", 2), ("x_label", 2), ("", 1)])]);
         for back in read_back(&study) {
             assert_eq!(back, study);
@@ -592,7 +592,7 @@ mod tests {
         let json = serde_json::to_vec(&twice).unwrap();
         assert_eq!(read_json(&json).unwrap(), twice);
         assert!(message(write_csv(&twice)).contains("two axes of \"a\" have the name \"x\""));
-        // Which of them is meant cannot be told, so they stay where they are.
+        // It is not clear which of them is meant, so they stay where they are.
         let table = b"grid,x,y,value\na,0,0,1\na,0,1,2\na,1,0,3\na,1,1,4\n";
         let read = read_csv(table, Some(twice)).unwrap();
         assert_eq!(read.grids[0].values, [1.0, 2.0, 3.0, 4.0]);
@@ -635,7 +635,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_name_one_grid_often_are_refused_before_its_numbers_are_copied() {
+    fn words_that_name_a_grid_often_are_refused_before_copying() {
         let one = of(vec![counted("a", &[("x", 100), ("y", 100)])]);
         let mut many = one.clone();
         many.grids = vec![one.grids[0].clone(); 3];
@@ -653,7 +653,7 @@ mod tests {
     }
 
     #[test]
-    fn a_safetensors_header_whose_lengths_do_not_fit_into_64_bits_is_refused() {
+    fn a_header_whose_lengths_overflow_64_bits_is_refused() {
         // Each length is right, and all with the header's are 2^64 and a little.
         let length = (1_u64 << 61) - 4;
         let tensor = |at: u64| {

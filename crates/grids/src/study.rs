@@ -10,7 +10,7 @@ use crate::{Error, Grid};
 /// What made a file: enough to make it again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// `patch-cli`. It comes first: by it we know our own files again.
+    /// `patch-cli`. It comes first, so that we recognise our own files.
     pub software: String,
     /// The version of the program.
     pub version: String,
@@ -40,7 +40,7 @@ pub struct Provenance {
 impl Provenance {
     /// The same of numbers that are determined by `computation`.
     pub fn of_computation(self, computation: BTreeMap<String, String>) -> Self {
-        // Lengths keep two neighbours from being read as one other.
+        // The lengths separate neighbours that could be confused if they were joined.
         let parts = computation.iter().flat_map(|(name, value)| [name, value]);
         let fingerprint = sha256(parts.flat_map(|part| [part.len().to_string(), part.clone()]));
         Self { computation, fingerprint, ..self }
@@ -75,8 +75,8 @@ pub struct Study {
     /// Short lines under the heading: the prompts, the model.
     #[serde(default)]
     pub subtitle: Vec<String>,
-    /// In words that stand apart from their numbers, the checksum of these ([`Study::checksum`]): it tells
-    /// numbers of another run from those that the words are about.
+    /// If the words are in a file of their own, the checksum of the numbers ([`Study::checksum`]), which
+    /// shows whether the numbers beside them are those of the same run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numbers_sha256: Option<String>,
     /// The numbers. Their names differ.
@@ -87,7 +87,7 @@ impl Study {
     /// Everything but the numbers, as JSON: what stands beside or inside a file of numbers.
     ///
     /// # Errors
-    /// If JSON cannot hold it, which no study is known to bring about.
+    /// If JSON cannot represent it, which is not known to happen.
     pub fn words(&self) -> Result<String, Error> {
         let blank = |grid: &Grid| Grid {
             name: grid.name.clone(),

@@ -1,16 +1,16 @@
 //! Direct logit attribution: which component wrote the answer into the residual stream?
 //!
 //! The last residual row is a sum: the two embeddings, and what every attention layer and MLP added.
-//! Logits are linear in it but for the division by `ln_f`'s scale, and with that scale taken from
+//! Logits are linear in it except for the division by `ln_f`'s scale, and with that scale taken from
 //! the run as it was, each part v has its share of the difference of two logits:
 //!
 //! ```text
 //! share(v) = ((v − mean(v)) / scale · ln_f.weight) · (W_U[a] − W_U[b]),    scale = √(var + ε)
 //! ```
 //!
-//! The shares of all parts and `ln_f.bias · (W_U[a] − W_U[b])` add up to logit(a) − logit(b). An
-//! attention layer's share is that of its heads and of its bias. What a part does *through* later
-//! ones is not in its share: that is what patching is for.
+//! The shares of all parts and `ln_f.bias · (W_U[a] − W_U[b])` add up to logit(a) − logit(b). The share of
+//! an attention layer is that of its heads and of its bias. The effect of a part *through* later ones is
+//! not in its share: that is what patching is for.
 //!
 //! Source: Wang et al. 2022 (arXiv 2211.00593); TransformerLens's `decompose_resid`,
 //! `accumulated_resid`, `stack_head_results` with `apply_ln_to_stack`, as in its Exploratory
@@ -70,7 +70,7 @@ impl Attribution {
 }
 
 impl Attribution {
-    /// The mean of several, all of one model; none of none.
+    /// The mean of several, all of one model; `None` if there are none.
     pub fn mean(all: &[Self]) -> Option<Self> {
         let first = all.first()?;
         let n = all.len() as f64;

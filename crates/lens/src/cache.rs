@@ -4,7 +4,7 @@
 //! sites that are needed where prompts are long: the scores and patterns alone are
 //! `2 · n_layer · n_head · T²` numbers.
 //!
-//! Logits are not kept, for they are the largest of all: [`Gpt2::unembed`] makes them from
+//! Logits are not kept, because they are the largest of all: [`Gpt2::unembed`] makes them from
 //! [`gpt2::SiteKind::LnFinalNormalized`]. (`run_with_cache` returns them beside the cache, too.)
 
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
-//! Composition: which head reads what which other head wrote?
+//! Composition: which head reads the output of which other head?
 //!
 //! A head writes through its OV circuit, W_V W_O, into the residual stream; a head of a later layer
-//! reads it through its queries, its keys or its values. How well the two fit is, for random
-//! matrices a small number and for heads that work together a larger one,
+//! reads it through its queries, its keys or its values. How well the two fit is a score, which is small
+//! for random matrices and larger for heads that work together,
 //!
 //! ```text
 //! score = ‖OV₁ R₂‖ / (‖OV₁‖ ‖R₂‖)        (Frobenius norms)
@@ -94,8 +94,8 @@ pub fn composition_score(first: &FactoredMatrix, second: &FactoredMatrix) -> f64
 /// well head l2.h2 reads head l1.h1; 0 unless l1 < l2; NaN as in [`composition_score`].
 ///
 /// Neither circuit is multiplied out. With W_V = Q R (Q orthonormal, R `(head_size, head_size)`) the
-/// norm of `W_V W_O X` is that of `(R W_O) X`, and likewise on the right, so all heads of two layers
-/// are one product of a `(C, C)` matrix with another, of which each pair has a square.
+/// norm of `W_V W_O X` is that of `(R W_O) X`, and likewise on the right, so one `(C, C)` product per pair
+/// of layers gives every pair of heads: each is one `head_size × head_size` block of it.
 pub fn all_composition_scores(model: &Gpt2, kind: Composition) -> Tensor {
     let (n_layer, n_head) = (model.config.n_layer, model.config.n_head);
     let head_size = model.config.head_size();
@@ -146,7 +146,7 @@ pub fn all_composition_scores(model: &Gpt2, kind: Composition) -> Tensor {
     scores
 }
 
-/// A score is a share: ∞ is no score either, but comes from a product that overflows.
+/// A score is a share, so ∞ is not a score either: it comes from a product that overflows.
 fn finite_or_nan(score: f64) -> f64 {
     if score.is_finite() { score } else { f64::NAN }
 }
@@ -252,9 +252,9 @@ pub fn k_composition_circuit(
     Ok(FactoredMatrix::new(queries, copy(keys.view().t())))
 }
 
-/// The share of the rows of a square matrix whose largest number stands on the diagonal (of equal
-/// ones the first counts); NaN if a number of it is not finite. Blocks of some hundred rows and some thousand columns are multiplied out
-/// at a time, and stay in the cache.
+/// The share of the rows of a square matrix whose largest number stands on the diagonal (of equal ones the
+/// first counts); NaN if any number is not finite. Blocks of some hundred rows and some thousand columns
+/// are multiplied out at a time, so that they stay in the cache.
 ///
 /// # Panics
 /// If the matrix is not square.
@@ -281,7 +281,7 @@ pub fn top1_accuracy(matrix: &FactoredMatrix) -> f32 {
                 if !all_finite(row) {
                     return f64::NAN;
                 }
-                // Among billions of numbers it is only asked of a few where they stand.
+                // The column is looked up only for the few numbers that are candidates.
                 let max = largest(row);
                 if max > best.0
                     && let Some(at) = row.iter().position(|x| *x == max)
@@ -374,7 +374,7 @@ mod tests {
                 assert!((got - expected).abs() < 1e-5, "{kind}: {got}, not {expected}");
                 assert!((composition_score(&ov, &reader) - expected).abs() < 1e-5);
             }
-            // Nothing is read before or while it is written.
+            // A head reads only what earlier layers have written.
             for l1 in 0..12 {
                 for l2 in 0..=l1 {
                     assert_eq!(scores.row(l1 * 4 * 12 + l2), [0.0; 4]);

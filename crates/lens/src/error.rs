@@ -1,10 +1,10 @@
-//! Everything that can go wrong with what a user asks to look at.
+//! Errors in what a user asks to look at.
 
-/// What is wrong with a question to a model, in words for the person who asked it.
+/// What is wrong with a request, in words for the person who made it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A prompt that the model cannot read, or an answer that is no single token.
+    /// A prompt that the model cannot read, or an answer that is not a single token.
     #[error(transparent)]
     Gpt2(#[from] gpt2::Error),
 
@@ -25,7 +25,7 @@ pub enum Error {
         n_head: usize,
     },
 
-    /// A position beyond the prompt's end.
+    /// A position beyond the end of the prompt.
     #[error(
         "there is no position {pos}: the prompt has {count} tokens, at the positions 0 to {}",
         count.saturating_sub(1)

@@ -9,7 +9,7 @@ use crate::weights::copy;
 /// (TransformerLens's `FactoredMatrix`).
 ///
 /// A head's circuits are such matrices: `(C, C)` or even `(V, V)`, through `head_size` dimensions.
-/// What one wants to know of them comes from the factors: M x = A (B x), the Frobenius norm and the
+/// Everything of interest follows from the factors: M x = A (B x), the Frobenius norm and the
 /// singular values from the `(r, r)` middle of their QR decompositions, the eigenvalues from the
 /// `(r, r)` matrix B A, which has the same ones.
 #[derive(Clone, Debug)]

@@ -2,9 +2,9 @@
 //!
 //! # Repeated random tokens
 //!
-//! `<|endoftext|>` and `seq_len` random tokens twice over have no meaning and no grammar, so whoever
-//! predicts the second copy must have looked up the first: that is *induction* (Olsson et al. 2022,
-//! arXiv 2209.11895). A head's scores are means over stripes of its pattern, `pattern[dest, src]`:
+//! `<|endoftext|>` and `seq_len` random tokens twice over have no meaning and no grammar, so a model that
+//! predicts the second copy must have looked up the first: that is *induction* (Olsson et al. 2022, arXiv
+//! 2209.11895). A head's scores are means over stripes of its pattern, `pattern[dest, src]`:
 //!
 //! | score | src | it looks at |
 //! |---|---|---|
@@ -12,7 +12,7 @@
 //! | duplicate | dest − seq_len | the same token, the last time |
 //! | previous | dest − 1 | the token to the left |
 //! | current | dest | itself |
-//! | first | 0 | the beginning, where heads rest that have nothing to do |
+//! | first | 0 | the beginning, where heads attend that have nothing else to attend to |
 //!
 //! A mean goes over every dest whose src is there (TransformerLens's Main Demo; ARENA 1.2).
 //!
@@ -34,7 +34,7 @@ use crate::Error;
 use crate::cache::run_with_cache_of;
 use crate::text::score_rows;
 
-/// A sequence of tokens that stands there twice.
+/// A sequence of tokens, repeated once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepeatedTokens {
     /// All tokens: perhaps one that opens a text, then the sequence, then the sequence again.
@@ -80,8 +80,7 @@ impl RepeatedTokens {
             .collect())
     }
 
-    /// How many predictions are of the first copy's tokens: the others, `seq_len`, are of the
-    /// second's.
+    /// How many predictions are of tokens of the first copy; the other `seq_len` are of the second copy.
     pub fn first_half(&self) -> usize {
         self.ids.len() - 1 - self.seq_len
     }
@@ -446,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_perfect_head_scores_one_and_left_out_attention_does_not_count() {
+    fn a_perfect_head_scores_one_whatever_is_left_out() {
         let ids = [5, 7, 5, 7];
         let detection = HeadKind::PreviousToken.detection_pattern(&ids);
         let mut pattern = detection.clone();
@@ -475,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn drawn_tokens_stand_there_twice_and_are_the_same_for_the_same_seed() {
+    fn drawn_tokens_are_repeated_and_depend_on_the_seed() {
         let tiny = Pretrained::tiny().unwrap().model;
         let draw = |seed| RepeatedTokens::draw(&tiny, &[3, 4, 5, 6], 20, BOS, 3, seed).unwrap();
         let prompts = draw(1);

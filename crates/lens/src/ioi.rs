@@ -1,6 +1,6 @@
 //! Indirect object identification: "When John and Mary went to the shops, John gave the bag to" …
 //!
-//! The answer is the name that stands there once (Wang et al. 2022, arXiv 2211.00593). The table is
+//! The answer is the name that occurs once (Wang et al. 2022, arXiv 2211.00593). The table is
 //! that of TransformerLens's Exploratory Analysis Demo: four sentences, each in both roles, so that
 //! neither name is favoured by itself. How surely the model answers is the logit difference
 //! `logit(correct) − logit(incorrect)` after the last token, and its mean over the eight prompts.

@@ -1,4 +1,4 @@
-//! Looking into GPT-2: what is only looked at, never changed.
+//! Looking into GPT-2: studies that read activations and weights and change nothing.
 //!
 //! Patching asks what happens if an activation were another one. This crate asks what the
 //! activations and the weights say as they are. One module a study, each of which opens with what it
@@ -12,7 +12,7 @@
 //! | [`attribution`] | which component wrote the answer into the residual stream? |
 //! | [`heads`] | which heads look at the previous token, at a duplicate, at what came after one? |
 //! | [`transplant`] | does it matter which of two equal tokens an MLP's output comes from? |
-//! | [`composition`] | which head reads what which other head wrote? |
+//! | [`composition`] | which head reads the output of which other head? |
 //! | [`processing`] | which weights can be changed without changing what the model says? |
 //! | [`ioi`] | how surely does the model name the indirect object? |
 //!

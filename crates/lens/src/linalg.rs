@@ -1,8 +1,8 @@
 //! Singular values and eigenvalues of small matrices.
 //!
-//! Made for the small side of a [`FactoredMatrix`](crate::FactoredMatrix): some tens of rows and
-//! columns. Everything is in `f64` and takes the method that is shortest to read among the stable
-//! ones, so there is no linear algebra library to build.
+//! Made for the small side of a [`FactoredMatrix`](crate::FactoredMatrix): some tens of rows and columns.
+//! Everything is in `f64`, with the stable methods that are the shortest to read, so no linear algebra
+//! library has to be built.
 
 use std::ops::{Add, Mul, Sub};
 
@@ -61,7 +61,7 @@ pub struct SmallSvd {
 /// The singular value decomposition by one-sided Jacobi rotations: turn pairs of columns until all
 /// are orthogonal; their lengths are the singular values (Hestenes 1958).
 pub fn svd(mut a: Columns) -> SmallSvd {
-    /// Ten rounds are many; the bound only promises an end.
+    /// Ten rounds are plenty; the bound only guarantees termination.
     const ROUNDS: usize = 60;
     let n = a.len();
     let mut v: Columns = (0..n).map(|j| (0..n).map(|i| f64::from(i == j)).collect()).collect();
@@ -212,7 +212,7 @@ pub fn eigenvalues(mut a: Columns) -> Vec<Complex> {
             h[*i][i - 1].abs() <= f64::EPSILON * neighbours
         };
         let start = (1..end).rev().find(is_zero).unwrap_or(0);
-        // QR steps converge in two or three an eigenvalue; the bound only promises an end.
+        // QR converges in two or three steps per eigenvalue; the bound only guarantees termination.
         if start == last || steps == 300 {
             found.push(h[last][last]);
             end -= 1;

@@ -1,9 +1,9 @@
-//! Weight processing: other weights that say the same.
+//! Weight processing: other weights that make the same predictions.
 //!
-//! Some of what GPT-2's weights hold makes no difference to what it says, and hides what does.
+//! Some of what GPT-2's weights contain makes no difference to its predictions, and hides what does.
 //! TransformerLens removes it when it loads a model (`process_weights_`); here each step is a
-//! function from model to model. The log probabilities stay as they are, up to rounding; the
-//! activations become others.
+//! function from model to model. The log probabilities stay the same, up to rounding; the activations
+//! change.
 //!
 //! | step | what it does | why nothing changes |
 //! |---|---|---|
@@ -13,8 +13,8 @@
 //! | [`fold_value_biases`] | values' biases move to the output's bias: `b_O + b_V W_O` | a pattern's rows add up to 1 |
 //! | [`refactor_factored_attn_matrices`] | W_Q, W_K and W_V, W_O become orthogonal factors of the same products | only the products count |
 //!
-//! A folded `ln_f` needs a bias on the logits: [`Gpt2::lm_head_bias`]. Embedding and unembedding become
-//! two tables, for they are processed differently. Layer norms stay where they are, with weights of 1 and
+//! A folded `ln_f` needs a bias on the logits: [`Gpt2::lm_head_bias`]. Embedding and unembedding become two
+//! tables, because they are processed differently. Layer norms stay where they are, with weights of 1 and
 //! biases of 0: TransformerLens's `LayerNormPre`.
 
 use gpt2::Gpt2;
@@ -169,8 +169,8 @@ pub fn center_unembed(mut model: Gpt2) -> Gpt2 {
     model
 }
 
-/// Moves the values' biases to the attention's output: `b_O ← b_O + b_V W_O`, `b_V ← 0`. Each head
-/// then writes nothing that does not depend on the prompt.
+/// Moves the values' biases to the attention's output: `b_O ← b_O + b_V W_O`, `b_V ← 0`. Each head then
+/// writes only what depends on the prompt.
 pub fn fold_value_biases(mut model: Gpt2) -> Gpt2 {
     for block in &mut model.h {
         let (c_attn, c_proj) = (&mut block.attn.c_attn, &mut block.attn.c_proj);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn refactored_heads_attend_and_write_as_before_through_orthogonal_factors() {
+    fn refactored_heads_have_orthogonal_factors_and_equal_results() {
         let before = process(&tiny(), Flags::DEFAULT);
         let after = process(&tiny(), Flags::ALL);
         let [old, new] = [&before, &after].map(|model| run_with_cache(model, &IDS).unwrap());

@@ -36,8 +36,8 @@ pub fn score_text(model: &Gpt2, ids: &[u32]) -> Result<Vec<TokenScore>, Error> {
     score_rows(model, &model.transformer(ids, &mut no_hook), ids)
 }
 
-/// [`score_text`] of a run that is there already: `x`, `(T, C)`, is what `ln_f` has normalised
-/// ([`gpt2::SiteKind::LnFinalNormalized`]). Some rows meet the unembedding at a time.
+/// [`score_text`] of a finished run: `x`, `(T, C)`, is the output of `ln_f`
+/// ([`gpt2::SiteKind::LnFinalNormalized`]). The unembedding is applied to some rows at a time.
 ///
 /// # Errors
 /// If the logits are not finite numbers.
@@ -74,7 +74,7 @@ fn score(logits: &[f32], id: u32) -> TokenScore {
     }
 }
 
-/// The mean negative log probability in nats; none of no scores.
+/// The mean negative log probability in nats; `None` if there are no scores.
 pub fn loss(scores: &[TokenScore]) -> Option<f64> {
     let sum: f64 = scores.iter().map(|score| score.log_prob).sum();
     (!scores.is_empty()).then(|| -sum / scores.len() as f64)

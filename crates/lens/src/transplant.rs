@@ -1,15 +1,15 @@
 //! The MLP transplant: does it matter which of two equal tokens an MLP's output comes from?
 //!
-//! In a sequence that stands there twice, position p of the second copy and p − seq_len of the first
-//! hold the same token in different places. Replace `mlp_out` of one layer at p by its value at
-//! p − seq_len of the same run, and see how much worse the second copy is predicted:
+//! In a repeated sequence, position p of the second copy and p − seq_len of the first have the same token
+//! in different places. Replace `mlp_out` of one layer at p by its value at p − seq_len of the same run,
+//! and see how much worse the second copy is predicted:
 //!
 //! ```text
 //! change = mean −log p(second copy), transplanted − mean −log p(second copy)
 //! ```
 //!
-//! Where the change is small, that MLP works on the token alone; where it is large, it had used that
-//! the token was there before (the project's induction article).
+//! If the change is small, that MLP works on the token alone; if it is large, it had used that the token
+//! occurred before (the project's induction article).
 //!
 //! # How it is computed
 //!
@@ -32,8 +32,8 @@ const ROWS: usize = 4096;
 const TOKENS: usize = 2048;
 
 /// The change of the second copy's mean loss for every layer and position p of the second copy,
-/// `(n_layer, seq_len)`: column i is the second copy's token i. `progress` is told each share of the
-/// work when it is done; the shares add up to 1.
+/// `(n_layer, seq_len)`: column i is token i of the second copy. `progress` is called with each share of
+/// the work when it is done; the shares add up to 1.
 ///
 /// # Errors
 /// If the model cannot read the prompt, or nothing is repeated in it.
@@ -120,9 +120,9 @@ fn losses(model: &Gpt2, ids: &[u32], ends: &Ends) -> Vec<(usize, f64)> {
     rows.runs.iter().zip(lost).filter_map(of_fork).collect()
 }
 
-/// The log probability of `next[i]` after each normalised row i, for as many as there are. All rows
-/// meet some thousand tokens at a time, so that the unembedding is read once and no row of logits is
-/// held as a whole: log Σ e^logit is put together from the parts.
+/// The log probability of `next[i]` after each normalised row i, for as many as there are. All rows are
+/// multiplied with some thousand tokens at a time, so that the unembedding is read once and no whole row of
+/// logits is held: log Σ e^logit is combined from the parts.
 fn log_probs(model: &Gpt2, x: &Tensor, next: &[u32]) -> Vec<f32> {
     let unembedding = model.unembedding();
     let x = x.view().rows(0..next.len());
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_grid_has_the_same_bits_however_it_is_cut_and_all_of_the_work_is_reported() {
+    fn cutting_the_grid_changes_no_bit_and_all_work_is_reported() {
         let tiny = Pretrained::tiny().unwrap().model;
         let prompt = RepeatedTokens::new(&[48736, 5437, 373, 257], Some(50256));
         let whole = mlp_transplant(&tiny, &prompt, &|_| {}).unwrap();

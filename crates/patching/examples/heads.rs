@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         b: &[tokenizer.to_single_token(" John")?],
     };
 
-    // A head's output z is made of values, in proportions that queries and keys decide on. Patching each
-    // of them alone tells the two apart. (1: as good as clean, 0: no better than corrupted.)
+    // A head's output z is a mix of values, in proportions that queries and keys determine. Patching each
+    // of them alone separates the two. (1: as good as clean, 0: no better than corrupted.)
     let experiment = Experiment::new(&model.model, clean.clone(), corrupted, Direction::Denoising)?;
     let mut of_z = None;
     for (site, what) in [

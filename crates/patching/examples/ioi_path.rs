@@ -1,5 +1,5 @@
 //! Path patching of the indirect-object circuit, as Wang et al. 2022 went about it (arXiv 2211.00593,
-//! section 3): which heads tell the logits, and whom do these heads listen to?
+//! section 3): which heads write to the logits, and which heads do these read?
 //!
 //! ```sh
 //! cargo run --release -p patching --example ioi_path          # the tiny model
@@ -23,10 +23,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pairs = ioi.prompts(&model)?.tokenize(&model, None, Direction::Noising)?;
     println!("{}, mean over {} pairs of prompts; in brackets 95 % intervals", model.name, pairs.len());
 
-    // Who tells the logits? The name movers do, from the last position.
+    // Which heads write to the logits? The name movers do, from the last position.
     let movers = strongest(&model, &pairs, &Receivers::Logits)?;
 
-    // Whom do the name movers ask about? What comes out are the heads behind their queries.
+    // Which heads determine the queries of the name movers?
     let movers: Vec<Head> = movers.into_iter().filter(|head| head.layer > 0).collect();
     if !movers.is_empty() {
         strongest(&model, &pairs, &Receivers::Heads(HeadInput::Q, movers))?;

@@ -20,11 +20,11 @@ pub enum Ablation {
     Position(usize),
 }
 
-/// The activations that patches take their pieces from, where these are not another run's.
+/// The activations that patches take their pieces from, if these do not come from another run.
 pub(crate) type Given = HashMap<Site, Tensor>;
 
 /// The activations that the patches of an ablation put in, each in the shape of the site's own, or
-/// `None` if the experiment is no ablation.
+/// `None` if the experiment is not an ablation.
 pub(crate) fn given(
     model: &Gpt2,
     experiment: &Experiment,
@@ -99,7 +99,7 @@ fn sums_over_prompts(
     sums
 }
 
-/// For each lasting edit the activation that it takes its piece from; none where that is the source run's.
+/// For each lasting edit the activation that it takes its piece from; none if that comes from the source run.
 pub(crate) fn lasting_values(model: &Gpt2, experiment: &Experiment) -> Vec<Option<Tensor>> {
     if experiment.lasting().is_empty() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What every engine is told while it runs, and what it gives back.
+//! What every engine takes and returns.
 //!
 //! An engine that is stopped leaves the run under way by unwinding from wherever it is, so a stop takes
 //! effect within one step of one block, whatever the size of the model and the number of runs. What was measured
@@ -10,21 +10,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gpt2::Gpt2;
 use tensor::Tensor;
 
-/// Told, from several threads, which share of all work has been done since the last time. The shares
-/// add up to at most 1.
+/// Called from several threads with the share of all work that was done since the last call. The shares add
+/// up to at most 1.
 pub type Progress<'a> = &'a (dyn Fn(f64) + Sync);
 
-/// How the caller of an engine follows it, and stops it.
+/// How the caller of an engine observes and stops it.
 #[derive(Clone, Copy)]
 pub struct Watch<'a> {
-    /// Told what has been done.
+    /// Called with the work that was done.
     pub progress: Progress<'a>,
-    /// Once it is set, the engine comes to an end soon.
+    /// Once it is set, the engine stops soon.
     pub stop: &'a AtomicBool,
 }
 
 impl Watch<'_> {
-    /// Nobody follows and nobody stops.
+    /// No progress is reported, and the engine is never stopped.
     pub const NOBODY: Watch<'static> = Watch { progress: &|_| {}, stop: &NEVER };
 
     pub(crate) fn stopped(&self) -> bool {
@@ -39,12 +39,12 @@ impl Watch<'_> {
         }
     }
 
-    /// What `work` gives, or none if it was left.
+    /// The result of `work`, or none if it was stopped.
     pub(crate) fn unless_stopped<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         if self.stopped() {
             return None;
         }
-        // Whatever the work has changed is dropped, or is complete before it can be left.
+        // Whatever the work has changed is dropped, or is complete before the work can be stopped.
         match panic::catch_unwind(AssertUnwindSafe(work)) {
             Ok(result) => Some(result),
             Err(payload) if payload.is::<Stopped>() => None,
@@ -58,8 +58,8 @@ struct Stopped;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
-/// What the two unpatched runs end in: the last position's residual stream after the last layer norm, of
-/// which logits are made.
+/// The ends of the two unpatched runs: the residual stream of the last position after the last layer norm,
+/// from which logits are made.
 #[derive(Clone, Debug)]
 pub struct Unpatched {
     /// Of the clean run, `(C)`.
@@ -77,7 +77,7 @@ impl Unpatched {
     }
 }
 
-/// What an engine gives back.
+/// The result of an engine.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// The metric of every patched run, in the order of the patches; none for those that were not
@@ -87,14 +87,14 @@ pub struct Measured {
     pub clean: f32,
     /// The metric of the corrupted run, unpatched; likewise.
     pub corrupted: f32,
-    /// What the two unpatched runs end in; none if the engine was stopped before it had that.
+    /// The ends of the two unpatched runs; none if the engine was stopped before it had them.
     pub unpatched: Option<Unpatched>,
     /// Multiplications and additions of floats that were done, each counted as one.
     pub flops: u64,
 }
 
 impl Measured {
-    /// What an engine gives back that was stopped before it had measured any of `n` patches.
+    /// The result of an engine that was stopped before it had measured any of `n` patches.
     pub(crate) fn nothing(n: usize) -> Self {
         let values = vec![None; n];
         Self { values, clean: f32::NAN, corrupted: f32::NAN, unpatched: None, flops: 0 }

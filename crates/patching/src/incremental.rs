@@ -1,7 +1,7 @@
 //! The incremental engine: all patched runs together, and only what can change.
 //!
-//! Why that is exact, and how the runs step through the layers, is said in [`gpt2::walk`]. Here is which
-//! patches need work, in which chunks, and (in `ends`) what the metric says of every run.
+//! [`gpt2::walk`] says why that is exact, and how the runs step through the layers. This module decides
+//! which patches need work, cuts them into chunks and (in `ends`) evaluates the metric of every run.
 
 mod ends;
 
@@ -16,18 +16,18 @@ use crate::{Experiment, Lasting, Measured, Metric, Patch, Unpatched, Watch};
 
 pub(crate) use self::ends::Ends;
 
-/// How many rows of width C are held for each row of the walk, at the most: the residual stream before
+/// The most rows of width C that are held for each row of the walk: the residual stream before
 /// and after attention, its normalised form, q, k, v, z, attention's output, and a packed copy.
 const HELD: usize = 9;
-/// Rows that walk together, at the most: more are not faster.
+/// The most rows that walk together: more are not faster.
 const MOST_ROWS: usize = 4096;
-/// Multiplications and additions of one of the MLP's two layers for all rows that walk together, at the most. A sweep
-/// is stopped between attention and MLP, and that has to take effect within half a second.
+/// The most multiplications and additions in one of the MLP's two layers for all rows that walk together. A
+/// sweep can be stopped between attention and MLP, and that has to take effect within half a second.
 const MOST_FLOPS: usize = 20_000_000_000;
 
-/// The metric of each patched run, in the order of `patches`, and of the two unpatched runs. The
-/// patches are worked off in chunks, so that about `memory` bytes are held beyond the weights (but
-/// never less than one patched run takes).
+/// The metric of each patched run, in the order of `patches`, and of the two unpatched runs. The patches
+/// are processed in chunks, so that about `memory` bytes are held beyond the weights (but at least as much
+/// as one patched run needs).
 pub fn run(
     model: &Gpt2,
     experiment: &Experiment,
@@ -469,7 +469,7 @@ mod tests {
         let nothing = flops(&[]);
         // To the left of the first difference both are one run.
         assert_eq!(flops(&[at_pos(0, 0), at_pos(2, 1)]), nothing);
-        // With all of the source's residual stream, a run is the source.
+        // With the whole residual stream of the source, a run is the source.
         assert_eq!(flops(&[Patch::whole(SiteKind::ResidPre, 1)]), nothing);
         assert_eq!(flops(&[Patch::whole(SiteKind::ResidMid, 0)]), nothing);
         // With its row at the first difference, what follows is computed, but not that row.

@@ -8,13 +8,13 @@
 //! - *corrupted*: "Michelle **Smith** was a top-notch student. Michelle"
 //!
 //! After the clean prompt the model says " Jones", after the corrupted one " Smith". The number
-//! `logit(" Smith") − logit(" Jones")` at the last position, the [`Metric`], tells the two apart.
+//! `logit(" Smith") − logit(" Jones")` at the last position, the [`Metric`], separates the two.
 //!
 //! Now run one prompt (the *base*) once more, but at one place (a layer's output at one position,
 //! say) put in what the other run (the *source*) had there. Everything after that place is computed
-//! anew. If the metric swings over to the source's, that one activation carried the surname; if it
+//! anew. If the metric moves to its value in the source run, that one activation carried the surname; if it
 //! does not move, the surname was not there, or the model did not use it. Doing this for every layer
-//! and position gives a map of the way that the surname takes through the model: the heatmap.
+//! and position gives a map of how the surname travels through the model: the heatmap.
 //!
 //! The two [`Direction`]s ask different questions:
 //!

@@ -5,8 +5,8 @@
 //! Patching a head's output and looking at the answer finds heads that matter, by *any* way: through
 //! every later head and MLP at once. Path patching asks about one way only. A *sender* is a head, the
 //! *receivers* are what it may talk to: the logits, or the queries, keys or values of some later heads.
-//! How does the answer change if the receivers, and nobody else, hear from the sender what it would have
-//! said in the other run?
+//! How does the answer change if the receivers, and nothing else, read from the sender what it would have
+//! written in the other run?
 //!
 //! # The method
 //!
@@ -14,23 +14,23 @@
 //! the words of this crate: the *base* run is patched, with activations of the *source* run.
 //!
 //! 1. Run both prompts, and keep z (what each head has gathered, before `c_proj`) of both.
-//! 2. Run the base prompt with **all heads frozen**: each layer's z is the base's, except the sender's,
-//!    which is the source's. So the residual stream behind the sender's layer holds the sender's change,
-//!    `(z_source − z_base) W_O` of that head, and nothing that other heads would make of it. Layer norms
-//!    are computed anew where the stream is read. With `through_mlps`, as the paper and ARENA have it, MLPs
-//!    are computed anew and pass the change on; without, they are frozen like the heads, so that only the
-//!    direct way along the residual stream is left.
+//! 2. Run the base prompt with **all heads frozen**: each layer's z is that of the base run, except the
+//!    sender's, which is that of the source run. So the residual stream after the sender's layer contains
+//!    the sender's change, `(z_source − z_base) W_O` of that head, and nothing that other heads would
+//!    compute from it. Layer norms are computed anew where the stream is read. With `through_mlps`, as the
+//!    paper and ARENA have it, MLPs are computed anew and pass the change on; without, they are frozen like
+//!    the heads, so that only the direct way along the residual stream is left.
 //! 3. In this run, see what the receivers read: what the queries (or keys, or values) of the receiving
-//!    heads *would be*, computed from the changed stream before the freeze comes down on z.
-//! 4. Run the base prompt once more, with nothing frozen, and put these queries (keys, values) in the
-//!    place of the receivers' own. All else, from the receivers' patterns to the logits, is computed as
-//!    ever. The metric of this run is the answer for the sender.
+//!    heads *would be*, computed from the changed stream before z is frozen.
+//! 4. Run the base prompt once more, with nothing frozen, and replace the queries (keys, values) of the
+//!    receivers by these. Everything else, from the receivers' patterns to the logits, is computed as
+//!    usual. The metric of this run is the result for the sender.
 //!
-//! Where the receivers are the logits, step 3 already is the answer: the last layer norm and the
+//! If the receivers are the logits, step 3 already gives the result: the last layer norm and the
 //! unembedding read the changed stream, and there is nothing to run again.
 //!
-//! A sender in a receiver's layer or above it cannot be heard by it: attention reads the stream as it
-//! enters the block. For senders that no receiver hears, the result is the base's metric, bit for bit.
+//! A receiver cannot read a sender in its own layer or above: attention reads the stream as it enters the
+//! block. For senders that no receiver reads, the result is the metric of the base run, bit for bit.
 //!
 //! ARENA's `get_path_patch_head_to_heads` is this method with `through_mlps`. It is **not**
 //! `get_act_patch_direct_path` of TransformerLens 3.5 and later, which adds the sender's change to what
@@ -41,11 +41,12 @@
 //! [`Engine::Plain`] is the method as it stands above: a forward pass with hooks for step 2 and one for
 //! step 4, for every sender. [`Engine::Incremental`] gives the same with less:
 //!
-//! - With all heads frozen no position hears of another, so only the rows that the sender changes are
+//! - With all heads frozen no position reads another, so only the rows that the sender changes are
 //!   computed: from the first token in which the prompts differ; or the sender's one position; or, for
 //!   the logits, the last. The rows of all senders stand in one tall matrix that walks through the
 //!   layers once, so each weight is read once for all of them.
-//! - Step 4 begins at the first receiver that hears the sender, from the base's residual stream there.
+//! - Step 4 begins at the first receiver that reads the sender, from the residual stream of the base run
+//!   there.
 //!
 //! ```
 //! use gpt2::Pretrained;
@@ -64,7 +65,7 @@
 //!     a: &[tiny.tokenizer.to_single_token(" Mary")?],
 //!     b: &[tiny.tokenizer.to_single_token(" John")?],
 //! };
-//! // Which heads do the queries of head 11.0 listen to?
+//! // Which heads do the queries of head 11.0 read?
 //! let paths = PathPatching {
 //!     senders: Senders::Heads,
 //!     receivers: Receivers::Heads(HeadInput::Q, vec!["11.0".parse()?]),
@@ -87,14 +88,14 @@ use gpt2::{Gpt2, Site, SiteKind};
 
 use crate::{Axis, Direction, Endpoints, Engine, Experiment, Grid, Head, Measured, Metric, Patch, Watch};
 
-/// What of a head reads the residual stream.
+/// The inputs of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeadInput {
-    /// What it asks for.
+    /// Its queries.
     Q,
-    /// What it offers to be found by.
+    /// Its keys.
     K,
-    /// What it passes on.
+    /// Its values.
     V,
 }
 
@@ -119,7 +120,7 @@ impl fmt::Display for HeadInput {
     }
 }
 
-/// Who hears the sender.
+/// What reads the sender's change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receivers {
     /// The logits, by way of the last layer norm.
@@ -130,7 +131,7 @@ pub enum Receivers {
     Mlps(Vec<usize>),
 }
 
-/// Who speaks, one after the other.
+/// What is patched, one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Senders {
     /// What each head has gathered (z): the grid is layer × head.
@@ -142,7 +143,7 @@ pub enum Senders {
     Embeddings,
 }
 
-/// What is wrong with what was asked for.
+/// What is wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -177,7 +178,7 @@ pub enum Error {
         n_layer: usize,
     },
 
-    /// A position beyond the prompts' end.
+    /// A position beyond the end of the prompts.
     #[error(
         "there is no position {pos}: the prompts have {count} tokens, at the positions 0 to {}",
         count.saturating_sub(1)
@@ -193,17 +194,17 @@ pub enum Error {
 /// From every sender to some receivers, one sender after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPatching {
-    /// Who speaks.
+    /// What is patched.
     pub senders: Senders,
-    /// Who hears the sender.
+    /// What reads the sender's change.
     pub receivers: Receivers,
-    /// The one position at which the sender has what it has in the source run; all positions if none is named.
+    /// The one position at which the sender is patched; all positions if none is named.
     pub pos: Option<usize>,
     /// Whether MLPs are computed anew on the way, as in the paper, instead of frozen.
     pub through_mlps: bool,
 }
 
-/// What came out of path patching.
+/// The result of path patching.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The metric of the clean run, unpatched.
@@ -303,7 +304,7 @@ impl PathPatching {
         }
     }
 
-    /// What each sender has of the source run, in the order of the grid.
+    /// The activation of each sender that is taken from the source run, in the order of the grid.
     fn senders(&self, model: &Gpt2, t: usize) -> Vec<Patch> {
         let site = match self.senders {
             Senders::Heads => SiteKind::Z,
@@ -325,7 +326,7 @@ struct Task<'a> {
     paths: &'a PathPatching,
     model: &'a Gpt2,
     experiment: &'a Experiment,
-    /// What each sender has of the source run, in the order of the grid.
+    /// The activation of each sender that is taken from the source run, in the order of the grid.
     senders: &'a [Patch],
     metric: Metric<'a>,
     watch: Watch<'a>,
@@ -411,13 +412,13 @@ mod tests {
         }
 
         #[test]
-        fn senders_that_no_receiver_hears_leave_the_base_as_it_is_bit_for_bit(case in random_paths()) {
+        fn senders_that_no_receiver_reads_change_no_bit(case in random_paths()) {
             let (model, experiment, paths) = &case;
             let first_difference = experiment.differing_positions()[0];
             let is_heard = |sender: &Patch| match (&paths.receivers, sender.site) {
                 (_, SiteKind::Embed) | (Receivers::Logits, _) => true,
                 (Receivers::Heads(_, heads), _) => heads.iter().any(|head| head.layer > sender.layer),
-                // An MLP hears the heads of its own layer.
+                // An MLP reads the heads of its own layer.
                 (Receivers::Mlps(layers), SiteKind::Z) => layers.iter().any(|layer| *layer >= sender.layer),
                 (Receivers::Mlps(layers), _) => layers.iter().any(|layer| *layer > sender.layer),
             };
@@ -461,8 +462,8 @@ mod tests {
     }
 
     #[test]
-    fn the_last_heads_change_reaches_the_logits_as_ordinary_patching_has_it() {
-        // Behind the last layer there is nobody else to hear it, but its own MLP.
+    fn the_last_layer_agrees_with_ordinary_patching() {
+        // After the last layer nothing else reads it but its own MLP.
         let (model, experiment) = small();
         let paths = |through_mlps| PathPatching {
             senders: Senders::Heads,

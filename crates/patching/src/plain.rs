@@ -1,6 +1,6 @@
 //! The plain engine: a whole forward pass for every patch.
 //!
-//! It does nothing clever, so it is the one to read and the judge of every faster way. Three steps:
+//! It does nothing clever, so it is the one to read, and every faster way is compared with it. Three steps:
 //!
 //! 1. Run the source prompt and keep its activations (a hook that clones).
 //! 2. Run the base prompt as it is, to compare with.
@@ -50,7 +50,7 @@ fn measured(
         watch.leave_if_stopped();
         cache.entry(site).and_modify(|kept| *kept = Some(x.clone()));
     });
-    // What stays in the base run and in all that follow.
+    // Edits that apply to the base run and to all that follow.
     let values = lasting_values(model, experiment);
     let source_cache = cache.clone();
     let edit_for_good = |site: Site, x: &mut Tensor| {
@@ -60,7 +60,7 @@ fn measured(
             }
         }
     };
-    // (An ablation puts in something else.)
+    // (An ablation does not use the source's activations.)
     for (site, x) in given(model, experiment, patches, watch).into_iter().flatten() {
         cache.insert(site, Some(x));
     }
@@ -74,7 +74,7 @@ fn measured(
     let clean_metric = metric.of(Which::Clean, &clean_end, &clean_end);
     let corrupted_metric = metric.of(Which::Corrupted, &read(&corrupted), &clean_end);
 
-    // 3. The base run with one activation of the source's, for every patch.
+    // 3. The base run with one activation replaced, for every patch.
     let patched_metric = |(i, patch): (usize, &Patch)| {
         let rows = end(model, experiment.base(), from, &mut |site, x| {
             watch.leave_if_stopped();
@@ -96,8 +96,8 @@ fn measured(
     Measured { values, clean: clean_metric, corrupted: corrupted_metric, unpatched, flops }
 }
 
-/// The residual stream after the last layer norm from a position on, `(n, C)`: all that logits are
-/// made of.
+/// The residual stream after the last layer norm from a position on, `(n, C)`: the input of the
+/// unembedding.
 fn end(model: &Gpt2, ids: &[u32], from: usize, hook: &mut Hook<'_>) -> Tensor {
     let x = model.transformer(ids, hook); // (T, C)
     let rows: Vec<f32> = (from..ids.len()).flat_map(|pos| x.row(pos)).copied().collect();

@@ -1,7 +1,7 @@
 //! Prompt sets: many pairs of prompts, and the mean over them.
 //!
-//! One pair of prompts shows what a model does with that pair. To tell what it does with a *task*, run
-//! the same sweep for many pairs and average. A [`PromptSet`] is a list of pairs as text:
+//! One pair of prompts shows what a model does with that pair. To see what it does with a *task*, run the
+//! same sweep for many pairs and average. A [`PromptSet`] is a list of pairs as text:
 //!
 //! - out of a file, with the columns `clean`, `corrupted`, `a` and `b`, or as other tools name them
 //!   ([`PromptSet::open`] lists the forms);
@@ -180,7 +180,7 @@ impl Numbering {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file that cannot be read, or holds no pairs.
+    /// A file that cannot be read, or has no pairs.
     #[error("{}: {reason}", visible_line(name))]
     File {
         /// The file.
@@ -189,7 +189,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// A line that is no pair of prompts, or not one that can be patched.
+    /// A line that is not a pair of prompts, or not one that can be patched.
     #[error("{}, line {line}: {reason}", visible_line(name))]
     Line {
         /// The file.
@@ -200,7 +200,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// A pair, of which several may stand in a line, or which was made, that cannot be patched.
+    /// A pair that cannot be patched, if pairs are not numbered by lines.
     #[error("{}, pair {pair}: {reason}", visible_line(name))]
     Pair {
         /// The file.
@@ -214,7 +214,7 @@ pub enum Error {
     /// Prompts that cannot be made, or an average that cannot be taken.
     #[error("{reason}")]
     Request {
-        /// What was asked for, why it cannot be done, and what can.
+        /// The request, why it cannot be done, and what can.
         reason: String,
     },
 }
@@ -239,7 +239,7 @@ impl PromptSet {
         self.pairs.iter().map(pair).collect()
     }
 
-    /// That something is wrong with the pair of this number.
+    /// An error about the pair of this number.
     fn error(&self, number: usize, reason: String) -> Error {
         let name = self.name.clone();
         match self.numbering {

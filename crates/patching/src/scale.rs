@@ -24,11 +24,11 @@ pub enum Scale {
     /// The metric of the patched run.
     #[default]
     Value,
-    /// How far it has moved from the base run's.
+    /// The change from the base run.
     Change,
     /// Between that of the corrupted run, 0, and that of the clean one, 1.
     Normalized,
-    /// How far it has moved from the base run's, where from corrupted to clean it is 1.
+    /// The change from the base run, in units of the distance from the corrupted run to the clean run.
     NormalizedChange,
 }
 

@@ -1,6 +1,6 @@
-//! Checkpoints that are a GPT-2's, and not laid out as GPT-2's own.
+//! Checkpoints of GPT-2 in other layouts than GPT-2's own.
 //!
-//! | what other programs write | what is made of it |
+//! | what other programs write | how it is read |
 //! |---|---|
 //! | weights as `nn.Linear` has them, `(out, in)` (nanoGPT) | they are transposed |
 //! | no biases at all (nanoGPT's `bias=False`) | they are 0 |
@@ -13,7 +13,7 @@ use tensor::Tensor;
 use super::Checkpoint;
 use crate::{Config, Error};
 
-/// In what a checkpoint is not laid out as GPT-2's own.
+/// How the layout of a checkpoint differs from that of GPT-2's own.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Layout {
     /// Linear layers' weights are `(out, in)`.
@@ -29,7 +29,7 @@ const OTHER_HEADS: [&str; 6] =
 
 impl Checkpoint {
     /// Gets ready for a model of this config: finds out how the tensors are laid out, which of them are
-    /// one, and passes over heads for other tasks. Returns what it had to assume, a line each. To call it
+    /// one, and passes over heads for other tasks. Returns what it had to assume, a line each. Calling it
     /// again changes nothing.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl Checkpoint {
     }
 
     /// Takes a parameter out of the checkpoint, by GPT-2's own name and shape: a linear layer's weight,
-    /// `(in, out)`, may lie the other way round, and biases are zeros where the checkpoint holds none at all.
+    /// `(in, out)`, may be transposed, and biases are zeros if the checkpoint has none at all.
     ///
     /// # Errors
     /// As [`Checkpoint::take`].

@@ -35,7 +35,7 @@ enum Bytes {
     Memory(Cow<'static, [u8]>),
 }
 
-/// By what one sees that a file was changed: its length in bytes, and when it was last written to.
+/// Its length in bytes and when it was last written, which show whether a file was changed.
 type State = (u64, Option<SystemTime>);
 
 /// A tensor of a file.
@@ -53,8 +53,8 @@ impl DataFile {
         let file = files::open(path)?;
         let fail = |error| Error::io(path, error);
         let state = state(&file).map_err(fail)?;
-        // SAFETY: the map is only read. That nobody changes the file meanwhile cannot be ensured
-        // from here: the documentation of `checkpoint` says what happens then.
+        // SAFETY: the map is only read. Other programs may change the file meanwhile: the documentation of
+        // `checkpoint` says what happens then.
         let map = unsafe { Mmap::map(&file) }.map_err(fail)?;
         Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped { map, file, state } })
     }
@@ -111,9 +111,9 @@ impl DataFile {
         Err(Error::format(&self.path, reason))
     }
 
-    /// Every tensor of the file but the buffers, under its name in GPT-2's own files. A tensor that was
-    /// saved once for several that are the same is there under all of their names (safetensors'
-    /// `save_model` writes into the metadata which those are).
+    /// Every tensor of the file but the buffers, under its name in GPT-2's own files. If several tensors
+    /// share one copy, it is listed under all of their names (safetensors' `save_model` writes them into
+    /// the metadata).
     pub(super) fn entries(&self) -> Result<BTreeMap<String, Entry>, Error> {
         let (data_start, header) =
             read_header(self.bytes()).map_err(|reason| Error::format(&self.path, reason))?;
@@ -151,8 +151,8 @@ fn state(file: &File) -> io::Result<State> {
     Ok((found.len(), found.modified().ok()))
 }
 
-/// A tensor's name without what the programs around a model add to it: prefixes, and the wrappers of
-/// `torch.compile` and of data-parallel training.
+/// A tensor's name without prefixes and without the wrappers of `torch.compile` and of data-parallel
+/// training.
 pub(super) fn short_name(name: &str) -> String {
     const WRAPPERS: [&str; 3] = ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."];
     const PREFIXES: [&str; 3] = ["module.", "model.", "transformer."];

@@ -24,7 +24,7 @@ struct Index {
 /// Reads the text of an index; `path` is only for messages.
 ///
 /// # Errors
-/// If it is no index, names no file, or names anything but a file beside it.
+/// If it is not an index, names no file, or names anything but a file beside it.
 pub(super) fn read(path: &Path, text: &str) -> Result<Files, Error> {
     let fail = |reason: String| Error::index(path, reason);
     let index: Index = serde_json::from_str(text).map_err(|error| {

@@ -27,7 +27,7 @@ pub(super) struct AddedToken {
     rstrip: bool,
     /// Whether it is matched in the normalized text; all but special tokens are where nothing is said.
     normalized: Option<bool>,
-    /// Whether it is no text, but a mark such as the end of a document.
+    /// Whether it is a mark, such as the end of a document, and not text.
     #[serde(default)]
     special: bool,
 }
@@ -187,7 +187,7 @@ impl Matcher {
     }
 }
 
-/// Whether a word goes on at either end of a part of a text.
+/// Whether a word continues at either end of a part of a text.
 fn is_inside_a_word(text: &str, start: usize, end: usize) -> bool {
     let is_word = |character: Option<char>| {
         let mut buffer = [0; 4];

@@ -14,7 +14,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use super::alphabet;
 
-/// What becomes of a byte that no token stands for.
+/// How a byte without a token is encoded.
 #[derive(Debug)]
 pub(super) enum Unknown {
     /// It is left out. That is what Hugging Face's tokenizer does when the model has no `unk_token`.
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn two_pairs_that_make_one_token_keep_their_places() {
         // a + bc comes before ab + c; the token abc is the same. A byte-pair encoding that asks only
-        // whether two neighbours make a token could not tell them apart.
+        // whether two neighbours make a token could not distinguish them.
         let merges = [("a", "b"), ("ab", "c"), ("b", "c")];
         let (first, vocabulary) = bpe("abc", &merges, Unknown::Dropped);
         assert_eq!(encode(&first, "abc"), [vocabulary["abc"]]);

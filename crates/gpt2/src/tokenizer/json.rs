@@ -160,7 +160,7 @@ pub(super) fn merge_line(line: &str) -> Result<Option<(String, String)>, String>
     }
 }
 
-/// What to say of a file that is not read: another model by name, or what is broken.
+/// The message for a file that is not read: another model by name, or what is broken.
 fn other_model(text: &str, error: serde_json::Error) -> String {
     #[derive(serde::Deserialize)]
     struct Kind {

@@ -1,4 +1,4 @@
-//! What the metric says of every run at its end.
+//! The metric of every run at its end.
 
 use std::collections::HashSet;
 
@@ -20,12 +20,12 @@ pub struct Ends<'a> {
 }
 
 impl Ends<'_> {
-    /// The cells whose runs have come to differ from the base.
+    /// The cells whose runs differ from the base.
     pub fn cells(&self) -> HashSet<usize> {
         self.ends.rows.runs.iter().filter_map(|run| run.fork).map(|fork| self.cells[fork]).collect()
     }
 
-    /// Writes the metric of every patched run to its cell; of none that is not reached before a stop.
+    /// Writes the metric of every patched run to its cell, as far as they are reached before a stop.
     pub fn measure(
         &self,
         model: &Gpt2,

@@ -10,8 +10,8 @@ use crate::incremental::{Ends, rows_together};
 use crate::metric::{End, Which};
 use crate::{Measured, Patch};
 
-/// The metric of every sender. The senders are worked off in chunks, so that about `memory` bytes are held beyond
-/// the weights (but never less than one sender takes).
+/// The metric of every sender. The senders are processed in chunks, so that about `memory` bytes are held
+/// beyond the weights (but at least as much as one sender needs).
 pub fn run(task: &Task<'_>, memory: usize) -> Measured {
     let Task { paths, model, experiment, metric, watch, .. } = *task;
     let t = experiment.n_tokens();

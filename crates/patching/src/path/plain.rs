@@ -1,4 +1,4 @@
-//! The plain engine of path patching: the method as the module above has it, pass by pass.
+//! The plain engine of path patching: the method as the parent module describes it, pass by pass.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub fn run(task: &Task<'_>) -> Measured {
         let rows = (from..x.n_rows()).flat_map(|row| x.row(row)).copied().collect();
         metric.read(model, &Tensor::new(&[x.n_rows() - from, x.row_len()], rows), experiment.base())
     };
-    // 1. What embeddings, heads and MLPs do in either run.
+    // 1. The outputs of embeddings, heads and MLPs in either run.
     let cached = |ids: &[u32]| {
         let mut cache: HashMap<Site, Tensor> = HashMap::new();
         let x = model.transformer(ids, &mut |site, x| {
@@ -35,7 +35,7 @@ pub fn run(task: &Task<'_>) -> Measured {
 
     let readers = paths.receivers.readers();
     let of_sender = |(i, sender): (usize, &Patch)| {
-        // 2. and 3. All is frozen but the sender; what do the receivers read?
+        // 2. and 3. Everything is frozen but the sender; what do the receivers read?
         let mut read: HashMap<Site, Tensor> = HashMap::new();
         let mut x = model.transformer(experiment.base(), &mut |site, x| {
             watch.leave_if_stopped();

@@ -1,4 +1,4 @@
-//! The mean of many pairs' grids, and how sure it is.
+//! The mean of the grids of many pairs, with a confidence interval.
 //!
 //! # Which cells belong together
 //!
@@ -10,9 +10,9 @@
 //! # The interval
 //!
 //! The percentile bootstrap (Efron 1979; Efron & Tibshirani 1993, chapter 13): draw as many pairs as
-//! there are, with replacement, take the mean, and do so many times; between the (1 − level) / 2 and the
-//! (1 + level) / 2 quantile of these means lies the interval. What is drawn is a whole pair, with all its
-//! cells, so that cells that rise and fall together do so in the draws too.
+//! there are, with replacement, take the mean, and do so many times; the interval lies between the (1 −
+//! level) / 2 and the (1 + level) / 2 quantile of these means. A draw takes a whole pair with all its
+//! cells, so that cells that vary together do so in the draws too.
 //!
 //! # Missing numbers
 //!
@@ -182,9 +182,9 @@ impl Average {
 ///
 /// # Errors
 /// If there are no pairs; if prompts have different token counts and `align` does not say how to match
-/// their positions; if the prompts of several pairs differ in other places than each other's, as counted
-/// from the first difference; if no position is left that all pairs have; or if `bootstrap` asks for no
-/// draws, too many, or a level that is not between 0 and 1.
+/// their positions; if the pairs do not all differ at the same places, counted from the first difference;
+/// if the pairs have no position in common; or if `bootstrap` has no draws, too many, or a level that is
+/// not between 0 and 1.
 ///
 /// # Panics
 /// If the grids are not over the same axes, or not of one model's layers and heads.
@@ -319,7 +319,7 @@ fn is_position(axis: Axis) -> bool {
     matches!(axis, Axis::Pos | Axis::Dest | Axis::Src)
 }
 
-/// Where a scale of means has its 0, and how long its unit is.
+/// The zero of a scale of means, and its unit.
 #[derive(Clone, Copy)]
 struct Zero {
     origin: f64,
@@ -355,7 +355,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let below = place.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);
-    // Not x + (y − x) · share: of two equal numbers that may be a third.
+    // Not x + (y − x) · share: with two equal numbers, rounding could return another.
     let share = place - below as f64;
     if sorted[below] == sorted[above] {
         return sorted[below];
@@ -363,7 +363,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[below] * (1.0 - share) + sorted[above] * share
 }
 
-/// For each pair, which of its positions are kept, as indices into them; and the positions' roles.
+/// For each pair, which of its positions are kept, as indices into them; and the roles of the positions.
 type Kept = (Vec<Vec<usize>>, Vec<isize>);
 
 fn common_positions(parts: &[Part<'_>], axis: Axis, align: Option<Align>) -> Result<Kept, String> {
@@ -406,7 +406,7 @@ fn common_positions(parts: &[Part<'_>], axis: Axis, align: Option<Align>) -> Res
 fn require_equal_roles(parts: &[Part<'_>], align: Option<Align>) -> Result<(), String> {
     let first = parts[0].pair;
     let n_tokens = |pair: &Pair| pair.experiment.n_tokens();
-    // Behind a second difference, or in a longer one, the same number means something else.
+    // After a second difference, or in a longer one, the same number means something else.
     let from_first = |pair: &Pair| -> Vec<usize> {
         let differing = pair.experiment.differing_positions();
         differing.iter().map(|pos| pos - differing[0]).collect()
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_pairs_are_drawn_so_opposite_cells_have_opposite_intervals() {
+    fn opposite_cells_have_opposite_intervals() {
         let numbers: Vec<f32> = (0..20).map(|i| (i * i) as f32).collect();
         let Average { low, high, .. } = average_of(&numbers, Bootstrap::default());
         assert!((low.values[0] + high.values[1]).abs() < 1e-4, "{low:?} {high:?}");
@@ -653,7 +653,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_matched_along_both_axes_and_chosen_positions_by_what_they_are() {
+    fn patterns_and_chosen_positions_are_matched_by_role() {
         let pairs = [pair(1, 4, &[1]), pair(2, 5, &[2])];
         let chosen = [vec![1, 3], vec![0, 2, 4]];
         let axes = [Axis::Layer, Axis::Head, Axis::Dest, Axis::Src];

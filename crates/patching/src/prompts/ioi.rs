@@ -90,7 +90,8 @@ impl Ioi {
     pub const MAX_COUNT: usize = 100_000;
 
     /// The pairs. For a model that was trained on some tokens only, names, places, objects and
-    /// templates with any other token are left out, and so are words that are several tokens of the model's.
+    /// templates with any other token are left out, and so are words that the model splits into several
+    /// tokens.
     ///
     /// # Errors
     /// If no pairs or more than [`Ioi::MAX_COUNT`] are asked for, or the model knows too few words.
@@ -167,7 +168,7 @@ struct Words {
 }
 
 impl Words {
-    /// The words that are one token of the model's, and the templates that it can read with them.
+    /// The words that are one token for the model, and the templates that it can read with them.
     fn known(pretrained: &Pretrained) -> Self {
         let knows = |text: &str| {
             let ids = pretrained.tokenizer.encode(text);
@@ -210,7 +211,7 @@ impl PromptSet {
         let mut pairs = Vec::new();
         for (format, [one, other]) in FORMATS {
             for (correct, incorrect) in [(one, other), (other, one)] {
-                // Who gives is not who is given to.
+                // The giver and the receiver differ.
                 let [clean, corrupted] = [incorrect, correct].map(|name| format.replace("{}", name));
                 let texts = [clean, corrupted, correct.to_owned(), incorrect.to_owned()];
                 pairs.push(PromptPair::of_texts(pairs.len() + 1, texts));
@@ -255,7 +256,7 @@ mod tests {
         [pair.clean.words(), pair.corrupted.words(), answer(a), answer(b)]
     }
 
-    /// A model of no use but for what it says it knows.
+    /// A model that only knows these tokens.
     fn model_that_knows(known_tokens: Option<HashSet<u32>>) -> Pretrained {
         let config = Config {
             vocab_size: gpt2::tokenizer::N_TOKENS,
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_place_and_object_is_one_token_and_no_name_is_there_twice() {
+    fn every_word_is_one_token_and_no_name_is_listed_twice() {
         let tokenizer = Tokenizer::gpt2();
         for word in NAMES.iter().chain(&PLACES).chain(&OBJECTS) {
             let ids = tokenizer.encode(&format!(" {word}")).unwrap();
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_name_the_subject_twice_and_differ_where_the_corruption_says() {
+    fn pairs_name_the_subject_twice_and_differ_as_requested() {
         let toy = model_that_knows(None);
         for corruption in [Corruption::SwappedSubject, Corruption::Abc] {
             let ioi = Ioi { count: 200, seed: 3, corruption };

@@ -2,7 +2,7 @@
 //!
 //! # Files
 //!
-//! | ending | what it holds |
+//! | ending | content |
 //! |---|---|
 //! | `.jsonl`, `.ndjson` | an object a line |
 //! | `.json` | a list of objects; an object with such a list under `prompts`, `pairs`, `data`, `examples`, `samples`, `records` or `rows` (auto-circuit); columns, as pandas' `to_json` writes them; or an object a line (feature-circuits) |
@@ -173,8 +173,8 @@ impl Prompts {
         Self::parse(&name, &read_bytes(path)?, Format::of(path), ids)
     }
 
-    /// The prompts in the bytes of a file; without a format, a prompt a line. A byte order mark is no part
-    /// of a prompt, and lines of blanks are no prompts.
+    /// The prompts in the bytes of a file; without a format, a prompt a line. A byte order mark is not part
+    /// of a prompt, and blank lines are passed over.
     ///
     /// # Errors
     /// As [`PromptSet::parse`]; with `ids`, if a line has anything but token ids.
@@ -189,7 +189,7 @@ impl Prompts {
             None => (plain_lines(name, bytes, ids)?, Vec::new(), Numbering::Lines),
         };
         if prompts.is_empty() {
-            let reason = "it holds no prompts: give one on each line, or a file of pairs";
+            let reason = "it contains no prompts: give one on each line, or a file of pairs";
             return Err(Error::File { name: name.to_owned(), reason: reason.to_owned() });
         }
         Ok(Self { name: name.to_owned(), prompts, numbering, notes })
@@ -260,7 +260,7 @@ fn lines_of(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(lines)
 }
 
-/// The records of a file, what is to be said of it, and what their numbers count.
+/// The records of a file, notes about it, and what their numbers count.
 fn records(
     name: &str,
     bytes: &[u8],
@@ -357,7 +357,7 @@ struct Reader {
     wanted: Wanted,
     records: Vec<Record>,
     n_answers: usize,
-    /// Whether the column that may hold years holds them: the first record with a number there tells.
+    /// Whether the column that may contain years does: the first record with a number there decides.
     holds_years: Option<bool>,
     /// Names of columns that are not read, each once.
     passed_over: Vec<String>,
@@ -466,14 +466,14 @@ impl Reader {
         }
     }
 
-    /// Remembers something that is said once of the file.
+    /// Adds a note about the file, once.
     fn note(&mut self, note: String) {
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
     }
 
-    /// Everything that is to be said of the file.
+    /// All notes about the file.
     fn notes(&self, name: &str) -> Vec<String> {
         const SHOWN: usize = 20;
         let mut notes = self.notes.clone();
@@ -497,7 +497,7 @@ impl Reader {
     }
 }
 
-/// That a number is neither a year nor a token id beyond doubt.
+/// The message for a number that is not clearly a year or a token id.
 fn unclear_year(name: &str, number: Option<u32>) -> String {
     let number = number.map_or_else(|| "no number".to_owned(), |number| number.to_string());
     format!(
@@ -744,7 +744,7 @@ mod tests {
         }
         let text = csv("correct_idx", &["99"]).replace("1352", "1399");
         assert_error(text, Format::Csv, "pairs, line 2: column \"correct_idx\": there is no two-digit year");
-        // A label that is no year is passed over.
+        // A label that is not a year is passed over.
         let set = set(csv("label", &["1", "52"]), Format::Csv);
         assert_eq!(set.notes, ["pairs: columns passed over: label"]);
         assert_eq!(set.pairs[1].a, []);
@@ -790,7 +790,7 @@ mod tests {
             ),
             (
                 choice.replace("\"answerKey\": 1", "\"answerKey\": 2").replace('\n', " "),
-                "answerKey 2 is no place in choices.label",
+                "answerKey 2 is not a place in choices.label",
             ),
         ] {
             assert_error(line, Format::Jsonl, &format!("pairs, line 1: {message}"));
@@ -805,18 +805,18 @@ mod tests {
             (r#""correct": true"#, "column \"correct\" is true or false, and must be"),
             (r#""correct": 1"#, "column \"correct\" seems to say whether something is right"),
             (r#""answers": [[1], [2]]"#, "column \"answers\" is a list with a list in it"),
-            (r#""a": 1.5"#, "column \"a\" is a number that is no token id"),
+            (r#""a": 1.5"#, "column \"a\" is a number that is not a token id"),
             (
                 r#""answers": ["x"], "answers_idx": [1, 2]"#,
                 "columns \"answers_idx\" and \"answers\" hold the same answers, but 2 ids and 1 texts",
             ),
-            (r#""a": "[UNK]""#, "column \"a\" begins with [ and ends with ], but is no list"),
+            (r#""a": "[UNK]""#, "column \"a\" begins with [ and ends with ], but is not a list"),
         ] {
             let line = format!("{{\"clean\": \"1\", \"corrupted\": \"2\", {line}}}");
             assert_error(&line, Format::Jsonl, &format!("pairs, line 1: {message}"));
             assert_error(format!("[{line}]"), Format::Json, &format!("pairs, pair 1: {message}"));
         }
-        // auto-circuit's toy models take numbers that are no tokens.
+        // auto-circuit's toy models take numbers that are not tokens.
         let toy = r#"{"prompts": [{"clean": [[3.0, 3.0]], "corrupt": [[1.0, 1.0]], "answers": [0], "wrong_answers": [1]}]}"#;
         assert_error(toy, Format::Json, "pairs, pair 1: column \"clean\" is a list with a list in it");
     }
@@ -999,7 +999,7 @@ mod tests {
         assert_eq!(ids.prompts, [(1, Written::Ids(vec![464, 3290])), (3, Written::Ids(vec![5, 6]))]);
         for (bytes, ids, message) in [
             (&b"5\nfive\n"[..], true, "others, line 2: \"five\" is not a token id"),
-            (b" \n\t\r\n", false, "others: it holds no prompts"),
+            (b" \n\t\r\n", false, "others: it contains no prompts"),
             (b"\xff\xfea\0", false, "others: it is written in UTF-16"),
             (b"a\n\xe9", false, "others, line 2: not UTF-8: the byte 0xe9"),
         ] {

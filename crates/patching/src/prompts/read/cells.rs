@@ -1,4 +1,4 @@
-//! What one field of a file says: a prompt, or answers.
+//! The value of one field of a file: a prompt, or answers.
 
 use std::borrow::Cow;
 
@@ -46,7 +46,7 @@ impl Cell<'_> {
     /// The field of a table.
     pub fn of_table(text: Cow<'_, str>) -> Cell<'_> {
         match text.as_ref() {
-            // What pandas writes where nothing is.
+            // pandas writes this for a missing value.
             "" | "NaN" | "nan" => Cell::Empty,
             _ => Cell::Text(text),
         }
@@ -92,7 +92,7 @@ impl Field<'_> {
                 };
                 items.into_iter().map(id).collect::<Result<_, _>>().map(Written::Ids)
             }
-            // What stands there is empty, which is told with the prompt's tokens.
+            // It is empty, which is reported when the prompt is tokenized.
             Cell::Empty => Ok(Written::Text(String::new())),
             other => Err(unlike(other.kind())),
         }
@@ -107,7 +107,7 @@ impl Field<'_> {
                 Some(Ok(items)) => items,
                 Some(Err(reason)) => {
                     return Err(self.wrong(format_args!(
-                        "begins with [ and ends with ], but is no list: {reason}; an answer that \
+                        "begins with [ and ends with ], but is not a list: {reason}; an answer that \
                          begins with [ stands in quotes within a list"
                     )));
                 }
@@ -129,7 +129,7 @@ impl Field<'_> {
     }
 
     fn answer(&self, item: Item) -> Result<Answer, String> {
-        // Columns of these names often say whether a model was right.
+        // Columns of these names often record whether a model was right.
         let may_be_flag = ["correct", "incorrect", "wrong"].contains(&normal(self.name).as_str());
         let is_flag = match &item {
             Item::Text(text) => matches!(text.trim().to_lowercase().as_str(), "true" | "false" | "0" | "1"),

@@ -101,8 +101,8 @@ impl Role {
         }
     }
 
-    /// The endings that say that a column holds token ids. A `prompt_id` or `clean_idx` is the number of
-    /// a record and no prompt.
+    /// The endings that say that a column holds token ids. A `prompt_id` or `clean_idx` is the number of a
+    /// record, not a prompt.
     fn id_endings(self) -> &'static [&'static str] {
         match self {
             Self::Clean | Self::Corrupted => &["_token_ids", "_input_ids", "_ids"],
@@ -169,7 +169,7 @@ pub struct Column {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct YearColumn {
     pub place: usize,
-    /// Whether it is an answer's column, so that its number is a token id if it is no year.
+    /// Whether it is a column of answers, so that its number is a token id if it is not a year.
     pub is_answer: bool,
 }
 
@@ -271,7 +271,7 @@ fn column(role: Role, names: &[&str], known: &[Option<Known>]) -> Result<Option<
     }
 }
 
-/// That a column is missing, which one may be meant, and how it may be called.
+/// The message for a missing column: which one may be meant, and its possible names.
 fn missing(role: Role, names: &[&str]) -> String {
     const SHOWN: usize = 12;
     let near = nearest(role, names).map_or_else(String::new, |name| format!(" (is it \"{}\"?)", shown(name)));

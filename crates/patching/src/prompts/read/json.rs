@@ -106,7 +106,7 @@ fn reason(error: &serde_json::Error) -> String {
     shown(reason)
 }
 
-/// Whether a value is a column of texts or lists: an object from row to value, or a list that is no list
+/// Whether a value is a column of texts or lists: an object from row to value, or a list that is not a list
 /// of token ids.
 fn is_column(value: &str) -> bool {
     let inside = value.get(1..).unwrap_or_default().trim_ascii_start();
@@ -264,7 +264,7 @@ pub fn kind(text: &str) -> &'static str {
         Some(b'"') => "a text",
         Some(b'[') => "a list",
         Some(b'{') => "an object",
-        _ if number(text).is_none() => "a number that is no token id",
+        _ if number(text).is_none() => "a number that is not a token id",
         _ => "a number",
     }
 }

@@ -12,7 +12,7 @@ use super::{Reader, Record, shown};
 
 const ENDING: &str = "_counterfactual";
 
-/// Which counterfactual MIB's code takes if it is not told: for indirect objects, multiple choice, and
+/// The counterfactual that MIB's code takes by default: for indirect objects, multiple choice, and
 /// arithmetic.
 const DEFAULTS: [&str; 3] = ["s2_io_flip_counterfactual", "symbol_counterfactual", "random_counterfactual"];
 
@@ -106,7 +106,7 @@ fn label_of_choice(object: &[Entry<'_>]) -> Result<Option<String>, String> {
     let Some(labels) = get(&choices, "label") else {
         return Ok(None);
     };
-    let wrong = || format!("answerKey {} is no place in choices.label", shown(key.get()));
+    let wrong = || format!("answerKey {} is not a place in choices.label", shown(key.get()));
     let wanted: usize = key.get().parse().map_err(|_| wrong())?;
     let (mut at, mut found) = (0, None);
     let walked = elements(labels.get(), &mut |label| {

@@ -13,7 +13,7 @@ const MAX_COLUMNS: usize = 1000;
 /// The separators that are tried, the most common first.
 const SEPARATORS: [u8; 4] = [b',', b'\t', b';', b'|'];
 
-/// Reads a table. `preferred` separates the columns if the header does not tell.
+/// Reads a table. `preferred` separates the columns if the header does not show which separator it has.
 pub fn read(text: &str, preferred: u8, reader: &mut Reader) -> Result<(), Flaw> {
     let mut rows = match after_separator_line(text)? {
         Some((separator, at)) => Rows { at, line: 2, ..Rows::new(text, separator) },

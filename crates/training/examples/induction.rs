@@ -26,8 +26,8 @@ const SIZES: Config = Config {
     ..Config::GPT2
 };
 const BATCH: usize = 32;
-const STEPS: usize = 1500;
-const STEPS_A_ROW: usize = 100;
+const STEPS: usize = 5000;
+const STEPS_A_ROW: usize = 250;
 
 /// A row of the table.
 struct Row {
@@ -45,7 +45,7 @@ fn main() {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
     let test: Vec<Repeated> = (0..32).map(|_| Repeated::random(&mut rng)).collect();
     let config = TrainerConfig {
-        optimizer: AdamW { learning_rate: 2e-3, betas: [0.9, 0.99], weight_decay: 0.01, ..AdamW::default() },
+        optimizer: AdamW { learning_rate: 4e-3, betas: [0.9, 0.99], weight_decay: 0.01, ..AdamW::default() },
         warmup_steps: 50,
         max_steps: STEPS,
         final_learning_rate: 2e-4,
@@ -79,7 +79,7 @@ impl Repeated {
     /// A piece of 12 to 24 random tokens, over and over: the length differs, so that no fixed distance can be
     /// learned.
     fn random(rng: &mut Xoshiro256PlusPlus) -> Self {
-        let period = rng.random_range(12..=24);
+        let period = rng.random_range(8..=24);
         let piece: Vec<u32> = (0..period).map(|_| rng.random_range(0..64)).collect();
         let ids = piece.iter().cycle().take(SIZES.block_size).copied().collect();
         Self { ids, period }

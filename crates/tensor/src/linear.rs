@@ -472,7 +472,7 @@ mod avx512 {
             let mut pieces = [&[][..]; W_ROWS];
             for (piece, row) in pieces.iter_mut().zip(w) {
                 *piece = &row[start..][..dy.len()];
-                _mm_prefetch::<_MM_HINT_T0>(piece.as_ptr().wrapping_add(FETCHED_AHEAD).cast());
+                fetch_ahead(piece);
             }
             for (k, dy) in dy.iter().enumerate() {
                 let mut vectors = [_mm512_setzero_ps(); P];
@@ -498,8 +498,13 @@ mod avx512 {
         out
     }
 
-    /// How many numbers ahead a row of W is fetched.
-    const FETCHED_AHEAD: usize = 128;
+    /// Fetches what comes some numbers behind the beginning of a piece of a row.
+    #[inline(always)]
+    fn fetch_ahead(piece: &[f32]) {
+        const NUMBERS_AHEAD: usize = 128;
+        // SAFETY: fetching ahead changes nothing that a program can see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(piece.as_ptr().wrapping_add(NUMBERS_AHEAD).cast()) };
+    }
 
     type AddTile = unsafe fn(&[f32], &[PanelRow], Place, &mut Ahead<'_>);
 

@@ -23,8 +23,9 @@ use crate::selection::{SelectionArgs, axis_labels, sites_in_words};
 use crate::study::{Outputs, PICTURE, Work};
 
 const HELP: &str = "\
-To first order, patching an activation changes the metric by Σ (a_source − a_base) · ∂M/∂a, with the gradient in
-the base run: one backward pass predicts a whole sweep. How good the prediction is, --exact shows.
+To first order, patching an activation changes the metric by Σ (a_source − a_base) · ∂M/∂a, with
+the gradient in the base run: one backward pass predicts a whole sweep. --exact shows how good the
+prediction is.
 
 Examples:
   patch-cli attribute

@@ -120,7 +120,6 @@ Examples:
   patch-cli --clean 'John and Mary met, and John gave the bag to' \\
             --corrupted 'John and Mary met, and Mary gave the bag to' \\
             --logit-diff ' John' ' Mary' --out bag.png
-  patch-cli tokens 'Michelle Jones' ' Jones'
   patch-cli predict 'Famous computer scientist Alan' --answer ' Turing'
   patch-cli lens 'Famous computer scientist Alan' --answers ' Turing' ' Jones'
 

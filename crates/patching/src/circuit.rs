@@ -17,7 +17,7 @@
 //! |---|---|---|
 //! | [`Runs::predict`] | a score for every edge from gradients | EAP: Syed et al. 2023, arXiv 2310.10348; EAP-IG: Hanna et al. 2024, arXiv 2403.17806 |
 //! | [`Runs::measure`] | the change of the metric if one edge is cut, exactly, for any number of edges | |
-//! | [`Runs::acdc`] | what is left if edges are cut one after the other | ACDC: Conmy et al. 2023, arXiv 2304.14997 |
+//! | [`acdc()`] | what is left if edges are cut one after the other | ACDC: Conmy et al. 2023, arXiv 2304.14997 |
 //! | [`Selection`] | a circuit from scores | EAP-IG |
 //! | [`Runs::values`] | m(C) of any circuits | |
 //! | [`judge`] | faithfulness, completeness, minimality, CPR and CMD | Wang et al. 2022, arXiv 2211.00593; MIB: Mueller et al. 2025, arXiv 2504.13151 |
@@ -41,9 +41,9 @@ use std::str::FromStr;
 
 use gpt2::graph::{Edge, Graph};
 
-pub use self::acdc::Found;
+pub use self::acdc::{Found, acdc};
 pub use self::runs::Runs;
-pub use self::select::{By, Selection};
+pub use self::select::{By, Selection, pruned};
 
 /// What is put in the place of what a writer writes, where an edge from it is cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -190,9 +190,12 @@ impl Scores {
         self.graph.edges().map(|edge| (edge, self.at(edge)))
     }
 
-    /// The numbers as a matrix readers × writers, NaN where there is no edge.
-    pub fn matrix(&self) -> &[f32] {
-        &self.values
+    /// The numbers as a matrix writers × readers, NaN where there is no edge.
+    pub fn by_writer(&self) -> Vec<f32> {
+        let (writers, readers) = (self.graph.n_writers(), self.graph.n_readers());
+        (0..writers)
+            .flat_map(|writer| (0..readers).map(move |reader| self.values[reader * writers + writer]))
+            .collect()
     }
 }
 

@@ -67,6 +67,156 @@ pub fn random_subsets(circuit: &Circuit, n: usize, seed: u64) -> Vec<Vec<Writer>
     (0..n).map(|_| nodes.iter().copied().filter(|_| rng.random_bool(0.5)).collect()).collect()
 }
 
+/// What is asked about a circuit beside its faithfulness and that of its complement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// CPR and CMD, of edges chosen by this.
+    pub curve: Option<By>,
+    /// How many random sets of nodes completeness is asked with.
+    pub subsets: usize,
+    /// Whether minimality is asked of every node.
+    pub minimality: bool,
+    /// The seed of the random sets.
+    pub seed: u64,
+}
+
+/// The circuits whose values judge a circuit.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The whole model, no edge, the circuit, its complement; the curve; for each set K the circuit and the model
+    /// without it; the circuit without each node.
+    circuits: Vec<Circuit>,
+    has_curve: bool,
+    subsets: Vec<Vec<Writer>>,
+    nodes: Vec<Writer>,
+}
+
+/// How a circuit is judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// m(M), the base run's metric.
+    pub whole: f64,
+    /// m(∅)
+    pub empty: f64,
+    /// m(C)
+    pub circuit: f64,
+    /// m(M ∖ C)
+    pub complement: f64,
+    /// f(C); NaN if m(M) and m(∅) are the same.
+    pub faithfulness: f64,
+    /// The same for each pair.
+    pub by_pair: Vec<OfPair>,
+    /// Faithfulness over the share of edges.
+    pub curve: Option<Curve>,
+    /// For each random set of nodes.
+    pub completeness: Vec<Subset>,
+    /// For each node by what share of m(M) − m(∅) the metric changes without it.
+    pub minimality: Vec<(Writer, f64)>,
+}
+
+/// The values of one pair.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OfPair {
+    /// m(M)
+    pub whole: f64,
+    /// m(∅)
+    pub empty: f64,
+    /// m(C)
+    pub circuit: f64,
+    /// f(C)
+    pub faithfulness: f64,
+}
+
+/// Faithfulness of nested circuits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    /// At each of [`SHARES`].
+    pub points: Vec<Point>,
+    /// ∫ f
+    pub cpr: f64,
+    /// ∫ |1 − f|
+    pub cmd: f64,
+}
+
+/// A point of a curve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// The share of edges.
+    pub share: f64,
+    /// How many that are.
+    pub n_edges: usize,
+    /// f
+    pub faithfulness: f64,
+}
+
+/// A set of nodes, taken out of the circuit and out of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subset {
+    /// K
+    pub nodes: Vec<Writer>,
+    /// m(C ∖ K)
+    pub circuit: f64,
+    /// m(M ∖ K)
+    pub model: f64,
+}
+
+impl Trial {
+    /// What is to be run to judge a circuit. `scores` are those that the curve is chosen from.
+    pub fn of(circuit: &Circuit, scores: &Scores, wanted: Wanted) -> Self {
+        let graph = circuit.graph();
+        let whole = Circuit::whole(graph);
+        let mut circuits = vec![whole.clone(), Circuit::empty(graph), circuit.clone(), circuit.complement()];
+        circuits.extend(wanted.curve.map(|by| nested(scores, by)).unwrap_or_default());
+        let subsets = random_subsets(circuit, wanted.subsets, wanted.seed);
+        circuits.extend(subsets.iter().flat_map(|nodes| [without(circuit, nodes), without(&whole, nodes)]));
+        let nodes = if wanted.minimality { nodes(circuit) } else { Vec::new() };
+        circuits.extend(nodes.iter().map(|node| without(circuit, &[*node])));
+        Self { circuits, has_curve: wanted.curve.is_some(), subsets, nodes }
+    }
+
+    /// The circuits, whose values [`Trial::verdict`] wants.
+    pub fn circuits(&self) -> &[Circuit] {
+        &self.circuits
+    }
+
+    /// The verdict, from the values of all circuits in each pair.
+    ///
+    /// # Panics
+    /// If a pair has not a value for each, or there is no pair.
+    #[track_caller]
+    pub fn verdict(&self, pairs: &[Vec<f32>]) -> Verdict {
+        let n = self.circuits.len();
+        assert!(
+            !pairs.is_empty() && pairs.iter().all(|pair| pair.len() == n),
+            "not {n} values for each pair"
+        );
+        let mean = |i: usize| pairs.iter().map(|pair| f64::from(pair[i])).sum::<f64>() / pairs.len() as f64;
+        let mut means = (0..n).map(mean);
+        let mut next = || means.next().unwrap_or(f64::NAN);
+        let [whole, empty, circuit, complement] = std::array::from_fn(|_| next());
+        let curve = self.has_curve.then(|| {
+            let point = |(&share, circuit): (&f64, &Circuit)| {
+                let faithfulness = faithfulness(next(), empty, whole);
+                Point { share, n_edges: circuit.len(), faithfulness }
+            };
+            let points: Vec<Point> = SHARES.iter().zip(&self.circuits[4..]).map(point).collect();
+            let [cpr, cmd] = areas(&points.iter().map(|point| point.faithfulness).collect::<Vec<f64>>());
+            Curve { points, cpr, cmd }
+        });
+        let subset = |nodes: &Vec<Writer>| Subset { nodes: nodes.clone(), circuit: next(), model: next() };
+        let completeness = self.subsets.iter().map(subset).collect();
+        let change = |node: &Writer| (*node, ((next() - circuit) / (whole - empty)).abs());
+        let minimality = self.nodes.iter().map(change).collect();
+        let of_pair = |values: &Vec<f32>| {
+            let [whole, empty, circuit] = std::array::from_fn(|i| f64::from(values[i]));
+            OfPair { whole, empty, circuit, faithfulness: faithfulness(circuit, empty, whole) }
+        };
+        let by_pair = pairs.iter().map(of_pair).collect();
+        let faithfulness = faithfulness(circuit, empty, whole);
+        Verdict { whole, empty, circuit, complement, faithfulness, by_pair, curve, completeness, minimality }
+    }
+}
+
 /// How much a selection depends on the pairs at hand: from resamples of the pairs, with replacement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stability {

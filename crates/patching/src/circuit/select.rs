@@ -10,17 +10,21 @@ use super::Scores;
 /// By what edges are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum By {
-    /// The highest scores.
+    /// Those that let the metric rise most.
     #[default]
-    Score,
-    /// Those that are farthest from 0.
+    Rise,
+    /// Those that let it fall most.
+    Fall,
+    /// Those that move it most, either way.
     Magnitude,
 }
 
 impl By {
-    fn weight(self, score: f32) -> f32 {
+    /// The weight of an edge with this score: the higher, the sooner it is chosen.
+    pub fn weight(self, score: f32) -> f32 {
         match self {
-            Self::Score => score,
+            Self::Rise => score,
+            Self::Fall => -score,
             Self::Magnitude => score.abs(),
         }
     }

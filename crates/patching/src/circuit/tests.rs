@@ -3,7 +3,7 @@ use gpt2::{Config, Gpt2};
 use proptest::prelude::*;
 use tensor::Tensor;
 
-use super::judge::{self, areas, faithfulness, nested, stability};
+use super::judge::{self, Trial, Wanted, areas, faithfulness, nested, stability};
 use super::ranking::{kendall, roc};
 use super::select::pruned;
 use super::*;
@@ -118,12 +118,17 @@ proptest! {
     ) {
         let metric = if kl { Metric::Kl } else { METRIC };
         let runs = Runs::new(&model, &experiment, metric, Replacement::Source, Watch::NOBODY).unwrap().unwrap();
-        let one = runs.acdc(threshold, order, Engine::Plain).unwrap();
-        let many = runs.acdc(threshold, order, Engine::default()).unwrap();
+        let by = runs.towards_source();
+        let pairs = [runs];
+        let find = |engine| acdc(&pairs, threshold, by, order, engine);
+        let [runs] = &pairs;
+        let one = find(Engine::Plain).unwrap();
+        let many = find(Engine::default()).unwrap();
         prop_assert_eq!(&one.circuit, &many.circuit);
         prop_assert_eq!(one.value.to_bits(), many.value.to_bits());
         prop_assert_eq!(one.tests, many.tests);
-        prop_assert!(one.runs == one.tests + 1);
+        prop_assert!(one.runs == one.tests);
+        prop_assert!(one.tests <= runs.graph().edges().count());
         let value = runs.values(std::slice::from_ref(&one.circuit), Engine::Plain)[0].unwrap();
         prop_assert!(close(one.value, value), "{} not {value}", one.value);
     }
@@ -167,10 +172,11 @@ fn edges_are_chosen_by_score_or_magnitude() {
     let chosen = |selection: Selection, by| names(&selection.circuit(&scores, by));
     let name = |i: usize| all[i].0.to_string();
     assert_eq!(chosen(Selection::Top(2), By::Magnitude), [name(21), name(22)]);
-    assert_eq!(chosen(Selection::Top(2), By::Score), [name(20), name(22)]);
-    assert_eq!(chosen(Selection::Threshold(21.0), By::Score), [name(22)]);
+    assert_eq!(chosen(Selection::Top(2), By::Rise), [name(20), name(22)]);
+    assert_eq!(chosen(Selection::Top(1), By::Fall), [name(21)]);
+    assert_eq!(chosen(Selection::Threshold(21.0), By::Rise), [name(22)]);
     assert_eq!(chosen(Selection::Threshold(21.0), By::Magnitude), [name(21), name(22)]);
-    assert_eq!(chosen(Selection::Top(99), By::Score).len(), 23);
+    assert_eq!(chosen(Selection::Top(99), By::Rise).len(), 23);
 }
 
 #[test]
@@ -180,7 +186,7 @@ fn the_greedy_choice_grows_from_the_logits() {
     // The largest into the logits, then the largest into what was found.
     assert_eq!(names(&circuit), ["m0->logits", "a1.h0->logits", "m1->logits"]);
     for n in 0..20 {
-        let circuit = Selection::Greedy(n).circuit(&scores, By::Score);
+        let circuit = Selection::Greedy(n).circuit(&scores, By::Rise);
         assert_eq!(circuit.len(), n);
         let is_heard = |edge: Edge| {
             edge.reader.writer().is_none_or(|writer| circuit.edges().any(|it| it.writer == writer))
@@ -205,7 +211,7 @@ fn edges_that_lead_nowhere_are_pruned() {
 #[test]
 fn a_file_is_read_as_it_was_written_and_foreign_ones_are_refused() {
     let scores = numbered();
-    let circuit = Selection::Top(7).circuit(&scores, By::Score);
+    let circuit = Selection::Top(7).circuit(&scores, By::Rise);
     let text = file::to_json(&scores, &circuit, 8).unwrap();
     assert!(
         text.starts_with(r#"{"cfg":{"n_layers":2,"n_heads":1,"parallel_attn_mlp":false,"d_model":8}"#),
@@ -228,7 +234,7 @@ fn faithfulness_and_its_areas_follow_their_definitions() {
     assert!((cpr - 0.999).abs() < 1e-12 && cmd == 0.0);
     let [cpr, cmd] = areas(&[0.5; 10]);
     assert!((cpr - 0.4995).abs() < 1e-12 && (cmd - 0.4995).abs() < 1e-12);
-    let sizes: Vec<usize> = nested(&numbered(), By::Score).iter().map(Circuit::len).collect();
+    let sizes: Vec<usize> = nested(&numbered(), By::Rise).iter().map(Circuit::len).collect();
     assert_eq!(sizes, [0, 0, 0, 0, 0, 1, 2, 4, 11, 23]);
 }
 
@@ -246,7 +252,7 @@ fn a_roc_of_a_perfect_ranking_has_the_area_one() {
 #[test]
 fn a_selection_that_all_pairs_share_is_stable() {
     let scores = numbered();
-    let same = stability(&[scores.clone(), scores.clone()], Selection::Top(5), By::Score, 20, 1);
+    let same = stability(&[scores.clone(), scores.clone()], Selection::Top(5), By::Rise, 20, 1);
     assert!(
         (same.jaccard - 1.0).abs() < 1e-9 && same.shares.iter().all(|(_, share)| (share - 1.0).abs() < 1e-9)
     );
@@ -254,8 +260,33 @@ fn a_selection_that_all_pairs_share_is_stable() {
     let edges: Vec<Edge> = graph.edges().collect();
     let opposite: Vec<f32> = edges.iter().map(|edge| -10.0 * scores.at(*edge)).collect();
     let mixed =
-        stability(&[scores, Scores::of(graph, &edges, &opposite)], Selection::Top(5), By::Score, 200, 1);
+        stability(&[scores, Scores::of(graph, &edges, &opposite)], Selection::Top(5), By::Rise, 200, 1);
     assert!(mixed.jaccard < 0.9 && mixed.shares.iter().any(|(_, share)| *share < 0.9), "{mixed:?}");
+}
+
+#[test]
+fn a_verdict_puts_the_values_of_its_circuits_together() {
+    let scores = numbered();
+    let circuit = Selection::Top(6).circuit(&scores, By::Rise);
+    let wanted = Wanted { curve: Some(By::Rise), subsets: 3, minimality: true, seed: 5 };
+    let trial = Trial::of(&circuit, &scores, wanted);
+    // A made-up metric of two pairs: so much for each edge.
+    let value = |per_edge: f32| trial.circuits().iter().map(|it| 1.0 + per_edge * it.len() as f32).collect();
+    let verdict = trial.verdict(&[value(1.0), value(3.0)]);
+    assert_eq!((verdict.whole, verdict.empty, verdict.circuit, verdict.complement), (47.0, 1.0, 13.0, 35.0));
+    assert!((verdict.faithfulness - 6.0 / 23.0).abs() < 1e-9);
+    assert!(verdict.by_pair.iter().all(|pair| (pair.faithfulness - 6.0 / 23.0).abs() < 1e-6));
+    let curve = verdict.curve.unwrap();
+    assert_eq!(
+        curve.points.iter().map(|point| point.n_edges).collect::<Vec<_>>(),
+        [0, 0, 0, 0, 0, 1, 2, 4, 11, 23]
+    );
+    assert!((curve.points[9].faithfulness - 1.0).abs() < 1e-9 && curve.cpr > 0.4 && curve.cmd < 0.6);
+    assert_eq!((verdict.completeness.len(), verdict.minimality.len()), (3, judge::nodes(&circuit).len()));
+    for (node, change) in verdict.minimality {
+        let n = circuit.edges().filter(|edge| edge.writer == node).count() as f64;
+        assert!((change - n / 23.0).abs() < 1e-6, "{node}: {change}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use super::circuit::CircuitFigure;
 use super::color::ColorMap;
 
 /// Something to look at.
@@ -15,6 +16,8 @@ pub enum Figure {
     Lines(LineChart),
     /// Several heatmaps.
     Sheet(Sheet),
+    /// Nodes and edges.
+    Circuit(CircuitFigure),
 }
 
 impl Figure {
@@ -24,6 +27,7 @@ impl Figure {
             Self::Heatmap(heatmap) => &heatmap.title,
             Self::Lines(chart) => &chart.title,
             Self::Sheet(sheet) => &sheet.title,
+            Self::Circuit(circuit) => &circuit.title,
         }
     }
 
@@ -33,6 +37,7 @@ impl Figure {
             Self::Heatmap(heatmap) => &heatmap.subtitle,
             Self::Lines(chart) => &chart.subtitle,
             Self::Sheet(sheet) => &sheet.subtitle,
+            Self::Circuit(circuit) => &circuit.subtitle,
         }
     }
 
@@ -53,6 +58,7 @@ impl Figure {
     fn texts(&mut self, text: &mut dyn FnMut(&mut String), lines: &mut dyn FnMut(&mut Vec<String>)) {
         match self {
             Self::Heatmap(heatmap) => heatmap.texts(text, lines),
+            Self::Circuit(circuit) => circuit.texts(text, lines),
             Self::Lines(chart) => {
                 let LineChart { title, subtitle, series, columns, column_axis, series_axis, .. } = chart;
                 [title, column_axis, series_axis, &mut chart.value_label, &mut chart.highlight_label]
@@ -77,6 +83,7 @@ impl Figure {
             Self::Heatmap(heatmap) => heatmap.subtitle.clear(),
             Self::Lines(chart) => chart.subtitle.clear(),
             Self::Sheet(sheet) => sheet.subtitle.clear(),
+            Self::Circuit(circuit) => circuit.subtitle.clear(),
         }
         self
     }
@@ -120,6 +127,12 @@ impl From<Heatmap> for Figure {
 impl From<LineChart> for Figure {
     fn from(chart: LineChart) -> Self {
         Self::Lines(chart)
+    }
+}
+
+impl From<CircuitFigure> for Figure {
+    fn from(circuit: CircuitFigure) -> Self {
+        Self::Circuit(circuit)
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::color::ColorMap;
+use super::scatter::Scatter;
 
 /// Something to look at.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub enum Figure {
     Lines(LineChart),
     /// Several heatmaps.
     Sheet(Sheet),
+    /// Points over two axes.
+    Scatter(Scatter),
 }
 
 impl Figure {
@@ -24,6 +27,7 @@ impl Figure {
             Self::Heatmap(heatmap) => &heatmap.title,
             Self::Lines(chart) => &chart.title,
             Self::Sheet(sheet) => &sheet.title,
+            Self::Scatter(scatter) => &scatter.title,
         }
     }
 
@@ -33,6 +37,7 @@ impl Figure {
             Self::Heatmap(heatmap) => &heatmap.subtitle,
             Self::Lines(chart) => &chart.subtitle,
             Self::Sheet(sheet) => &sheet.subtitle,
+            Self::Scatter(scatter) => &scatter.subtitle,
         }
     }
 
@@ -68,6 +73,7 @@ impl Figure {
                 [&mut sheet.subtitle, &mut sheet.legend].into_iter().for_each(&mut *lines);
                 sheet.panels.iter_mut().for_each(|panel| panel.texts(text, lines));
             }
+            Self::Scatter(scatter) => scatter.texts(text, lines),
         }
     }
 
@@ -77,6 +83,7 @@ impl Figure {
             Self::Heatmap(heatmap) => heatmap.subtitle.clear(),
             Self::Lines(chart) => chart.subtitle.clear(),
             Self::Sheet(sheet) => sheet.subtitle.clear(),
+            Self::Scatter(scatter) => scatter.subtitle.clear(),
         }
         self
     }
@@ -126,6 +133,12 @@ impl From<LineChart> for Figure {
 impl From<Sheet> for Figure {
     fn from(sheet: Sheet) -> Self {
         Self::Sheet(sheet)
+    }
+}
+
+impl From<Scatter> for Figure {
+    fn from(scatter: Scatter) -> Self {
+        Self::Scatter(scatter)
     }
 }
 

@@ -1,6 +1,7 @@
 //! From the description of a figure to a scene: where everything goes.
 
 mod lines;
+mod scatter;
 mod sheet;
 
 use visible::{SPACE, visible, visible_line};
@@ -74,6 +75,7 @@ pub fn layout(figure: &Figure, fonts: &Fonts) -> Scene {
         Figure::Heatmap(heatmap) => layout_heatmap(heatmap, setter, &Setting::ALONE).scene,
         Figure::Lines(chart) => lines::layout(chart, setter),
         Figure::Sheet(sheet) => sheet::layout(sheet, setter),
+        Figure::Scatter(scatter) => scatter::layout(scatter, setter),
     }
 }
 
@@ -770,6 +772,7 @@ pub fn largest_magnitude(figure: &Heatmap) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::super::figure::{LineChart, Series, Sheet};
+    use super::super::scatter::Scatter;
     use super::*;
 
     fn layout(figure: &Heatmap) -> Scene {
@@ -926,6 +929,11 @@ mod tests {
         let mut all = Vec::from(heatmaps);
         all.extend(charts);
         all.extend(sheets);
+        let points = |group: usize| (0..50).map(|i| [i as f32 * 1e-3, (i * group) as f32 * 1e-4]).collect();
+        let groups = (0..14).map(|group| (format!("layer {group}"), points(group))).collect();
+        let (x_label, y_label) = ("exact ".repeat(20), "predicted ".repeat(20));
+        all.push(("scatter".into(), Scatter { x_label, y_label, groups, ..Scatter::default() }.into()));
+        all.push(("scatter of nothing".into(), Scatter::default().into()));
         all.push(("numbers in any case".into(), always.into()));
         all
     }
@@ -964,6 +972,7 @@ mod tests {
                     }
                     Item::Line(line) => vec![line.from, line.to],
                     Item::Polygon(polygon) => polygon.points.clone(),
+                    Item::Dots(dots) => dots.centers.clone(),
                     Item::Text(text) => corners(text, &mut setter).to_vec(),
                 };
                 assert!(points.into_iter().all(inside), "{name}: {item:?}");

@@ -64,6 +64,8 @@ impl FigureOptions {
                 sheet.panels.iter_mut().for_each(|panel| self.apply_to(panel));
                 &mut sheet.title
             }
+            // (The scale of colours of a heatmap beside it is not one of its axes.)
+            Figure::Scatter(scatter) => &mut scatter.title,
         };
         if let Some(other) = &self.title {
             title.clone_from(other);

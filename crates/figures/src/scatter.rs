@@ -1,5 +1,7 @@
 //! The description of a scatter plot.
 
+use grids::Grid;
+
 use super::figure::{Heatmap, ValueRange};
 
 /// Points over two axes with one scale, and the diagonal: what was predicted against what was measured.
@@ -24,6 +26,33 @@ pub struct Scatter {
 }
 
 impl Scatter {
+    /// A point for each cell of two grids of one shape: its value in the one to the right, in the other upwards.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    #[track_caller]
+    pub fn points(x: &Grid, y: &Grid) -> Vec<[f32; 2]> {
+        assert!(x.shape() == y.shape(), "points of grids of {:?} and {:?}", x.shape(), y.shape());
+        x.values.iter().zip(&y.values).map(|(&x, &y)| [x, y]).collect()
+    }
+
+    /// The same points in a group for each layer, if the first axis of the grids is one of layers.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    #[track_caller]
+    pub fn by_layer(x: &Grid, y: &Grid) -> Vec<(String, Vec<[f32; 2]>)> {
+        let points = Self::points(x, y);
+        match x.axes.first() {
+            Some(axis) if axis.name == "layer" && !points.is_empty() => {
+                let groups = points.chunks(points.len() / axis.labels.len());
+                let layers = axis.labels.iter().map(|layer| format!("layer {layer}"));
+                layers.zip(groups.map(<[_]>::to_vec)).collect()
+            }
+            _ => vec![(String::new(), points)],
+        }
+    }
+
     /// Every text, and every list of lines.
     pub(crate) fn texts(
         &mut self,
@@ -88,6 +117,15 @@ mod tests {
         assert!(range.low < range.high);
         let range = scatter(&[[f32::MIN, f32::MAX]]).range();
         assert!(range.low.is_finite() && range.high.is_finite());
+    }
+
+    #[test]
+    fn the_cells_of_two_grids_are_points_in_groups_of_layers() {
+        let axes = vec![grids::AxisLabels::indices("layer", 2), grids::AxisLabels::indices("pos", 1)];
+        let grid = |values: [f32; 2]| Grid { axes: axes.clone(), values: values.to_vec(), ..Grid::default() };
+        let groups = Scatter::by_layer(&grid([1.0, 2.0]), &grid([3.0, 4.0]));
+        let expected = [("layer 0".to_owned(), vec![[1.0, 3.0]]), ("layer 1".to_owned(), vec![[2.0, 4.0]])];
+        assert_eq!(groups, expected);
     }
 
     #[test]

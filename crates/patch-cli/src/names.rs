@@ -4,11 +4,26 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use figures::{CellValues, ColorMap};
-use patching::{Direction, Method};
+use patching::{Direction, Method, circuit};
 
 /// Reads the name of a direction.
 pub fn direction() -> impl TypedValueParser<Value = Direction> {
     parsed([Direction::Denoising, Direction::Noising].map(|it| it.to_string().into()))
+}
+
+/// Reads the name of a way to find circuits.
+pub fn circuit_methods() -> impl TypedValueParser<Value = circuit::Method> {
+    parsed(circuit::Method::ALL.map(|method| method.to_string().into()))
+}
+
+/// Reads what is put in the place of what is cut.
+pub fn replacements() -> impl TypedValueParser<Value = circuit::Replacement> {
+    parsed(circuit::Replacement::ALL.map(|it| it.to_string().into()))
+}
+
+/// Reads an order of ACDC.
+pub fn orders() -> impl TypedValueParser<Value = circuit::Order> {
+    parsed(circuit::Order::ALL.map(|it| it.to_string().into()))
 }
 
 /// Reads the name of a method of attribution.

@@ -103,6 +103,79 @@ pub enum Prediction {
     CleanCorrupted,
 }
 
+impl Prediction {
+    /// Its name; the number of steps is not part of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Eap => "eap",
+            Self::EapIg { .. } => "eap-ig",
+            Self::EapIgActivations { .. } => "eap-ig-activations",
+            Self::CleanCorrupted => "clean-corrupted",
+        }
+    }
+
+    /// The same with so many steps; none if it has none.
+    pub fn with_steps(self, steps: usize) -> Option<Self> {
+        match self {
+            Self::EapIg { .. } => Some(Self::EapIg { steps }),
+            Self::EapIgActivations { .. } => Some(Self::EapIgActivations { steps }),
+            Self::Eap | Self::CleanCorrupted => None,
+        }
+    }
+}
+
+/// How a circuit is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// From predicted effects of edges.
+    Predict(Prediction),
+    /// From the exact effects of all edges.
+    Exact,
+    /// By ACDC.
+    Acdc,
+}
+
+impl Method {
+    /// All of them, with five steps where there are steps.
+    pub const ALL: [Self; 6] = [
+        Self::Predict(Prediction::Eap),
+        Self::Predict(Prediction::EapIg { steps: 5 }),
+        Self::Predict(Prediction::EapIgActivations { steps: 5 }),
+        Self::Predict(Prediction::CleanCorrupted),
+        Self::Exact,
+        Self::Acdc,
+    ];
+}
+
+impl Default for Method {
+    /// EAP-IG with five steps.
+    fn default() -> Self {
+        Self::Predict(Prediction::EapIg { steps: 5 })
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Predict(prediction) => prediction.name(),
+            Self::Exact => "exact",
+            Self::Acdc => "acdc",
+        })
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|known| known.to_string() == text);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(|known| known.to_string()).join(", ");
+            format!("there is no method \"{text}\"; give one of {names}")
+        })
+    }
+}
+
 /// In which order ACDC tests the edges into a reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Order {

@@ -318,7 +318,10 @@ impl Corpus {
             }
             0.55..0.7 => {
                 let deed = self.deed(dice);
-                format!("My friend {first} {last} {deed}. {}", dice.one_of(&["One day ", "Then ", "", "Later "]))
+                format!(
+                    "My friend {first} {last} {deed}. {}",
+                    dice.one_of(&["One day ", "Then ", "", "Later "])
+                )
             }
             0.7..0.85 => {
                 let other = self.person(dice);
@@ -345,7 +348,12 @@ impl Corpus {
 
     /// A sentence that begins with a first name that stood there before; the last name follows with this
     /// probability.
-    fn second_mention(&self, Person { first, last, .. }: Person, probability: f64, dice: &mut Dice) -> String {
+    fn second_mention(
+        &self,
+        Person { first, last, .. }: Person,
+        probability: f64,
+        dice: &mut Dice,
+    ) -> String {
         if dice.chance(probability) {
             return format!("{first} {last} {}.", self.deed(dice));
         }
@@ -388,7 +396,9 @@ impl Corpus {
         let state = dice.one_of(&["happy", "tired", "hungry", "big", "small"]);
         if dice.chance(0.5) {
             let participle = if verb == "saw" { "seen" } else { verb };
-            return format!("The {a} {verb} the {b}. The {b} was {participle} by the {a}. The {a} was {state}.");
+            return format!(
+                "The {a} {verb} the {b}. The {b} was {participle} by the {a}. The {a} was {state}."
+            );
         }
         let seat = dice.one_of(&["mat", "table", "chair", "bed", "floor"]);
         format!("The {a} was sitting on the {seat}. The {a} was {state}. The {a} {verb} the {b}.")
@@ -455,7 +465,8 @@ mod tests {
     #[test]
     fn repeated_tokens_count_once_they_have_been_read() {
         for row in 0..50 {
-            let Example { ids, weights } = repeated(40, &[7, 8, 9, 10, 11, 12], 12, &mut Dice::new(1, 0, row));
+            let Example { ids, weights } =
+                repeated(40, &[7, 8, 9, 10, 11, 12], 12, &mut Dice::new(1, 0, row));
             assert_eq!((ids.len(), weights.len()), (40, 39));
             let first = weights.iter().position(|weight| *weight == 1.0).unwrap() + 1;
             let period = first - usize::from(ids[0] == END_OF_TEXT);

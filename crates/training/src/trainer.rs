@@ -238,7 +238,11 @@ const PARTS: usize = 8;
 /// counts.
 pub fn loss_and_gradient(model: &Gpt2, batch: &[Example]) -> (f32, Gpt2) {
     let weight: f64 = batch.iter().map(Example::weight).sum();
-    assert!(weight > 0.0, "a batch of {} sequences without a next token that counts has no loss", batch.len());
+    assert!(
+        weight > 0.0,
+        "a batch of {} sequences without a next token that counts has no loss",
+        batch.len()
+    );
     let of_part = |batch: &[Example]| {
         let mut gradient = model.zeros_like();
         let mut loss = 0.0;

@@ -16,9 +16,9 @@ use crate::incremental::{Ends, rows_together};
 use crate::metric::Which;
 
 impl Runs<'_> {
-    /// For each of these edges by how much the metric changes if it alone is cut; edges that were not reached before
-    /// a stop are NaN, and so is one whose run has no metric.
-    pub fn measure(&self, edges: &[Edge], engine: Engine) -> Scores {
+    /// For each of these edges by how much the metric changes if it alone is cut; NaN for one whose run has no metric.
+    /// None if it was stopped.
+    pub fn measure(&self, edges: &[Edge], engine: Engine) -> Option<Scores> {
         let mut values: Vec<Option<f32>> = vec![None; edges.len()];
         let mut base = self.ends().base;
         match engine {
@@ -32,9 +32,8 @@ impl Runs<'_> {
             }
             Engine::Incremental { memory } => self.measure_together(edges, memory, &mut values),
         }
-        let changes: Vec<f32> =
-            values.into_iter().map(|value| value.map_or(f32::NAN, |value| value - base)).collect();
-        Scores::of(self.graph, edges, &changes)
+        let changes: Option<Vec<f32>> = values.into_iter().map(|value| Some(value? - base)).collect();
+        Some(Scores::of(self.graph, edges, &changes?))
     }
 
     fn measure_together(&self, edges: &[Edge], memory: usize, values: &mut [Option<f32>]) {

@@ -1,9 +1,72 @@
 //! Rankings of edges or heads, beside each other and beside known circuits.
 
 use gpt2::Head;
-use gpt2::graph::{Reader, Writer};
+use gpt2::graph::{Edge, Graph, Reader, Writer};
 
 use super::Scores;
+
+/// What is known to be in a circuit.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Known {
+    /// These heads.
+    Heads(Vec<Head>),
+    /// These edges.
+    Edges(Vec<Edge>),
+}
+
+impl Known {
+    /// The names of the lists that are here.
+    pub const NAMES: [&str; 2] = ["ioi", "greater-than"];
+
+    /// A list that is here, of heads of GPT-2 small.
+    pub fn named(name: &str) -> Option<&'static str> {
+        match name {
+            "ioi" => Some(include_str!("known/ioi.txt")),
+            "greater-than" => Some(include_str!("known/greater-than.txt")),
+            _ => None,
+        }
+    }
+
+    /// Reads a list: names of heads, or names of edges, between blanks; what follows a `#` is a comment.
+    ///
+    /// # Errors
+    /// If a name cannot be read, heads and edges are mixed, there are none, or the model does not have one.
+    pub fn read(text: &str, graph: Graph) -> Result<Self, String> {
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
+        let names: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+        let Graph { n_layer, n_head } = graph;
+        let strange =
+            |name: &str| format!("this model, of {n_layer} layers with {n_head} heads each, has no {name}");
+        let edges = names.iter().filter(|name| name.contains("->")).count();
+        if names.is_empty() || edges != 0 && edges != names.len() {
+            return Err(
+                "expected a list of heads, such as 9.9, or of edges, such as a9.h9->logits".to_owned()
+            );
+        }
+        if edges == 0 {
+            let heads: Vec<Head> = names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+            let other = heads.iter().find(|head| head.layer >= n_layer || head.head >= n_head);
+            return other
+                .map_or(Ok(Self::Heads(heads.clone())), |head| Err(strange(&format!("head {head}"))));
+        }
+        let edges: Vec<Edge> = names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+        let other = edges.iter().find(|edge| !graph.has(**edge));
+        other.map_or(Ok(Self::Edges(edges.clone())), |edge| Err(strange(&format!("edge {edge}"))))
+    }
+
+    /// How well the magnitudes of scores find what is known.
+    pub fn roc(&self, scores: &Scores) -> Roc {
+        let (weights, known): (Vec<f32>, Vec<bool>) = match self {
+            Self::Heads(known) => {
+                heads(scores).into_iter().map(|(head, most)| (most, known.contains(&head))).unzip()
+            }
+            Self::Edges(known) => {
+                scores.iter().map(|(edge, score)| (score.abs(), known.contains(&edge))).unzip()
+            }
+        };
+        roc(&weights, &known)
+    }
+}
 
 /// How well a ranking finds what is known.
 #[derive(Clone, Debug, PartialEq)]

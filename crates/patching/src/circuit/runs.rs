@@ -7,7 +7,7 @@ use gpt2::walk::{BASE, Plan, SOURCE, Walk};
 use gpt2::{Activations, Gpt2, Kernel, Site, SiteKind};
 use tensor::Tensor;
 
-use super::{By, Replacement};
+use super::Replacement;
 use crate::metric::{End, Which};
 use crate::{Endpoints, Error, Experiment, Metric, Watch};
 
@@ -123,13 +123,6 @@ impl<'a> Runs<'a> {
     /// The metric of the unpatched runs.
     pub fn ends(&self) -> Endpoints {
         self.ends
-    }
-
-    /// By what edges are chosen that carry the answer: those that, cut, move the metric from the base run's towards
-    /// the source run's.
-    pub fn towards_source(&self) -> By {
-        let Endpoints { base, clean, corrupted } = self.ends;
-        if clean + corrupted - base >= base { By::Rise } else { By::Fall }
     }
 
     /// What a writer's output changes by where an edge from it is cut, `(T, C)`.

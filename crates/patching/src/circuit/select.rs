@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use gpt2::graph::{Circuit, Edge, Reader, Writer};
 
 use super::Scores;
+use crate::Endpoints;
 
 /// By what edges are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -20,6 +21,12 @@ pub enum By {
 }
 
 impl By {
+    /// By what edges are chosen that carry the answer: those that, cut, move the metric from the base run's towards
+    /// the source run's.
+    pub fn towards_source(ends: Endpoints) -> Self {
+        if ends.source() >= ends.base { Self::Rise } else { Self::Fall }
+    }
+
     /// The weight of an edge with this score: the higher, the sooner it is chosen.
     pub fn weight(self, score: f32) -> f32 {
         match self {

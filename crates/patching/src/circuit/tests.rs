@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tensor::Tensor;
 
 use super::judge::{self, Trial, Wanted, areas, faithfulness, nested, stability};
-use super::ranking::{kendall, roc};
+use super::ranking::{Known, kendall, roc};
 use super::select::pruned;
 use super::*;
 use crate::{Direction, Engine, Experiment, Metric, Watch};
@@ -94,12 +94,12 @@ proptest! {
         let metric = *metric.get(&metrics(experiment.n_tokens()));
         let runs = Runs::new(&model, &experiment, metric, replacement, Watch::NOBODY).unwrap().unwrap();
         let edges: Vec<Edge> = runs.graph().edges().collect();
-        let fast = runs.measure(&edges, Engine::default());
-        let plain = runs.measure(&edges, Engine::Plain);
+        let fast = runs.measure(&edges, Engine::default()).unwrap();
+        let plain = runs.measure(&edges, Engine::Plain).unwrap();
         for ((edge, fast), (_, plain)) in fast.iter().zip(plain.iter()) {
             prop_assert!(close(fast, plain), "{edge}: {fast}, not {plain}");
         }
-        let alone = runs.measure(&edges, Engine::Incremental { memory: 0 });
+        let alone = runs.measure(&edges, Engine::Incremental { memory: 0 }).unwrap();
         prop_assert!(alone.iter().eq(fast.iter()), "{alone:?}, not {fast:?}");
         // A circuit that lacks one edge into the logits is that edge's run.
         let last = *edges.last().unwrap();
@@ -118,7 +118,7 @@ proptest! {
     ) {
         let metric = if kl { Metric::Kl } else { METRIC };
         let runs = Runs::new(&model, &experiment, metric, Replacement::Source, Watch::NOBODY).unwrap().unwrap();
-        let by = runs.towards_source();
+        let by = By::towards_source(runs.ends());
         let pairs = [runs];
         let find = |engine| acdc(&pairs, threshold, by, order, engine);
         let [runs] = &pairs;
@@ -247,6 +247,31 @@ fn a_roc_of_a_perfect_ranking_has_the_area_one() {
     let half = roc(&[5.0, f32::NAN, 4.0, 3.0], &[true, true, false, false]);
     assert_eq!((half.auc, half.points.len()), (0.5, 5));
     assert!(roc(&[1.0], &[true]).auc.is_nan());
+}
+
+#[test]
+fn known_lists_are_read_and_what_the_model_lacks_is_refused() {
+    let small = Graph { n_layer: 12, n_head: 12 };
+    for (name, n) in Known::NAMES.into_iter().zip([26, 8]) {
+        let known = Known::read(Known::named(name).unwrap(), small).unwrap();
+        assert!(matches!(&known, Known::Heads(heads) if heads.len() == n), "{name}: {known:?}");
+    }
+    let tiny = Graph { n_layer: 2, n_head: 1 };
+    assert!(
+        matches!(Known::read("input->m0 # the first\nm0->logits", tiny), Ok(Known::Edges(edges)) if edges.len() == 2)
+    );
+    for (text, part) in [
+        ("", "expected a list"),
+        ("0.0 input->m0", "expected a list"),
+        ("0.1", "no head 0.1"),
+        ("m1->m0", "no edge m1->m0"),
+        ("x", "invalid head"),
+    ] {
+        let error = Known::read(text, tiny).unwrap_err();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+    let scores = numbered();
+    assert_eq!(Known::read("m1->logits", tiny).unwrap().roc(&scores).auc, 1.0);
 }
 
 #[test]

@@ -370,5 +370,10 @@ fn add(sum: &mut [f32], x: &[f32]) {
     sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
 }
 
+/// The example of the page that derives these formulas.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/gradients.md")]
+struct Derivation;
+
 #[cfg(test)]
 mod tests;

@@ -410,8 +410,8 @@ impl Results {
             args.pair.direction,
             self.verdict.faithfulness
         ));
-        let change =
-            if self.method == Method::Exact || self.acdc.is_some() { "change" } else { "predicted change" };
+        let measured = self.method == Method::Exact || self.acdc.is_some();
+        let predicted = if measured { "" } else { "predicted " };
         CircuitFigure {
             title: self.title(),
             subtitle,

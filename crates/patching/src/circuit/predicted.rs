@@ -19,7 +19,7 @@ impl Runs<'_> {
     pub fn predict(&self, prediction: Prediction) -> Result<Option<Scores>, Error> {
         self.metric.check_gradient()?;
         if prediction != Prediction::Eap && self.replacement != Replacement::Source {
-            return Err(Error::NoPath);
+            return Err(Error::NotBetweenRuns { prediction: prediction.name() });
         }
         self.watch.unless_stopped(|| self.predicted(prediction)).transpose()
     }

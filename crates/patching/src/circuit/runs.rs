@@ -56,7 +56,7 @@ impl<'a> Runs<'a> {
         watch: Watch<'a>,
     ) -> Result<Option<Self>, Error> {
         if experiment.replaced_by().is_some() || !experiment.lasting().is_empty() {
-            return Err(Error::NoPath);
+            return Err(Error::NoCircuit);
         }
         Ok(watch.unless_stopped(|| Self::run(model, experiment, metric, replacement, watch)))
     }

@@ -31,7 +31,42 @@ fn exact_effects_are_those_of_the_sweep() {
         assert!(attribute["pearson"].as_f64().unwrap() > 0.98, "{}", attribute["pearson"]);
         assert!(attribute["spearman"].as_f64().unwrap() > 0.9, "{}", attribute["spearman"]);
     }
-    assert_eq!(folder.files(), ["attribution.png", "heatmap.png"]);
+    assert_eq!(folder.files(), ["attribution-scatter.png", "attribution.png", "heatmap.png"]);
+}
+
+#[test]
+fn predictions_are_plotted_against_the_exact_numbers() {
+    let folder = Folder::new();
+    let args = ["attribute", "--exact", "--site", "mlp_out", "--scatter", "s.svg", "--json"];
+    let report = folder.tiny(&args).success().json();
+    assert_eq!(report["scatter"], "s.svg");
+    let svg = std::fs::read_to_string(folder.file("s.svg")).unwrap();
+    for words in
+        ["Attribution (atp) of mlp_out", "Pearson 0.9", "layer 11", "exact: change of ", "predicted "]
+    {
+        assert!(svg.contains(words), "{words}: {svg}");
+    }
+    // A dot for each cell, and one for each layer in the key.
+    assert_eq!(svg.matches("h0").count(), 12 * 11 + 12);
+    // Of several sites, a group for each; the cells that were not run have no number.
+    let args = ["attribute", "--site", "heads", "--verify-top", "5", "--scatter", "t.svg", "--out", "t.png"];
+    let run = folder.tiny(&args).success();
+    assert!(run.stdout.contains("t.svg"), "{}", run.stdout);
+    let svg = std::fs::read_to_string(folder.file("t.svg")).unwrap();
+    assert!(svg.contains(">pattern<") && svg.contains("Left out: "), "{svg}");
+    assert_eq!(folder.files(), ["attribution.png", "s.svg", "t.png", "t.svg"]);
+    folder.tiny(&["attribute", "--scatter", "u.png"]).failure(2, &["--exact", "--verify-top"]);
+    let twice = ["attribute", "--exact", "--scatter", "u.png", "--out", "u.png"];
+    folder.tiny(&twice).failure(2, &["two pictures", "u.png"]);
+}
+
+#[test]
+fn magnitudes_are_held_to_magnitudes() {
+    let folder = Folder::new();
+    let args = ["attribute", "--site", "z", "--method", "atp-star", "--exact", "--json"];
+    let report = folder.tiny(&args).success().json();
+    assert!(values(&report, "exact").iter().any(|change| *change < -0.1));
+    assert!(report["pearson"].as_f64().unwrap() > 0.9, "{}", report["pearson"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::circuit::CircuitFigure;
 use super::color::ColorMap;
+use super::scatter::Scatter;
 
 /// Something to look at.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,8 @@ pub enum Figure {
     Sheet(Sheet),
     /// Nodes and edges.
     Circuit(CircuitFigure),
+    /// Points over two axes.
+    Scatter(Scatter),
 }
 
 impl Figure {
@@ -28,6 +31,7 @@ impl Figure {
             Self::Lines(chart) => &chart.title,
             Self::Sheet(sheet) => &sheet.title,
             Self::Circuit(circuit) => &circuit.title,
+            Self::Scatter(scatter) => &scatter.title,
         }
     }
 
@@ -38,6 +42,7 @@ impl Figure {
             Self::Lines(chart) => &chart.subtitle,
             Self::Sheet(sheet) => &sheet.subtitle,
             Self::Circuit(circuit) => &circuit.subtitle,
+            Self::Scatter(scatter) => &scatter.subtitle,
         }
     }
 
@@ -74,6 +79,7 @@ impl Figure {
                 [&mut sheet.subtitle, &mut sheet.legend].into_iter().for_each(&mut *lines);
                 sheet.panels.iter_mut().for_each(|panel| panel.texts(text, lines));
             }
+            Self::Scatter(scatter) => scatter.texts(text, lines),
         }
     }
 
@@ -84,6 +90,7 @@ impl Figure {
             Self::Lines(chart) => chart.subtitle.clear(),
             Self::Sheet(sheet) => sheet.subtitle.clear(),
             Self::Circuit(circuit) => circuit.subtitle.clear(),
+            Self::Scatter(scatter) => scatter.subtitle.clear(),
         }
         self
     }
@@ -139,6 +146,12 @@ impl From<CircuitFigure> for Figure {
 impl From<Sheet> for Figure {
     fn from(sheet: Sheet) -> Self {
         Self::Sheet(sheet)
+    }
+}
+
+impl From<Scatter> for Figure {
+    fn from(scatter: Scatter) -> Self {
+        Self::Scatter(scatter)
     }
 }
 

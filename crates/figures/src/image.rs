@@ -4,7 +4,7 @@ use ::image::RgbImage;
 use png::{BitDepth, ColorType, DeflateCompression, Encoder, EncodingError, Filter, PixelDimensions, Unit};
 
 use super::color::Rgb;
-use super::scene::{Anchor, Cells, Curve, Item, Line, Polygon, Rect, Scene, Text};
+use super::scene::{Anchor, Cells, Curve, Dots, Item, Line, Polygon, Rect, Scene, Text};
 use super::text::{Fonts, Typesetter};
 
 /// Pixels per unit that are crisp on today's screens and in print.
@@ -40,6 +40,7 @@ pub fn paint(scene: &Scene, fonts: &Fonts, scale: f32) -> RgbImage {
             Item::Cells(cells) => canvas.cells(cells),
             Item::Line(line) => canvas.line(line),
             Item::Polygon(Polygon { points, fill }) => canvas.polygon(points, *fill, 1.0),
+            Item::Dots(dots) => dots.centers.iter().for_each(|&center| canvas.dot(center, dots)),
             Item::Text(text) => canvas.text(text, &mut setter),
             Item::Curve(curve) => canvas.curve(curve),
             Item::Group(_) => unreachable!("a flat scene has no groups"),
@@ -188,6 +189,18 @@ impl Canvas {
             }
             for (covered, x) in coverage.iter().zip(columns) {
                 self.blend(x, y, fill, covered / SCANLINES as f32 * opacity);
+            }
+        }
+    }
+
+    /// Fills one of the discs. A pixel at its edge is covered as far as its centre lies inside.
+    fn dot(&mut self, center: [f32; 2], dots: &Dots) {
+        let radius = dots.radius * self.scale;
+        let [x, y] = center.map(|at| at * self.scale);
+        for row in pixels_between(y - radius, y + radius, self.image.height()) {
+            for column in pixels_between(x - radius, x + radius, self.image.width()) {
+                let distance = (column as f32 + 0.5 - x).hypot(row as f32 + 0.5 - y);
+                self.blend(column, row, dots.fill, (radius + 0.5 - distance).clamp(0.0, 1.0));
             }
         }
     }
@@ -347,6 +360,16 @@ mod tests {
         assert_eq!(picture.get_pixel(3, 15).0, [255; 3]);
         assert_eq!(picture.get_pixel(30, 9).0, [0, 0, 200]);
         assert_eq!(picture.get_pixel(30, 12).0, [255; 3]);
+    }
+
+    #[test]
+    fn a_dot_is_round() {
+        let dots = Dots { centers: vec![[5.0, 10.0], [20.0, 10.0]], radius: 3.0, fill: [0, 120, 0] };
+        let picture = paint(&scene(vec![Item::Dots(dots)]), 2.0);
+        for center in [10, 40] {
+            assert_eq!(picture.get_pixel(center + 4, 20).0, [0, 120, 0]);
+            assert_eq!(picture.get_pixel(center + 5, 25).0, [255; 3]);
+        }
     }
 
     #[test]

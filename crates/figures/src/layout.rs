@@ -2,6 +2,7 @@
 
 pub mod circuit;
 mod lines;
+mod scatter;
 mod sheet;
 
 use visible::{SPACE, visible, visible_line};
@@ -76,6 +77,7 @@ pub fn layout(figure: &Figure, fonts: &Fonts) -> Scene {
         Figure::Lines(chart) => lines::layout(chart, setter),
         Figure::Sheet(sheet) => sheet::layout(sheet, setter),
         Figure::Circuit(circuit) => circuit::layout(circuit, setter),
+        Figure::Scatter(scatter) => scatter::layout(scatter, setter),
     }
 }
 
@@ -772,6 +774,7 @@ pub fn largest_magnitude(figure: &Heatmap) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::super::figure::{LineChart, Series, Sheet};
+    use super::super::scatter::Scatter;
     use super::*;
 
     fn layout(figure: &Heatmap) -> Scene {
@@ -928,6 +931,11 @@ mod tests {
         let mut all = Vec::from(heatmaps);
         all.extend(charts);
         all.extend(sheets);
+        let points = |group: usize| (0..50).map(|i| [i as f32 * 1e-3, (i * group) as f32 * 1e-4]).collect();
+        let groups = (0..14).map(|group| (format!("layer {group}"), points(group))).collect();
+        let (x_label, y_label) = ("exact ".repeat(20), "predicted ".repeat(20));
+        all.push(("scatter".into(), Scatter { x_label, y_label, groups, ..Scatter::default() }.into()));
+        all.push(("scatter of nothing".into(), Scatter::default().into()));
         all.push(("numbers in any case".into(), always.into()));
         let circuits = [(0, 0), (1, 2), (12, 2), (25, 4), (80, 12), (300, 12)];
         all.extend(circuits.map(|(edges, heads)| {
@@ -970,6 +978,7 @@ mod tests {
                     }
                     Item::Line(line) => vec![line.from, line.to],
                     Item::Polygon(polygon) => polygon.points.clone(),
+                    Item::Dots(dots) => dots.centers.clone(),
                     Item::Text(text) => corners(text, &mut setter).to_vec(),
                     Item::Curve(curve) => curve.points.clone(),
                     Item::Group(_) => unreachable!("a flat scene has no groups"),

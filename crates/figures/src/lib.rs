@@ -4,7 +4,8 @@
 //!
 //! A [`Figure`] says *what* is to be seen: a [`Heatmap`] has numbers in rows and columns, the words
 //! around them, the colour map, and which columns matter; a [`LineChart`] has series over an axis; a
-//! [`Sheet`] has several heatmaps; a [`CircuitFigure`] has nodes and edges. They know nothing of pixels. Everything else in this module is a
+//! [`Sheet`] has several heatmaps; a [`Scatter`] has points over two axes; a [`CircuitFigure`] has nodes and edges. They
+//! know nothing of pixels. Everything else in this module is a
 //! way from there to something a person can look at. [`FigureOptions`] are what a user may want to
 //! have otherwise: the ends of the scale, the colours, the title.
 //!
@@ -50,6 +51,7 @@ mod layout;
 mod number;
 mod options;
 pub mod page;
+mod scatter;
 mod scene;
 #[cfg(test)]
 mod snapshots;
@@ -64,6 +66,7 @@ pub use self::draw::Draw;
 pub use self::figure::{CellValues, Figure, Heatmap, LineChart, Series, Sheet};
 pub use self::image::{DEFAULT_SCALE, SCALES, encode_png, render_png};
 pub use self::options::{FigureOptions, missing_characters, scene};
+pub use self::scatter::Scatter;
 pub use self::scene::Scene;
 pub use self::svg::render_svg;
 pub use self::terminal::{TerminalColor, TerminalStyle, write_figure};

@@ -68,6 +68,8 @@ impl FigureOptions {
                 circuit.color_map = self.color_map.unwrap_or(circuit.color_map);
                 &mut circuit.title
             }
+            // (The scale of colours of a heatmap beside it is not one of its axes.)
+            Figure::Scatter(scatter) => &mut scatter.title,
         };
         if let Some(other) = &self.title {
             title.clone_from(other);

@@ -27,6 +27,8 @@ pub enum Item {
     Line(Line),
     /// A filled polygon.
     Polygon(Polygon),
+    /// Many small discs.
+    Dots(Dots),
     /// A line of text.
     Text(Text),
     /// A smooth line.
@@ -47,6 +49,11 @@ impl Item {
             Self::Polygon(polygon) => {
                 for point in &mut polygon.points {
                     *point = place(*point);
+                }
+            }
+            Self::Dots(dots) => {
+                for center in &mut dots.centers {
+                    *center = place(*center);
                 }
             }
             Self::Text(text) => [text.x, text.y] = place([text.x, text.y]),
@@ -202,6 +209,17 @@ pub struct Group {
     pub data: Vec<(&'static str, String)>,
     /// What to paint, in this order.
     pub items: Vec<Item>,
+}
+
+/// Discs of one size and colour.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dots {
+    /// x and y of the middle of each disc.
+    pub centers: Vec<[f32; 2]>,
+    /// The radius.
+    pub radius: f32,
+    /// The colour.
+    pub fill: Rgb,
 }
 
 /// A line of text in DejaVu Sans.

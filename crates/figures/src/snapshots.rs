@@ -59,6 +59,26 @@ fn chart() -> LineChart {
     }
 }
 
+fn scatter() -> Scatter {
+    let points = |phase: f32, slope: f32| {
+        let point = |i: usize| {
+            let exact = (i as f32 * 0.7 + phase).sin() * 3.0 + 1.0;
+            [exact, slope * exact + (i as f32 * 2.3).cos() * 0.3]
+        };
+        let mut points: Vec<[f32; 2]> = (0..60).map(point).collect();
+        points[7] = [f32::NAN, 1.0];
+        points
+    };
+    Scatter {
+        title: "Predicted against exact".into(),
+        subtitle: vec!["Pearson 0.98, Spearman 0.97".into()],
+        x_label: "exact change of logit(\" Smith\") − logit(\" Jones\")".into(),
+        y_label: "predicted change".into(),
+        groups: vec![("resid_post".into(), points(0.0, 0.9)), ("mlp_out".into(), points(1.0, 0.5))],
+        legend: vec!["On the line the prediction is right.".into()],
+    }
+}
+
 fn attention(title: &str, slope: f32) -> Heatmap {
     let tokens = ["Michelle", " Jones", " was", " a"].map(str::to_owned);
     let weight = |place: usize| {
@@ -184,6 +204,11 @@ fn the_line_chart_snapshot_is_what_is_painted() {
 }
 
 #[test]
+fn the_scatter_snapshot_is_what_is_painted() {
+    check_picture("scatter", scatter());
+}
+
+#[test]
 fn the_sheet_snapshot_is_what_is_painted() {
     check_picture("sheet", sheet(false));
 }
@@ -249,6 +274,7 @@ fn the_text_snapshots_are_what_is_printed_without_colours() {
     check_text("heatmap_plain", heatmap(), Plain, 80);
     check_text("heatmap_plain_narrow", heatmap(), Plain, 32);
     check_text("lines_plain", chart(), Plain, 80);
+    check_text("scatter_plain", scatter(), Plain, 80);
     check_text("sheet_plain", sheet(false), Plain, 80);
     check_text("contact_sheet_plain", sheet(true), Plain, 80);
 }
@@ -274,9 +300,10 @@ fn the_text_snapshots_are_what_is_printed_in_true_colours() {
 #[test]
 fn no_printed_line_of_any_figure_is_longer_than_the_terminal_is_wide() {
     let long_title = Sheet { title: "A very long title that has to be wrapped ".repeat(4), ..sheet(true) };
-    let figures: [Figure; 7] = [
+    let figures: [Figure; 8] = [
         heatmap().into(),
         circuit().into(),
+        scatter().into(),
         chart().into(),
         sheet(false).into(),
         sheet(true).into(),

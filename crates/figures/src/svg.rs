@@ -94,6 +94,16 @@ fn push_item(svg: &mut String, item: &Item, setter: &mut Typesetter) -> Result<(
             let points: Vec<String> = points.map(|[x, y]| format!("{},{}", number(*x), number(*y))).collect();
             writeln!(svg, "<polygon points=\"{}\" fill=\"{}\"/>", points.join(" "), color(polygon.fill))
         }
+        Item::Dots(dots) => {
+            // A line of no length with round ends is a disc, in a few bytes.
+            let centers = dots.centers.iter();
+            let path: String = centers.map(|[x, y]| format!("M{} {}h0", number(*x), number(*y))).collect();
+            let (fill, width) = (color(dots.fill), number(2.0 * dots.radius));
+            writeln!(
+                svg,
+                "<path d=\"{path}\" stroke=\"{fill}\" stroke-width=\"{width}\" stroke-linecap=\"round\"/>"
+            )
+        }
         Item::Text(text) => {
             push_text(svg, text, setter);
             Ok(())

@@ -12,6 +12,7 @@ use super::color::{Rgb, ink_on, oklab};
 use super::figure::{CellValues, Figure, Heatmap, Sheet, ValueRange};
 use super::layout::{CLIPPED, cell_color, largest_magnitude};
 use super::number::NumberStyle;
+use super::scatter::Scatter;
 
 /// The colours that a terminal understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ const MARK: &str = "▲";
 ///
 /// **Lines** are a heatmap with a row for each of them.
 ///
+/// **A scatter plot** is a field of characters, `·` for one point, `o` for up to nine and `@` for more.
+///
 /// **A sheet** is its panels one under the other; of tiny panels, with colours, as many side by side as
 /// the sheet has, each value standing for a square of cells if there is no room for all; without
 /// colours, a table with a number for each panel, the strongest in it.
@@ -68,6 +71,7 @@ pub fn write_figure(out: &mut impl Write, figure: &Figure, style: TerminalStyle)
         Figure::Lines(chart) => heatmap_lines(&chart.as_heatmap(), style),
         Figure::Sheet(sheet) => sheet_lines(sheet, style),
         Figure::Circuit(circuit) => circuit::lines(circuit, style),
+        Figure::Scatter(scatter) => scatter_lines(scatter, style),
     };
     for line in lines {
         writeln!(out, "{}", line.trim_end())?;
@@ -143,6 +147,58 @@ fn sheet_lines(sheet: &Sheet, style: TerminalStyle) -> Vec<String> {
             })
         }));
     }
+    lines.extend(page.legend());
+    lines
+}
+
+/// The height of the field of a scatter plot; its width is twice as many characters, which are about as wide as
+/// half their height.
+const SCATTER_ROWS: usize = 18;
+
+/// A field of characters: `·` for one point, `o` for up to nine, `@` for more, and `/` for the diagonal.
+fn scatter_lines(scatter: &Scatter, style: TerminalStyle) -> Vec<String> {
+    let words = Heatmap {
+        title: scatter.title.clone(),
+        subtitle: scatter.subtitle.clone(),
+        legend: scatter.notes(),
+        ..Heatmap::default()
+    };
+    let page = Page::new(&words, style);
+    let range = scatter.range();
+    let number = NumberStyle::for_largest(range.low.abs().max(range.high.abs()));
+    let [low, high] = [range.low, range.high].map(|end| number.format(end.into()));
+    let label_width = text_width(&low).max(text_width(&high));
+    let columns = (2 * SCATTER_ROWS).min(page.width - label_width - 3);
+    let mut counts = vec![0_usize; SCATTER_ROWS * columns];
+    for [x, y] in scatter.drawn().flatten() {
+        let place = |value: f32, count: usize| {
+            let place = (range.fraction(value) * count as f32) as usize;
+            place.min(count - 1)
+        };
+        counts[(SCATTER_ROWS - 1 - place(y, SCATTER_ROWS)) * columns + place(x, columns)] += 1;
+    }
+    let mut lines = page.heading();
+    lines.extend(wrap(&visible_line(&scatter.y_label), page.width));
+    for (row, counts) in counts.chunks(columns).enumerate() {
+        let diagonal = |column: usize| (column * SCATTER_ROWS) / columns == SCATTER_ROWS - 1 - row;
+        let cell = |(column, &count): (usize, &usize)| match count {
+            0 if diagonal(column) => '/',
+            0 => ' ',
+            1 => '·',
+            2..=9 => 'o',
+            _ => '@',
+        };
+        let label = match row {
+            0 => &*high,
+            _ if row == SCATTER_ROWS - 1 => &*low,
+            _ => "",
+        };
+        let cells: String = counts.iter().enumerate().map(cell).collect();
+        lines.push(format!("{label:>label_width$} |{cells}|"));
+    }
+    let gap = columns.saturating_sub(text_width(&low) + text_width(&high));
+    lines.push(format!("{:label_width$}  {low}{}{high}", "", " ".repeat(gap)));
+    lines.extend(wrap(&visible_line(&scatter.x_label), page.width));
     lines.extend(page.legend());
     lines
 }

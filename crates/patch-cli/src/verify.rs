@@ -8,6 +8,7 @@
 //! the file's checksum would refuse the same weights saved anew. So the name decides: the model is
 //! called gpt2, or `--as gpt2` says that it is; and the sizes must then be GPT-2 small's.
 
+mod blocks;
 mod published;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use tensor::Tensor;
 use unicode_width::UnicodeWidthStr;
 use visible::visible_line;
 
+use self::blocks::check_blocks;
 use self::published::{Figure, NextToken, RepeatFigure, Repeated};
 use crate::common::ModelArgs;
 use crate::failure::Failure;
@@ -338,7 +340,8 @@ fn check_gpt2(model: &Pretrained, lines: &mut Lines) -> Result<(), Failure> {
     let processed = process(&model.model, Flags::DEFAULT);
     let (previous, induction, figure) = published::INDUCTION_CIRCUIT;
     check_circuit(&processed, previous, induction, figure, lines)?;
-    check_head_shares(model, &processed, &published::HEAD_SHARES, lines)
+    check_head_shares(model, &processed, &published::HEAD_SHARES, lines)?;
+    check_blocks(model, &processed, &published::BLOCKS, lines)
 }
 
 /// Checks what is published of random tokens twice over.
@@ -739,6 +742,47 @@ mod tests {
         assert_eq!(right, [true; 5]);
         let wrong = passed(case("-1.0", "0.5", "nonsense"), "0.2283", "6.2");
         assert_eq!(wrong, [false, true, false, false, false]);
+    }
+
+    #[test]
+    fn blocks_are_checked_cell_by_cell_and_by_their_correlations() {
+        let tiny = tiny();
+        let set = patching::prompts::PromptSet::ioi_tutorial();
+        let pairs = set.tokenize(&tiny, Some(END_OF_TEXT), Direction::Denoising).unwrap();
+        let means = blocks::means(&tiny.model, &pairs, SiteKind::MlpOut).unwrap();
+        // By hand, with hooked forward passes: the mean of the patched runs on the scale of the means of the unpatched.
+        let (layer, pos) = (5, 10);
+        let mut sums = [0.0; 3];
+        for pair in &pairs {
+            let metric = Metric::LogitDiff { a: &pair.a, b: &pair.b };
+            let patch = [Patch { pos: Some(pos), ..Patch::whole(SiteKind::MlpOut, layer) }];
+            let run = plain::run(&tiny.model, &pair.experiment, &patch, metric, Watch::NOBODY);
+            let diff = |ids: &[u32]| {
+                let logits = tiny.model.next_token_logits(ids, &mut no_hook);
+                logits[pair.a[0] as usize] - logits[pair.b[0] as usize]
+            };
+            sums[0] += run.values[0].unwrap();
+            sums[1] += diff(pair.experiment.clean());
+            sums[2] += diff(pair.experiment.corrupted());
+        }
+        let by_hand = (sums[0] - sums[2]) / (sums[1] - sums[2]);
+        assert!((means[0].at(&[layer, pos]) - by_hand).abs() < 1e-4);
+
+        let figure = |value: f32| -> &'static str { Box::leak(value.to_string().into_boxed_str()) };
+        let figures = [0, 1, 2].map(|i| figure(means[i].at(&[layer, pos])));
+        let agreement = |i: usize| patching::Agreement::of(&means[0].values, &means[i].values).pearson as f32;
+        let case = published::Blocks {
+            site: SiteKind::MlpOut,
+            cells: [((layer, pos), figures), ((0, 1), figures), ((layer, pos), figures)],
+            pearson: [figure(agreement(1)), "-1"],
+        };
+        let mut lines = Lines::new(false);
+        check_blocks(&tiny, &tiny.model, &[case], &mut lines).unwrap();
+        let passed: Vec<bool> = lines.done.iter().map(|line| line.pass).collect();
+        let (yes, no) = ([true; 3], [false; 3]);
+        assert_eq!(passed, [&yes[..], &no, &yes, &[true, false]].concat());
+        assert_eq!(lines.done[9].check, "Pearson's correlation, atp");
+        assert_eq!(lines.done[10].check, "Pearson's correlation, relp");
     }
 
     #[test]

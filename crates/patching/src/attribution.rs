@@ -39,10 +39,10 @@ use std::str::FromStr;
 
 use gpt2::{Gpt2, SiteKind};
 
-pub use self::agreement::Agreement;
+pub use self::agreement::{Agreement, errors, largest};
 use self::runs::Runs;
 use crate::metric::finite_or_nan;
-use crate::{Direction, Endpoints, Error, Grid, Metric, Patch, Progress, Scale, Sweep, Watch};
+use crate::{Direction, Endpoints, Error, Grid, Metric, Outcome, Patch, Progress, Scale, Sweep, Watch};
 
 /// How effects are predicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,6 +64,14 @@ pub enum Method {
 impl Method {
     /// Every method, integrated gradients with five steps.
     pub const ALL: [Self; 4] = [Self::Atp, Self::Relp, Self::AtpStar, Self::Ig { steps: 5 }];
+
+    /// What this method predicts of exact changes: themselves, or, of `atp-star`, their magnitudes.
+    pub fn predicts(self, exact: &[f32]) -> Vec<f32> {
+        match self {
+            Self::AtpStar => exact.iter().map(|change| change.abs()).collect(),
+            Self::Atp | Self::Relp | Self::Ig { .. } => exact.to_vec(),
+        }
+    }
 }
 
 impl fmt::Display for Method {
@@ -154,6 +162,28 @@ impl Attributed {
         let mut grid = self.changes.clone();
         grid.values.iter_mut().for_each(|change| *change = change.abs());
         grid
+    }
+
+    /// The exact numbers of the `count` cells with the largest predictions: `run` is given the sweep that they were
+    /// predicted for, with these cells alone. The others are NaN.
+    pub fn verify_top<'a>(
+        &self,
+        count: usize,
+        sweep: Sweep<'a>,
+        run: impl FnOnce(Sweep<'a>) -> Outcome,
+    ) -> Outcome {
+        let chosen = largest(&self.changes.values, count);
+        // What is known is not run; it is taken out again below.
+        let mut known = vec![0.0; self.changes.values.len()];
+        chosen.iter().for_each(|&cell| known[cell] = f32::NAN);
+        let is_left_out: Vec<bool> = known.iter().map(|value| !value.is_nan()).collect();
+        let mut outcome = run(sweep.knowing(known));
+        for (value, is_left_out) in outcome.grid.values.iter_mut().zip(is_left_out) {
+            if is_left_out {
+                *value = f32::NAN;
+            }
+        }
+        outcome
     }
 }
 

@@ -62,6 +62,19 @@ impl Endpoints {
         };
         Self { clean, corrupted, base }
     }
+
+    /// Of the run that activations are taken from.
+    pub fn source(&self) -> f32 {
+        match self.base == self.corrupted {
+            true => self.clean,
+            false => self.corrupted,
+        }
+    }
+
+    /// The mean of a metric over some experiments; NaN of none.
+    pub fn mean(ends: &[Self], of: impl Fn(&Self) -> f32) -> f32 {
+        ends.iter().map(of).sum::<f32>() / ends.len() as f32
+    }
 }
 
 impl Scale {

@@ -10,7 +10,7 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use figures::{Draw as _, Figure, Undrawable};
+use figures::{Draw as _, Figure, Scatter, Undrawable};
 use grids::Study;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
@@ -43,12 +43,20 @@ pub enum Block {
     Drawing(String),
 }
 
-/// A picture of some grids of a study.
+/// A picture by its name.
 #[derive(Debug)]
 struct Drawing {
     name: String,
-    /// The names of the grids; all of them if there are none.
-    grids: Vec<String>,
+    of: Drawn,
+}
+
+/// What a picture shows.
+#[derive(Debug)]
+enum Drawn {
+    /// Some grids of the study, by their names; all of them if there are none.
+    Grids(Vec<String>),
+    /// Points.
+    Points(Scatter),
 }
 
 impl Report {
@@ -103,7 +111,12 @@ impl Report {
     /// Says that there is a picture of this name, of these grids of the study, or of all of them if none are named.
     pub fn draw(&mut self, name: &str, grids: &[&str]) {
         let grids = grids.iter().map(|grid| (*grid).to_owned()).collect();
-        self.drawings.push(Drawing { name: name.to_owned(), grids });
+        self.drawings.push(Drawing { name: name.to_owned(), of: Drawn::Grids(grids) });
+    }
+
+    /// Says that there is a picture of this name, of these points.
+    pub fn draw_points(&mut self, name: &str, points: Scatter) {
+        self.drawings.push(Drawing { name: name.to_owned(), of: Drawn::Points(points) });
     }
 
     /// Adds a picture to the text.
@@ -120,9 +133,10 @@ impl Report {
         let (Some(study), Some(drawing)) = (&self.study, drawing) else {
             return Ok(None);
         };
-        match drawing.grids.is_empty() {
-            true => study.figure().map(Some),
-            false => study.only(&drawing.grids).figure().map(Some),
+        match &drawing.of {
+            Drawn::Grids(grids) if grids.is_empty() => study.figure().map(Some),
+            Drawn::Grids(grids) => study.only(grids).figure().map(Some),
+            Drawn::Points(points) => Ok(Some(points.clone().into())),
         }
     }
 
@@ -187,6 +201,8 @@ mod tests {
         let mut report = report();
         report.draw("all", &[]);
         report.draw("one", &["b"]);
+        report.draw_points("points", Scatter::default());
+        assert!(matches!(report.figure("points"), Ok(Some(Figure::Scatter(_)))));
         assert!(matches!(report.figure("all"), Ok(Some(Figure::Sheet(sheet))) if sheet.panels.len() == 2));
         assert!(matches!(report.figure("one"), Ok(Some(Figure::Heatmap(_)))));
         assert_eq!(report.figure("none"), Ok(None));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::figure::LineChart;
+use crate::scene::Dots;
 
 /// The height of the field with the lines.
 const FIELD_HEIGHT: f32 = 300.0;
@@ -15,7 +16,7 @@ const LEAST_DOT_DISTANCE: f32 = 12.0;
 const KEY_LINE: f32 = 18.0;
 /// A name in the key is cut beyond this length.
 const LONGEST_NAME: f32 = 170.0;
-const GRID_LINE: Rgb = [225, 225, 225];
+pub(super) const GRID_LINE: Rgb = [225, 225, 225];
 
 /// Arranges a chart: the field with lines, a scale to its left, the points of the axis below, and the
 /// key to its right.
@@ -41,7 +42,7 @@ pub(super) fn layout(chart: &LineChart, mut setter: Typesetter) -> Scene {
     let left = MARGIN + label_width + SMALL_GAP + scale.width + BAR_TICK + 2.0;
     let body_left = (MARGIN + tokens.left_reach(&grid) - left).max(0.0);
     grid.x = (left + body_left).ceil();
-    let key = Key::new(chart, &mut setter);
+    let key = Key::of_lines(chart, &mut setter);
     let right = (grid.x + grid.width() + tokens.right_reach(&grid)).max(grid.x + grid.width() + key.width());
     let axis = visible_line(&chart.column_axis);
     let axis_width = setter.width(&axis, AXIS_SIZE, Weight::Regular);
@@ -64,7 +65,7 @@ pub(super) fn layout(chart: &LineChart, mut setter: Typesetter) -> Scene {
         x += AXIS_SIZE * LINE_HEIGHT;
     }
     let bottom = drawing.columns(&heatmap, &tokens, &grid);
-    let bottom = bottom.max(drawing.key(&key, &grid));
+    let bottom = bottom.max(drawing.key(&key, [grid.x + grid.width(), grid.y]));
     let mut legend = chart.legend.clone();
     if heatmap.is_clipped() {
         legend.insert(0, "Values beyond the scale lie on its edge.".to_owned());
@@ -119,37 +120,46 @@ impl Scale {
     }
 }
 
-/// Which line is which.
-struct Key {
+/// Which line, or which group of points, is which.
+pub(super) struct Key {
     title: String,
     names: Vec<(String, Rgb)>,
     size: f32,
     widest: f32,
+    /// Beside each name; without it, a piece of line.
+    dot: Option<f32>,
 }
 
 impl Key {
-    fn new(chart: &LineChart, setter: &mut Typesetter) -> Self {
-        let count = chart.series.len();
-        if count < 2 && chart.series.iter().all(|series| series.name.is_empty()) {
-            return Self { title: String::new(), names: Vec::new(), size: TICK_SIZE, widest: 0.0 };
+    fn of_lines(chart: &LineChart, setter: &mut Typesetter) -> Self {
+        let names: Vec<&str> = chart.series.iter().map(|series| &*series.name).collect();
+        Self::new(&chart.series_axis, &names, FIELD_HEIGHT, setter)
+    }
+
+    /// A key beside a field of some height; nothing if there is no name to tell.
+    pub(super) fn new(title: &str, names: &[&str], height: f32, setter: &mut Typesetter) -> Self {
+        let count = names.len();
+        if count < 2 && names.iter().all(|name| name.is_empty()) {
+            return Self { title: String::new(), names: Vec::new(), size: TICK_SIZE, widest: 0.0, dot: None };
         }
-        let room = FIELD_HEIGHT / (count + 1) as f32;
+        let room = height / (count + 1) as f32;
         let size = (room / LINE_HEIGHT).clamp(LEAST_TICK_SIZE, TICK_SIZE);
         let mut shown = |text: &str| setter.shorten(&visible_line(text), size, Weight::Regular, LONGEST_NAME);
-        let title = shown(&chart.series_axis);
-        let names: Vec<(String, Rgb)> = chart
-            .series
-            .iter()
-            .enumerate()
-            .map(|(index, series)| (shown(&series.name), series_color(index, count)))
-            .collect();
+        let title = shown(title);
+        let named = |(index, name): (usize, &&str)| (shown(name), series_color(index, count));
+        let names: Vec<(String, Rgb)> = names.iter().enumerate().map(named).collect();
         let texts = names.iter().map(|(name, _)| name).chain([&title]);
         let widths = texts.map(|text| setter.width(text, size, Weight::Regular));
         let widest = widest(widths);
-        Self { title, names, size, widest }
+        Self { title, names, size, widest, dot: None }
     }
 
-    fn width(&self) -> f32 {
+    /// The same key with a dot of a radius beside each name.
+    pub(super) fn with_dots(self, radius: f32) -> Self {
+        Self { dot: Some(radius), ..self }
+    }
+
+    pub(super) fn width(&self) -> f32 {
         match self.names.is_empty() {
             true => 0.0,
             false => BAR_GAP + KEY_LINE + SMALL_GAP + self.widest,
@@ -232,9 +242,9 @@ impl Drawing {
         }
     }
 
-    fn key(&mut self, key: &Key, grid: &Grid) -> f32 {
-        let x = grid.x + grid.width() + BAR_GAP;
-        let mut y = grid.y;
+    /// A key to the right of a field whose upper right corner is given.
+    pub(super) fn key(&mut self, key: &Key, [right, mut y]: [f32; 2]) -> f32 {
+        let x = right + BAR_GAP;
         let size = key.size;
         if !key.title.is_empty() {
             let place = [x, y + size * ASCENT];
@@ -245,12 +255,13 @@ impl Drawing {
         for (name, color) in &key.names {
             let baseline = y + size * ASCENT;
             let middle = baseline - size * CAP_HEIGHT / 2.0;
-            self.scene.items.push(Item::Line(Line {
-                from: [x, middle],
-                to: [x + KEY_LINE, middle],
-                width: LINE_WIDTH,
-                color: *color,
-            }));
+            let (from, to) = ([x, middle], [x + KEY_LINE, middle]);
+            self.scene.items.push(match key.dot {
+                Some(radius) => {
+                    Item::Dots(Dots { centers: vec![[x + KEY_LINE / 2.0, middle]], radius, fill: *color })
+                }
+                None => Item::Line(Line { from, to, width: LINE_WIDTH, color: *color }),
+            });
             let place = [x + KEY_LINE + SMALL_GAP, baseline];
             self.text(name.clone(), place, size, Anchor::Start, INK, Weight::Regular);
             y += size * LINE_HEIGHT;

@@ -22,12 +22,8 @@ impl Agreement {
     /// If they are not equally many.
     #[track_caller]
     pub fn of(exact: &[f32], predicted: &[f32]) -> Self {
-        assert!(
-            exact.len() == predicted.len(),
-            "{} exact and {} predicted numbers",
-            exact.len(),
-            predicted.len()
-        );
+        let (n_exact, n_predicted) = (exact.len(), predicted.len());
+        assert!(n_exact == n_predicted, "{n_exact} exact and {n_predicted} predicted numbers");
         let pairs = exact.iter().zip(predicted).filter(|(x, y)| x.is_finite() && y.is_finite());
         let (x, y): (Vec<f64>, Vec<f64>) = pairs.map(|(x, y)| (f64::from(*x), f64::from(*y))).unzip();
         let errors = x.iter().zip(&y).map(|(x, y)| (x - y).abs());
@@ -39,6 +35,25 @@ impl Agreement {
             n: x.len(),
         }
     }
+}
+
+/// How far each prediction is from the exact number.
+///
+/// # Panics
+/// If they are not equally many.
+#[track_caller]
+pub fn errors(exact: &[f32], predicted: &[f32]) -> Vec<f32> {
+    let (n_exact, n_predicted) = (exact.len(), predicted.len());
+    assert!(n_exact == n_predicted, "{n_exact} exact and {n_predicted} predicted numbers");
+    predicted.iter().zip(exact).map(|(predicted, exact)| predicted - exact).collect()
+}
+
+/// The places of the `count` numbers farthest from 0, the farthest first. A NaN is none of them.
+pub fn largest(values: &[f32], count: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..values.len()).filter(|&place| !values[place].is_nan()).collect();
+    places.sort_by(|&i, &j| values[j].abs().total_cmp(&values[i].abs()));
+    places.truncate(count);
+    places
 }
 
 /// Σ (x − x̄)(y − ȳ) / √(Σ (x − x̄)² Σ (y − ȳ)²)
@@ -85,6 +100,13 @@ mod tests {
         assert!((pearson - 0.745_173_340_780_591_2).abs() < 1e-12, "{pearson}");
         assert!((spearman - 0.794_117_647_058_823_6).abs() < 1e-12, "{spearman}");
         assert_eq!((largest_error, n), (3.0, 6));
+    }
+
+    #[test]
+    fn the_largest_numbers_are_the_farthest_from_zero() {
+        let values = errors(&[1.0, 0.0, f32::NAN, 2.0, 5.0], &[2.0, -3.0, 1.0, 2.5, 5.0]);
+        assert_eq!(largest(&values, 3), [1, 0, 3]);
+        assert_eq!(largest(&values, 9), [1, 0, 3, 4]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod answers;
 mod arguments;
 mod attribute;
 mod browser;
+mod circuit_page;
 mod cli;
 mod figures;
 mod golden;

@@ -10,6 +10,7 @@ mod arguments;
 mod attribute;
 mod browser;
 mod circuit;
+mod circuit_page;
 mod cli;
 mod figures;
 mod golden;

@@ -157,6 +157,9 @@ impl CircuitFigure {
     }
 }
 
+/// Weaker edges than so many are left out of pictures, because nobody could tell them apart.
+pub(crate) const MOST_EDGES: usize = 1000;
+
 /// Where on the colour map the two signs are: full colours, which are not the near-black of the ends.
 const LOW: f32 = 0.14;
 const HIGH: f32 = 0.87;

@@ -6,13 +6,11 @@ mod route;
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;
-use crate::circuit::{CircuitFigure, Edge, Input, strength};
+use crate::circuit::{CircuitFigure, Edge, Input, MOST_EDGES, strength};
 use crate::scene::{Curve, Group};
 use route::Row;
 
-/// Weaker edges are left out, because nobody could tell them apart, and so are nodes beyond these, which no
-/// model has.
-const MOST_EDGES: usize = 1000;
+/// Nodes beyond these, which no model has, are left out.
 const MOST_ROWS: usize = 110;
 const MOST_IN_A_ROW: usize = 64;
 /// Up to so many edges have their scores written at them.

@@ -196,7 +196,8 @@ impl Tensor {
         let width = cols / N;
         std::array::from_fn(|part| {
             let columns = part * width..(part + 1) * width;
-            let data = (0..rows).flat_map(|i| &self.row(i)[columns.clone()]).copied().collect();
+            let mut data = Vec::with_capacity(rows * width);
+            (0..rows).for_each(|i| data.extend_from_slice(&self.row(i)[columns.clone()]));
             Tensor::new(&[rows, width], data)
         })
     }
@@ -212,8 +213,10 @@ impl Tensor {
             let [own, _] = part.dims();
             assert!(own == rows, "{:?} beside {:?}", part.shape, parts[0].shape);
         }
-        let data = (0..rows).flat_map(|i| parts.iter().flat_map(move |part| part.row(i))).copied().collect();
-        Tensor::new(&[rows, parts.iter().map(|part| part.row_len()).sum()], data)
+        let width = parts.iter().map(|part| part.row_len()).sum();
+        let mut data = Vec::with_capacity(rows * width);
+        (0..rows).for_each(|i| parts.iter().for_each(|part| data.extend_from_slice(part.row(i))));
+        Tensor::new(&[rows, width], data)
     }
 
     /// Adds the rows up, in their order, to `sum`, `(C)`: the backward pass of [`Tensor::add_to_rows`].

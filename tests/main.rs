@@ -9,6 +9,8 @@ mod answers;
 mod arguments;
 mod attribute;
 mod browser;
+mod circuit;
+mod circuit_page;
 mod cli;
 mod figures;
 mod golden;

@@ -141,6 +141,28 @@ fn many_pairs_are_averaged_with_an_interval() {
 }
 
 #[test]
+fn every_set_from_templates_runs_in_sweeps_and_attribution() {
+    let folder = Folder::new();
+    for set in ["greater-than", "gender", "subject-verb", "capitals"] {
+        for command in ["sweep", "attribute"] {
+            let args = [command, "--prompt-set", set, "--count", "2", "--site", "z", "--json"];
+            let json = folder.tiny(&args).success().json();
+            assert_eq!(json["pairs"].as_array().unwrap().len(), 2, "{set}");
+            assert!(numbers(&json["grids"][0]["values"]).iter().all(|value| value.is_finite()));
+        }
+    }
+    // The tiny model knows capitals: the clean runs favour theirs.
+    let args = ["sweep", "--prompt-set", "capitals", "--count", "10", "--site", "z", "--json"];
+    let json = folder.tiny(&args).success().json();
+    assert!(json["clean_metric"].as_f64().unwrap() > 5.0);
+    assert!(json["corrupted_metric"].as_f64().unwrap() < -5.0);
+    let greater = ["sweep", "--prompt-set", "greater-than", "--count", "1", "--site", "z"];
+    let text = folder.tiny(&[&greater[..], &["--metric", "prob_diff"]].concat()).success();
+    assert!(text.stdout.contains("The/ ") && text.stdout.contains(" tokens}"), "{}", text.stdout);
+    assert!(text.stderr.contains("was not trained on"), "{}", text.stderr);
+}
+
+#[test]
 fn pairs_of_a_file_are_checked_first_and_aligned_by_role() {
     let folder = Folder::new();
     let jones = "Michelle Jones was a top-notch student. Michelle";
@@ -242,6 +264,10 @@ fn what_cannot_be_swept_is_refused_with_what_there_is() {
         (&["--loss-at", "3..4"], &["--metric loss"]),
         (&["--metric", "kl", "--token", " Jones"], &["--token", "kl"]),
         (&["--prompt-set", "ioi", "--count", "0"], &["0"]),
+        (&["--prompt-set", "gendr"], &["gendr", "gender"]),
+        (&["--prompt-set", "capitals", "--count", "9999"], &["9999", "at most 5040"]),
+        (&["--prompt-set", "gender", "--corruption", "abc"], &["--corruption is for --prompt-set ioi"]),
+        (&["--corruption", "abc"], &["--prompt-set ioi"]),
         (&["--prompts", "none.csv"], &["none.csv"]),
         (&["ablate", "--with", "nothing"], &["zero, mean, other-position N or resample"]),
         (&["ablate", "--with", "other-position", "11"], &["no pos 11"]),

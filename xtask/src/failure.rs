@@ -23,6 +23,11 @@ impl Failure {
         Self { message: message.into(), code: 1 }
     }
 
+    /// A signal stopped the work, and what was done is kept (exit code 130, as after Ctrl-C in a shell).
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: 130 }
+    }
+
     /// The exit code of the process.
     pub fn code(&self) -> u8 {
         self.code

@@ -9,6 +9,7 @@ mod man;
 mod progress;
 mod screen;
 mod synth_weights;
+mod train_tiny;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ enum Chore {
     DownloadWeights(download_weights::Arguments),
     /// Write a seeded random GPT-2 checkpoint, for tests and measurements without a download
     SynthWeights(synth_weights::Arguments),
+    /// Train the small model that ships with the project, from its seed
+    TrainTiny(train_tiny::Arguments),
     /// Measure sweeps: engines, threads, prompt lengths, and PyTorch beside them
     Bench(bench::Arguments),
     /// Write the man pages of patch-cli
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.chore {
         Chore::DownloadWeights(arguments) => download_weights::run(&arguments),
         Chore::SynthWeights(arguments) => synth_weights::run(&arguments),
+        Chore::TrainTiny(arguments) => train_tiny::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Man(arguments) => man::run(&arguments),
     };

@@ -10,7 +10,7 @@ use crate::screen;
 /// The pause between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// The progress of one file, shown on stderr.
+/// The progress of one file or one training, shown on stderr.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -23,6 +23,20 @@ impl Progress {
     pub fn begin(name: &str, total: u64, done: u64) -> Self {
         let template =
             "{msg} [{bar:30}] {decimal_bytes} of {decimal_total_bytes} ({decimal_bytes_per_sec}, {eta} left)";
+        Self::with_template(template, name, total, done)
+    }
+
+    /// Begins with `done` steps of `total` done already.
+    pub fn of_steps(name: &str, total: u64, done: u64) -> Self {
+        Self::with_template(
+            "{msg} [{bar:30}] {pos} of {len} steps ({per_sec}, {eta} left)",
+            name,
+            total,
+            done,
+        )
+    }
+
+    fn with_template(template: &str, name: &str, total: u64, done: u64) -> Self {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(total)
             .with_style(style.progress_chars("=> "))
@@ -35,8 +49,7 @@ impl Progress {
     /// Counts more bytes.
     pub fn add(&mut self, count: u64) {
         self.bar.inc(count);
-        if self.last_line.elapsed() >= LINE_EVERY && self.bar.is_hidden() {
-            self.last_line = Instant::now();
+        if self.is_line_due() {
             screen::warn(&format!(
                 "{}: {} of {} ({}/s, {} s left)",
                 self.name,
@@ -46,6 +59,31 @@ impl Progress {
                 self.bar.eta().as_secs()
             ));
         }
+    }
+
+    /// Counts a step, after which `state` is worth knowing.
+    pub fn add_step(&mut self, state: &str) {
+        self.bar.inc(1);
+        self.bar.set_message(format!("{}, {state}", self.name));
+        if self.is_line_due() {
+            screen::warn(&format!(
+                "{}: {} of {} steps, {state} ({:.1} steps/s, {} s left)",
+                self.name,
+                self.bar.position(),
+                self.bar.length().unwrap_or_default(),
+                self.bar.per_sec(),
+                self.bar.eta().as_secs()
+            ));
+        }
+    }
+
+    /// Whether plain lines are shown, and it is time for one.
+    fn is_line_due(&mut self) -> bool {
+        let is_due = self.last_line.elapsed() >= LINE_EVERY && self.bar.is_hidden();
+        if is_due {
+            self.last_line = Instant::now();
+        }
+        is_due
     }
 }
 

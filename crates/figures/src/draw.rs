@@ -38,6 +38,7 @@ impl Draw for Study {
                 Figure::Heatmap(heatmap) => (&mut heatmap.title, &mut heatmap.subtitle),
                 Figure::Lines(chart) => (&mut chart.title, &mut chart.subtitle),
                 Figure::Sheet(sheet) => (&mut sheet.title, &mut sheet.subtitle),
+                Figure::Circuit(circuit) => (&mut circuit.title, &mut circuit.subtitle),
                 Figure::Scatter(scatter) => (&mut scatter.title, &mut scatter.subtitle),
             };
             if title.is_empty() {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use super::circuit::CircuitFigure;
 use super::color::ColorMap;
 use super::scatter::Scatter;
 
@@ -16,6 +17,8 @@ pub enum Figure {
     Lines(LineChart),
     /// Several heatmaps.
     Sheet(Sheet),
+    /// Nodes and edges.
+    Circuit(CircuitFigure),
     /// Points over two axes.
     Scatter(Scatter),
 }
@@ -27,6 +30,7 @@ impl Figure {
             Self::Heatmap(heatmap) => &heatmap.title,
             Self::Lines(chart) => &chart.title,
             Self::Sheet(sheet) => &sheet.title,
+            Self::Circuit(circuit) => &circuit.title,
             Self::Scatter(scatter) => &scatter.title,
         }
     }
@@ -37,6 +41,7 @@ impl Figure {
             Self::Heatmap(heatmap) => &heatmap.subtitle,
             Self::Lines(chart) => &chart.subtitle,
             Self::Sheet(sheet) => &sheet.subtitle,
+            Self::Circuit(circuit) => &circuit.subtitle,
             Self::Scatter(scatter) => &scatter.subtitle,
         }
     }
@@ -58,6 +63,7 @@ impl Figure {
     fn texts(&mut self, text: &mut dyn FnMut(&mut String), lines: &mut dyn FnMut(&mut Vec<String>)) {
         match self {
             Self::Heatmap(heatmap) => heatmap.texts(text, lines),
+            Self::Circuit(circuit) => circuit.texts(text, lines),
             Self::Lines(chart) => {
                 let LineChart { title, subtitle, series, columns, column_axis, series_axis, .. } = chart;
                 [title, column_axis, series_axis, &mut chart.value_label, &mut chart.highlight_label]
@@ -83,6 +89,7 @@ impl Figure {
             Self::Heatmap(heatmap) => heatmap.subtitle.clear(),
             Self::Lines(chart) => chart.subtitle.clear(),
             Self::Sheet(sheet) => sheet.subtitle.clear(),
+            Self::Circuit(circuit) => circuit.subtitle.clear(),
             Self::Scatter(scatter) => scatter.subtitle.clear(),
         }
         self
@@ -127,6 +134,12 @@ impl From<Heatmap> for Figure {
 impl From<LineChart> for Figure {
     fn from(chart: LineChart) -> Self {
         Self::Lines(chart)
+    }
+}
+
+impl From<CircuitFigure> for Figure {
+    fn from(circuit: CircuitFigure) -> Self {
+        Self::Circuit(circuit)
     }
 }
 

@@ -4,7 +4,7 @@ use ::image::RgbImage;
 use png::{BitDepth, ColorType, DeflateCompression, Encoder, EncodingError, Filter, PixelDimensions, Unit};
 
 use super::color::Rgb;
-use super::scene::{Anchor, Cells, Dots, Item, Line, Polygon, Rect, Scene, Text};
+use super::scene::{Anchor, Cells, Curve, Dots, Item, Line, Polygon, Rect, Scene, Text};
 use super::text::{Fonts, Typesetter};
 
 /// Pixels per unit that are crisp on today's screens and in print.
@@ -34,14 +34,16 @@ pub fn paint(scene: &Scene, fonts: &Fonts, scale: f32) -> RgbImage {
     let image = RgbImage::from_pixel(pixels(scene.width), pixels(scene.height), [255; 3].into());
     let mut canvas = Canvas { image, scale };
     let mut setter = Typesetter::new(fonts);
-    for item in &scene.items {
+    for item in scene.flat() {
         match item {
             Item::Rect(rect) => canvas.rect(rect),
             Item::Cells(cells) => canvas.cells(cells),
             Item::Line(line) => canvas.line(line),
-            Item::Polygon(Polygon { points, fill }) => canvas.polygon(points, *fill),
+            Item::Polygon(Polygon { points, fill }) => canvas.polygon(points, *fill, 1.0),
             Item::Dots(dots) => dots.centers.iter().for_each(|&center| canvas.dot(center, dots)),
             Item::Text(text) => canvas.text(text, &mut setter),
+            Item::Curve(curve) => canvas.curve(curve),
+            Item::Group(_) => unreachable!("a flat scene has no groups"),
         }
     }
     canvas.image
@@ -147,30 +149,46 @@ impl Canvas {
             [x2 - side_x, y2 - side_y],
             [x1 - side_x, y1 - side_y],
         ];
-        self.polygon(&corners, line.color);
+        self.polygon(&corners, line.color, 1.0);
+    }
+
+    /// Fills the outline of a curve: its left side upwards, and its right side back.
+    fn curve(&mut self, curve: &Curve) {
+        let samples = curve.samples(3.0 / self.scale);
+        let half = curve.width / 2.0;
+        let side = |&([x, y], [along_x, along_y]): &([f32; 2], [f32; 2]), half: f32| {
+            [x - along_y * half, y + along_x * half]
+        };
+        let left = samples.iter().map(|sample| side(sample, half));
+        let right = samples.iter().rev().map(|sample| side(sample, -half));
+        let outline: Vec<_> = left.chain(right).collect();
+        self.polygon(&outline, curve.color, curve.opacity);
     }
 
     /// Fills a polygon (even-odd): each row of pixels is the mean of some scanlines, on which the
     /// coverage is exact.
-    fn polygon(&mut self, points: &[[f32; 2]], fill: Rgb) {
+    fn polygon(&mut self, points: &[[f32; 2]], fill: Rgb, opacity: f32) {
         const SCANLINES: usize = 8;
         let points: Vec<_> = points.iter().map(|point| point.map(|at| at * self.scale)).collect();
-        let (left, right) = extent(points.iter().map(|point| point[0]));
         let (top, bottom) = extent(points.iter().map(|point| point[1]));
-        let columns = pixels_between(left, right, self.image.width());
-        let mut coverage = vec![0.0; columns.len()];
-        for y in pixels_between(top, bottom, self.image.height()) {
-            coverage.fill(0.0);
+        let rows = pixels_between(top, bottom, self.image.height());
+        let sides = sides_by_row(&points, &rows);
+        let mut coverage = Vec::new();
+        for (y, sides) in rows.zip(&sides) {
+            let (left, right) = extent(sides.iter().flatten().map(|point| point[0]));
+            let columns = pixels_between(left, right, self.image.width());
+            coverage.clear();
+            coverage.resize(columns.len(), 0.0);
             for scanline in 0..SCANLINES {
                 let height = y as f32 + (scanline as f32 + 0.5) / SCANLINES as f32;
-                for span in crossings(&points, height).chunks_exact(2) {
-                    for (covered, x) in coverage.iter_mut().zip(columns.clone()) {
-                        *covered += overlap(x, span[0], span[1]);
+                for span in crossings(sides, height).chunks_exact(2) {
+                    for x in pixels_between(span[0].max(left), span[1], columns.end) {
+                        coverage[(x - columns.start) as usize] += overlap(x, span[0], span[1]);
                     }
                 }
             }
-            for (covered, x) in coverage.iter().zip(columns.clone()) {
-                self.blend(x, y, fill, covered / SCANLINES as f32);
+            for (covered, x) in coverage.iter().zip(columns) {
+                self.blend(x, y, fill, covered / SCANLINES as f32 * opacity);
             }
         }
     }
@@ -264,11 +282,28 @@ fn extent(values: impl Iterator<Item = f32>) -> (f32, f32) {
     values.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
 }
 
-/// Where the outline of a polygon crosses a horizontal line, from left to right.
-fn crossings(points: &[[f32; 2]], height: f32) -> Vec<f32> {
+/// A side of a polygon: its two ends.
+type Side = [[f32; 2]; 2];
+
+/// For each row of pixels the sides of a polygon that touch it.
+fn sides_by_row(points: &[[f32; 2]], rows: &std::ops::Range<u32>) -> Vec<Vec<Side>> {
+    let mut sides = vec![Vec::new(); rows.len()];
+    for (index, &from) in points.iter().enumerate() {
+        let to = points[(index + 1) % points.len()];
+        let (low, high) = (from[1].min(to[1]), from[1].max(to[1]));
+        // Casts saturate; a row too many does no harm.
+        let touched = (low.floor() as u32).max(rows.start)..(high.floor() as u32 + 1).min(rows.end);
+        for row in touched {
+            sides[(row - rows.start) as usize].push([from, to]);
+        }
+    }
+    sides
+}
+
+/// Where the sides of a polygon cross a horizontal line, from left to right.
+fn crossings(sides: &[Side], height: f32) -> Vec<f32> {
     let mut crossings = Vec::new();
-    for (index, &[x1, y1]) in points.iter().enumerate() {
-        let [x2, y2] = points[(index + 1) % points.len()];
+    for &[[x1, y1], [x2, y2]] in sides {
         if (y1 <= height) != (y2 <= height) {
             crossings.push(x1 + (height - y1) / (y2 - y1) * (x2 - x1));
         }

@@ -1,5 +1,6 @@
 //! From the description of a figure to a scene: where everything goes.
 
+pub mod circuit;
 mod lines;
 mod scatter;
 mod sheet;
@@ -75,6 +76,7 @@ pub fn layout(figure: &Figure, fonts: &Fonts) -> Scene {
         Figure::Heatmap(heatmap) => layout_heatmap(heatmap, setter, &Setting::ALONE).scene,
         Figure::Lines(chart) => lines::layout(chart, setter),
         Figure::Sheet(sheet) => sheet::layout(sheet, setter),
+        Figure::Circuit(circuit) => circuit::layout(circuit, setter),
         Figure::Scatter(scatter) => scatter::layout(scatter, setter),
     }
 }
@@ -803,7 +805,7 @@ mod tests {
 
     fn texts(scene: &Scene) -> Vec<&Text> {
         let mut texts = Vec::new();
-        for item in &scene.items {
+        for item in scene.flat() {
             if let Item::Text(text) = item {
                 texts.push(text);
             }
@@ -935,6 +937,10 @@ mod tests {
         all.push(("scatter".into(), Scatter { x_label, y_label, groups, ..Scatter::default() }.into()));
         all.push(("scatter of nothing".into(), Scatter::default().into()));
         all.push(("numbers in any case".into(), always.into()));
+        let circuits = [(0, 0), (1, 2), (12, 2), (25, 4), (80, 12), (300, 12)];
+        all.extend(circuits.map(|(edges, heads)| {
+            (format!("circuit of {edges} edges"), circuit::tests::circuit(edges, heads).into())
+        }));
         all
     }
 
@@ -962,7 +968,7 @@ mod tests {
             let inside = |[x, y]: [f32; 2]| {
                 (1.0..scene.width - 1.0).contains(&x) && (1.0..scene.height - 1.0).contains(&y)
             };
-            for item in &scene.items {
+            for item in scene.flat() {
                 let points = match item {
                     Item::Rect(rect) => {
                         vec![[rect.x, rect.y], [rect.x + rect.w, rect.y + rect.h]]
@@ -974,6 +980,8 @@ mod tests {
                     Item::Polygon(polygon) => polygon.points.clone(),
                     Item::Dots(dots) => dots.centers.clone(),
                     Item::Text(text) => corners(text, &mut setter).to_vec(),
+                    Item::Curve(curve) => curve.points.clone(),
+                    Item::Group(_) => unreachable!("a flat scene has no groups"),
                 };
                 assert!(points.into_iter().all(inside), "{name}: {item:?}");
             }

@@ -4,7 +4,8 @@
 //!
 //! A [`Figure`] says *what* is to be seen: a [`Heatmap`] has numbers in rows and columns, the words
 //! around them, the colour map, and which columns matter; a [`LineChart`] has series over an axis; a
-//! [`Sheet`] has several heatmaps; a [`Scatter`] has points over two axes. They know nothing of pixels. Everything else in this module is a
+//! [`Sheet`] has several heatmaps; a [`Scatter`] has points over two axes; a [`CircuitFigure`] has nodes and edges. They
+//! know nothing of pixels. Everything else in this module is a
 //! way from there to something a person can look at. [`FigureOptions`] are what a user may want to
 //! have otherwise: the ends of the scale, the colours, the title.
 //!
@@ -40,7 +41,9 @@
 //! showing tokens (a leading space is part of a token and has to be seen), and the rounding of
 //! numbers.
 
+pub mod circuit;
 mod color;
+mod dot;
 mod draw;
 mod figure;
 mod image;
@@ -56,7 +59,9 @@ mod svg;
 mod terminal;
 mod text;
 
+pub use self::circuit::CircuitFigure;
 pub use self::color::ColorMap;
+pub use self::dot::dot;
 pub use self::draw::Draw;
 pub use self::figure::{CellValues, Figure, Heatmap, LineChart, Series, Sheet};
 pub use self::image::{DEFAULT_SCALE, SCALES, encode_png, render_png};

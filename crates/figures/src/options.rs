@@ -64,6 +64,10 @@ impl FigureOptions {
                 sheet.panels.iter_mut().for_each(|panel| self.apply_to(panel));
                 &mut sheet.title
             }
+            Figure::Circuit(circuit) => {
+                circuit.color_map = self.color_map.unwrap_or(circuit.color_map);
+                &mut circuit.title
+            }
             // (The scale of colours of a heatmap beside it is not one of its axes.)
             Figure::Scatter(scatter) => &mut scatter.title,
         };
@@ -95,7 +99,7 @@ pub fn missing_characters(scene: &Scene, fonts: &Fonts) -> Vec<char> {
     let mut setter = Typesetter::new(fonts);
     let mut seen = HashSet::new();
     let mut missing = Vec::new();
-    for item in &scene.items {
+    for item in scene.flat() {
         if let Item::Text(text) = item {
             let of_text = setter.missing(&text.string, text.weight).into_iter();
             missing.extend(of_text.filter(|&character| seen.insert(character)));

@@ -1,4 +1,5 @@
-//! The page of one experiment: a single HTML file that can be explored in a browser, offline.
+//! The page of one experiment, and that of a circuit ([`CircuitPage`]): a single HTML file that can be
+//! explored in a browser, offline.
 //!
 //! [`Page`] is plain data. [`render_page`] puts it, as JSON, into a fixed page whose script draws it. What
 //! comes from a user (prompts, tokens, names) is never markup: in the file it stands inside the JSON,
@@ -6,14 +7,18 @@
 //! let markup through all the same, the page's content security policy stops it: only the page's own
 //! script and style, which it names by their hashes, may run, and nothing may be fetched from anywhere.
 
+mod circuit;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+pub use self::circuit::{CircuitPage, render_circuit_page};
+
 const TEMPLATE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
-const SCRIPT: &str = include_str!("page/page.js");
+const SCRIPT: &str = concat!(include_str!("page/common.js"), include_str!("page/page.js"));
 
 /// Everything that a page shows.
 #[derive(Debug, Serialize)]
@@ -119,30 +124,43 @@ pub struct Attention {
 /// # Errors
 /// If a number cannot be written as JSON.
 pub fn render_page(page: &Page, software: &str) -> Result<String, serde_json::Error> {
-    // A script element ends at "</script" wherever it stands, also inside a JSON string.
-    let data = serde_json::to_string(page)?.replace('<', "\\u003c");
+    let data = data(page)?;
     let (script_hash, style_hash) = (hash(SCRIPT), hash(STYLE));
-    let mut html = String::with_capacity(TEMPLATE.len() + STYLE.len() + data.len() + SCRIPT.len());
-    // In one pass, so that a prompt that says {{script}} stays what it is.
-    for (i, piece) in TEMPLATE.split("{{").enumerate() {
+    Ok(filled(
+        TEMPLATE,
+        &[
+            ("data", &data),
+            ("script", SCRIPT),
+            ("script_hash", &script_hash),
+            ("software", software), // by this, where it stands, the page is known as ours
+            ("style", STYLE),
+            ("style_hash", &style_hash),
+        ],
+    ))
+}
+
+/// What a page shows, as JSON inside a script element.
+fn data(page: &impl Serialize) -> Result<String, serde_json::Error> {
+    // A script element ends at "</script" wherever it stands, also inside a JSON string.
+    Ok(serde_json::to_string(page)?.replace('<', "\\u003c"))
+}
+
+/// A template with all its places filled: in one pass, so that a prompt that says {{script}} stays what it is.
+fn filled(template: &str, places: &[(&str, &str)]) -> String {
+    let length: usize = places.iter().map(|(_, text)| text.len()).sum();
+    let mut html = String::with_capacity(template.len() + length);
+    for (i, piece) in template.split("{{").enumerate() {
         let rest = match piece.split_once("}}") {
             Some((name, rest)) if i > 0 => {
-                html += match name {
-                    "data" => &data,
-                    "script" => SCRIPT,
-                    "script_hash" => &script_hash,
-                    "software" => software, // by this, where it stands, the page is known as ours
-                    "style" => STYLE,
-                    "style_hash" => &style_hash,
-                    _ => panic!("page.html has an unknown place {{{{{name}}}}}"),
-                };
+                let place = places.iter().find(|(place, _)| *place == name);
+                html += place.unwrap_or_else(|| panic!("the page has an unknown place {{{{{name}}}}}")).1;
                 rest
             }
             _ => piece,
         };
         html += rest;
     }
-    Ok(html)
+    html
 }
 
 /// A script or style as a content security policy names it.
@@ -210,7 +228,7 @@ mod tests {
     }
 
     /// The data in a page, read again.
-    fn data(html: &str) -> serde_json::Value {
+    pub fn data_of(html: &str) -> serde_json::Value {
         let start = r#"<script id="data" type="application/json">"#;
         let (_, rest) = html.split_once(start).unwrap();
         let (data, _) = rest.split_once("</script>").unwrap();
@@ -229,7 +247,7 @@ mod tests {
             ["</script><img src=x onerror=alert(1)>", "<!--<script>", "{{script}} }} {{", "\"\\\u{2028}\u{0}"]
         {
             let html = render_page(&large_page(text), "test 0").unwrap();
-            assert_eq!(data(&html)["prompts"]["clean"]["text"], text);
+            assert_eq!(data_of(&html)["prompts"]["clean"]["text"], text);
             assert_eq!(html.matches("</script").count(), 2);
             assert_eq!(html.matches(SCRIPT).count(), 1);
             assert_eq!(html.matches(STYLE).count(), 1);

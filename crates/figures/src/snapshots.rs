@@ -1,11 +1,12 @@
 //! Reviewed figures: what is printed and painted today has to be what somebody looked at and found
 //! good. The reviewed texts and pictures stand beside this file in `snapshots/`; escape characters are
-//! written as `␛` there. After a change that is meant, `UPDATE_SNAPSHOTS=1 cargo test -p patch-cli
+//! written as `␛` there. After a change that is meant, `UPDATE_SNAPSHOTS=1 cargo test -p figures
 //! snapshot` writes them anew, to be looked at before they are committed.
 
 use std::fs;
 use std::path::PathBuf;
 
+use super::circuit::{Edge, Input, Node};
 use super::figure::{Figure, Heatmap, LineChart, Series, Sheet};
 use super::image::paint;
 use super::*;
@@ -139,8 +140,12 @@ fn updating() -> bool {
 fn check_text(name: &str, figure: impl Into<Figure>, color: TerminalColor, width: usize) {
     let mut out = Vec::new();
     write_figure(&mut out, &figure.into(), TerminalStyle { color, width }).unwrap();
-    let text = String::from_utf8(out).unwrap().replace('\x1b', "␛");
-    let path = file(&format!("{name}.txt"));
+    check_string(&format!("{name}.txt"), String::from_utf8(out).unwrap().replace('\x1b', "␛"));
+}
+
+#[track_caller]
+fn check_string(name: &str, text: String) {
+    let path = file(name);
     if updating() {
         fs::write(&path, &text).unwrap();
     }
@@ -213,9 +218,59 @@ fn the_contact_sheet_snapshot_is_what_is_painted() {
     check_picture("contact_sheet", sheet(true));
 }
 
+/// Two layers: a previous-token head, an induction head that reads it as key, and an MLP that is against it.
+fn circuit() -> CircuitFigure {
+    let nodes = [("input", 0), ("a0.h1", 1), ("a0.h3", 1), ("m0", 2), ("a1.h0", 3), ("m1", 4), ("logits", 5)];
+    let edges = [
+        (0, 1, Some(Input::V), 0.31),
+        (0, 2, Some(Input::K), -0.12),
+        (0, 3, None, 0.2),
+        (1, 3, None, 0.08),
+        (1, 4, Some(Input::K), 0.84),
+        (2, 4, Some(Input::Q), f32::NAN),
+        (3, 4, Some(Input::V), 0.45),
+        (0, 4, Some(Input::V), 0.52),
+        (3, 5, None, -0.4),
+        (4, 6, None, 1.31),
+        (5, 6, None, -0.66),
+        (0, 6, None, 0.05),
+    ];
+    let label = |name: &str| if name == "a1.h0" { "a1.h0 induction" } else { "" }.to_owned();
+    CircuitFigure {
+        title: "The 12 edges of the circuit of \"Michelle Jones\"".into(),
+        subtitle: vec!["clean: Michelle Jones, 日本".into()],
+        nodes: nodes.map(|(name, row)| Node { name: name.into(), row, label: label(name) }).to_vec(),
+        edges: edges.map(|(from, to, input, score)| Edge { from, to, input, score }).to_vec(),
+        score_label: "change of logit(\" Jones\") − logit(\" Smith\")".into(),
+        legend: vec!["Blue: towards Jones; red: towards Smith.".into()],
+        ..CircuitFigure::default()
+    }
+}
+
+#[test]
+fn the_circuit_snapshot_is_what_is_painted() {
+    check_picture("circuit", circuit());
+}
+
+#[test]
+fn the_dot_snapshot_is_what_is_written() {
+    let mut figure = circuit();
+    figure.title += " \\ {a|b}";
+    figure.nodes[1].label = "a \"quoted\" <name>\n{of|two}".to_owned();
+    check_string("circuit.dot", dot(&figure));
+}
+
+#[test]
+fn the_circuit_snapshot_is_what_is_written_as_svg() {
+    let fonts = Fonts::default();
+    let scene = scene(&circuit().into(), &FigureOptions::default());
+    check_string("circuit.svg", render_svg(&scene, &fonts, &[]).unwrap());
+}
+
 #[test]
 fn the_text_snapshots_are_what_is_printed_without_colours() {
     use TerminalColor::None as Plain;
+    check_text("circuit_plain", circuit(), Plain, 80);
     check_text("heatmap_plain", heatmap(), Plain, 80);
     check_text("heatmap_plain_narrow", heatmap(), Plain, 32);
     check_text("lines_plain", chart(), Plain, 80);
@@ -234,6 +289,7 @@ fn the_text_snapshots_are_what_is_printed_in_256_colours() {
 fn the_text_snapshots_are_what_is_printed_in_true_colours() {
     use TerminalColor::Truecolor;
     check_text("heatmap_truecolor", heatmap(), Truecolor, 80);
+    check_text("circuit_truecolor", circuit(), Truecolor, 80);
     check_text("heatmap_truecolor_narrow", heatmap(), Truecolor, 32);
     check_text("lines_truecolor", chart(), Truecolor, 80);
     check_text("sheet_truecolor", sheet(false), Truecolor, 80);
@@ -244,8 +300,9 @@ fn the_text_snapshots_are_what_is_printed_in_true_colours() {
 #[test]
 fn no_printed_line_of_any_figure_is_longer_than_the_terminal_is_wide() {
     let long_title = Sheet { title: "A very long title that has to be wrapped ".repeat(4), ..sheet(true) };
-    let figures: [Figure; 7] = [
+    let figures: [Figure; 8] = [
         heatmap().into(),
+        circuit().into(),
         scatter().into(),
         chart().into(),
         sheet(false).into(),

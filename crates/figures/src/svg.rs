@@ -9,7 +9,7 @@ use png::EncodingError;
 
 use super::color::Rgb;
 use super::image::encode_png;
-use super::scene::{Anchor, Cells, Item, Scene, Text, Weight};
+use super::scene::{Anchor, Cells, Curve, Group, Item, Scene, Text, Weight};
 use super::text::{Fonts, Typesetter};
 
 /// The fonts that a viewer may set the texts in: ours, and others with the same widths. Characters
@@ -108,7 +108,51 @@ fn push_item(svg: &mut String, item: &Item, setter: &mut Typesetter) -> Result<(
             push_text(svg, text, setter);
             Ok(())
         }
+        Item::Curve(curve) => {
+            push_curve(svg, curve);
+            Ok(())
+        }
+        Item::Group(group) => return push_group(svg, group, setter),
     };
+    Ok(())
+}
+
+fn push_curve(svg: &mut String, curve: &Curve) {
+    svg.push_str("<path d=\"");
+    for (index, [x, y]) in curve.points.iter().enumerate() {
+        svg.push_str(match index {
+            0 => "M",
+            _ if index % 3 == 1 => "C",
+            _ => " ",
+        });
+        let _ = write!(svg, "{},{}", number(*x), number(*y));
+    }
+    let _ = write!(
+        svg,
+        "\" fill=\"none\" stroke=\"{}\" stroke-width=\"{}\"",
+        color(curve.color),
+        number(curve.width)
+    );
+    if curve.opacity < 1.0 {
+        let _ = write!(svg, " stroke-opacity=\"{}\"", number(curve.opacity));
+    }
+    svg.push_str("/>\n");
+}
+
+fn push_group(svg: &mut String, group: &Group, setter: &mut Typesetter) -> Result<(), EncodingError> {
+    svg.push_str("<g");
+    for (name, value) in &group.data {
+        let _ = write!(svg, " data-{name}=\"{}\"", escaped(value));
+    }
+    svg.push('>');
+    if !group.title.is_empty() {
+        let _ = write!(svg, "<title>{}</title>", escaped(&group.title));
+    }
+    svg.push('\n');
+    for item in &group.items {
+        push_item(svg, item, setter)?;
+    }
+    svg.push_str("</g>\n");
     Ok(())
 }
 

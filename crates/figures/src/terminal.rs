@@ -1,5 +1,7 @@
 //! Printing a figure as text, with the colours a terminal has or none.
 
+mod circuit;
+
 use std::io::{self, Write};
 use std::ops::Range;
 
@@ -59,6 +61,8 @@ const MARK: &str = "▲";
 /// the sheet has, each value standing for a square of cells if there is no room for all; without
 /// colours, a table with a number for each panel, the strongest in it.
 ///
+/// **A circuit** is a table of its edges, the strongest first.
+///
 /// # Panics
 /// If the figure does not have one value for each cell or point.
 pub fn write_figure(out: &mut impl Write, figure: &Figure, style: TerminalStyle) -> io::Result<()> {
@@ -66,6 +70,7 @@ pub fn write_figure(out: &mut impl Write, figure: &Figure, style: TerminalStyle)
         Figure::Heatmap(heatmap) => heatmap_lines(heatmap, style),
         Figure::Lines(chart) => heatmap_lines(&chart.as_heatmap(), style),
         Figure::Sheet(sheet) => sheet_lines(sheet, style),
+        Figure::Circuit(circuit) => circuit::lines(circuit, style),
         Figure::Scatter(scatter) => scatter_lines(scatter, style),
     };
     for line in lines {

@@ -25,8 +25,9 @@ use crate::SiteKind::{
     LnFinalScale, MlpOut, MlpPost, MlpPre, Pattern, PosEmbed, Q, ResidMid, ResidPost, ResidPre,
     Result as HeadResult, V, Z,
 };
+use crate::graph::Reader;
 use crate::model::{Block, CausalSelfAttention, LayerNorm, Linear, Mlp};
-use crate::{Gpt2, Hook, Kernel, Patch, Site, SiteKind};
+use crate::{Gpt2, Head, Hook, Kernel, Patch, Site, SiteKind};
 
 /// What the backward pass calls with the gradient with respect to every activation, last to first.
 pub type GradientHook<'a> = dyn FnMut(Site, &Tensor) + 'a;
@@ -286,6 +287,31 @@ impl Gpt2 {
                 add(wte.row_mut(id as usize), dx.row(pos));
                 add(wpe.row_mut(pos), pos_embed.row(pos));
             }
+        }
+    }
+
+    /// The gradient with respect to the residual stream as one reader alone reads it, `(T, C)`, from that with
+    /// respect to what it makes of it: queries, keys or values of a head, `(T, head_size)`; or what its layer norm
+    /// gives to an MLP or to the unembedding, `(T, C)`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or the activations are not those of this model.
+    #[track_caller]
+    pub fn reader_backward(&self, activations: &Activations, reader: Reader, dmade: &Tensor) -> Tensor {
+        let last = self.h.len().saturating_sub(1);
+        let (norm, x, scale, layer) = match reader {
+            Reader::Head(Head { layer, .. }, _) => (&self.h[layer].ln_1, ResidPre, Ln1Scale, layer),
+            Reader::Mlp(layer) => (&self.h[layer].ln_2, ResidMid, Ln2Scale, layer),
+            Reader::Logits => (&self.ln_f, ResidPost, LnFinalScale, last),
+        };
+        let rules = Rules::default();
+        let mut pass = Pass { activations, rules: &rules, hook: None, layer };
+        match reader {
+            Reader::Head(..) => {
+                let dnormalized = matmul(dmade, self.head_input(reader).0.t()); // (T, C)
+                norm.backward(&dnormalized, [x, scale], &mut pass, None)
+            }
+            _ => norm.backward(dmade, [x, scale], &mut pass, None),
         }
     }
 

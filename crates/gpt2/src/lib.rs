@@ -41,6 +41,7 @@ pub mod config;
 mod error;
 mod files;
 pub mod generate;
+pub mod graph;
 pub mod locate;
 pub mod model;
 mod parameters;

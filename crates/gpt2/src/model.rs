@@ -382,11 +382,11 @@ impl Gpt2 {
             panic!("{error}");
         }
         let c = self.config.n_embd;
-        let rows = ids.iter().flat_map(|&id| self.wte.row(id as usize)).copied();
-        let mut x = Tensor::new(&[ids.len(), c], rows.collect()); // (T, C)
+        let rows: Vec<&[f32]> = ids.iter().map(|&id| self.wte.row(id as usize)).collect();
+        let mut x = Tensor::new(&[ids.len(), c], rows.concat()); // (T, C)
         hook(Embed.at(0), &mut x);
-        let rows = (0..ids.len()).flat_map(|pos| self.wpe.row(pos)).copied();
-        let mut pos_embed = Tensor::new(&[ids.len(), c], rows.collect()); // (T, C)
+        let rows: Vec<&[f32]> = (0..ids.len()).map(|pos| self.wpe.row(pos)).collect();
+        let mut pos_embed = Tensor::new(&[ids.len(), c], rows.concat()); // (T, C)
         hook(PosEmbed.at(0), &mut pos_embed);
         x.add_assign(&pos_embed);
         for (layer, block) in self.h.iter().enumerate() {

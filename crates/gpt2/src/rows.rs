@@ -9,8 +9,9 @@ use std::ops::Range;
 use multiversion::multiversion;
 use tensor::{Tensor, View, dot, layer_norm, linear, softmax_row};
 
-use crate::Gpt2;
+use crate::graph::Reader;
 use crate::model::{CausalSelfAttention, LayerNorm, Linear, Mlp};
+use crate::{Gpt2, Head};
 
 impl LayerNorm {
     /// Normalises each row of `x`, `(R, C)`.
@@ -49,6 +50,33 @@ impl Mlp {
 }
 
 impl Gpt2 {
+    /// What a reader makes of rows of the residual stream, `(R, C)`: queries, keys or values of a head,
+    /// `(R, head_size)`; what an MLP writes, `(R, C)`; or the normalised rows of which logits are made, `(R, C)`.
+    pub fn read_rows(&self, reader: Reader, x: &Tensor) -> Tensor {
+        match reader {
+            Reader::Head(Head { layer, .. }, _) => {
+                let (weight, bias) = self.head_input(reader);
+                linear(&self.h[layer].ln_1.forward_rows(x), weight, bias)
+            }
+            Reader::Mlp(layer) => self.h[layer].mlp.forward_rows(&self.h[layer].ln_2.forward_rows(x)),
+            Reader::Logits => self.ln_f.forward_rows(x),
+        }
+    }
+
+    /// The columns of `c_attn` that make one input of one head: `(C, head_size)`, `(head_size)`.
+    ///
+    /// # Panics
+    /// If the reader is not a head's.
+    #[track_caller]
+    pub(crate) fn head_input(&self, reader: Reader) -> (View<'_>, &[f32]) {
+        let Reader::Head(Head { layer, head }, input) = reader else {
+            panic!("{reader} is not the input of a head");
+        };
+        let (c_attn, width) = (&self.h[layer].attn.c_attn, self.config.head_size());
+        let first = input as usize * self.config.n_embd + head * width;
+        (c_attn.weight.view().columns(first..first + width), &c_attn.bias.data()[first..first + width])
+    }
+
     /// The logits, `(R, V)`, of a few rows that `ln_f` has normalised, `(R, C)`: those of
     /// [`Gpt2::unembed`], to within rounding.
     ///
@@ -88,6 +116,14 @@ impl Gpt2 {
 }
 
 impl CausalSelfAttention {
+    /// What one head writes to the residual stream, without the bias, `(R, C)`, from rows of z, `(R, C)`: z W_O.
+    pub fn written_by_head(&self, head: usize, z: &Tensor) -> Tensor {
+        let (c, head_size) = (z.row_len(), z.row_len() / self.n_head);
+        let own = head * head_size..(head + 1) * head_size;
+        let weight = self.c_proj.weight.view().rows(own.clone()); // (head_size, C)
+        linear(z.view().columns(own), weight, &vec![0.0; c])
+    }
+
     /// What all heads gather for one position, `z` `(C)`, from its query `q` `(C)` and the keys and values,
     /// `(C)` each, of all positions that it sees.
     ///

@@ -48,10 +48,12 @@
 //! | `edit` | what makes a run differ |
 //! | `rows` | runs and their rows in one tall matrix |
 //! | `attention` | the heads, for rows of many runs |
+//! | `wiring` | runs in which each reader hears its own edges |
 
 mod attention;
 mod edit;
 mod rows;
+mod wiring;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -63,12 +65,14 @@ use self::attention::Attention;
 pub use self::edit::{Edit, Fork, Frozen, Read, Reader, Value};
 pub use self::rows::{BASE, Rows, Run, SOURCE};
 use self::rows::{NewFork, add, laid_out, same_bits};
+use self::wiring::Wires;
+pub use self::wiring::Wiring;
 use crate::SiteKind::{
     AttnOut, AttnScores, Embed, K, MlpOut, MlpPost, MlpPre, Pattern, PosEmbed, Q, ResidMid, ResidPost,
     ResidPre, V, Z,
 };
 use crate::model::{Linear, Mlp};
-use crate::{Gpt2, SiteKind};
+use crate::{Gpt2, SiteKind, graph};
 
 /// What is to be run.
 #[derive(Clone, Copy)]
@@ -85,6 +89,8 @@ pub struct Plan<'a> {
     pub frozen: Frozen,
     /// What is read on the way.
     pub readers: &'a [Reader],
+    /// The circuits of the runs, where readers hear different edges; there are no forks by edits then.
+    pub wiring: Option<Wiring<'a>>,
     /// The first position whose end is read.
     pub first_read: usize,
     /// Called between two steps: it may unwind, to stop the walk.
@@ -101,6 +107,7 @@ impl<'a> Plan<'a> {
             lasting: &[],
             frozen: Frozen::default(),
             readers: &[],
+            wiring: None,
             first_read: base.len().saturating_sub(1),
             between: &|| {},
         }
@@ -136,6 +143,7 @@ pub struct Walk<'a> {
     x: Rows,
     /// What the readers have read.
     reads: Vec<Read>,
+    wires: Option<Wires<'a>>,
     flops: u64,
 }
 
@@ -180,7 +188,9 @@ impl<'a> Walk<'a> {
         ];
         let c = model.config.n_embd;
         let x = Rows { runs, data: Vec::new(), c };
-        let mut walk = Self { model, plan, t, edits, first_difference, x, reads: Vec::new(), flops: 0 };
+        let wires = plan.wiring.map(|wiring| Wires::new(model, wiring));
+        let mut walk =
+            Self { model, plan, t, edits, first_difference, x, reads: Vec::new(), wires, flops: 0 };
         walk.embed();
         walk
     }
@@ -207,6 +217,12 @@ impl<'a> Walk<'a> {
         let source = self.x.runs[SOURCE].rows.clone().flat_map(|pos| row(source, pos, &[]));
         let data: Vec<f32> = base.chain(source).collect();
         let x = Rows { runs: self.x.runs.clone(), data, c: self.x.c };
+        if let Some(wires) = &mut self.wires {
+            let tokens =
+                x.index().into_iter().flat_map(|(_, pos)| model.wte.row(self.plan.base[pos] as usize));
+            let tokens = Tensor::new(&[x.len(), x.c], tokens.copied().collect());
+            wires.wrote(&x, &tokens);
+        }
         let forks = self.forks_at(0, &[Embed, PosEmbed], 0, &x, |edits, pos, own| {
             let edits: Vec<&Edit<'_>> = lasting.iter().chain(edits).copied().collect();
             own.copy_from_slice(&row(self.plan.base, pos, &edits));
@@ -238,9 +254,14 @@ impl<'a> Walk<'a> {
         });
         let forks = self.left_to_source(forks, 0, &x);
         x.append(forks);
+        let forks = self.wires.as_ref().map(|wires| wires.forks_of(layer, &x, self.t));
+        x.append(forks.unwrap_or_default());
 
         // What attention writes, added to the residual stream.
         let mut z = self.heads(layer, &mut x, from, known);
+        if let Some(wires) = &mut self.wires {
+            wires.heads_wrote(model, layer, &mut z);
+        }
         let written = self.forward_linear(&z.take(), &block.attn.c_proj); // (R, C)
         let attn_out = Rows { data: written.into_data(), ..z };
         let mut mid = self.add_to(&x, attn_out, layer, [AttnOut, ResidMid], from);
@@ -261,7 +282,11 @@ impl<'a> Walk<'a> {
         let n_active = if plan.frozen.attention { 2 } else { x.runs.len() };
         let active = x.runs[..n_active].to_vec();
         let n_rows: usize = active.iter().map(|run| run.rows.len()).sum();
-        let normalized = self.model.h[layer].ln_1.forward_rows(&front(&rows, n_rows)); // (R, C)
+        let normalized = match self.wires {
+            // (Then each head reads for itself.)
+            Some(_) => Tensor::zeros(&[0, c]),
+            None => self.model.h[layer].ln_1.forward_rows(&front(&rows, n_rows)), // (R, C)
+        };
         x.data = rows.into_data();
 
         // Queries, keys and values of the changed rows.
@@ -270,7 +295,11 @@ impl<'a> Walk<'a> {
         });
         let (weight, bias) = (attn.c_attn.weight.view(), attn.c_attn.bias.data());
         let (mut own_q, mut kv, keys);
-        if from == 0 {
+        if let Some(wires) = &self.wires {
+            let [q, of_all] = wires.read_heads(self.model, layer, x, from);
+            (own_q, kv, keys) = (Some(q), of_all, 0);
+            self.flops += 2 * (n_rows * c * 3 * c) as u64;
+        } else if from == 0 {
             kv = self.linear(normalized.view(), weight, bias); // (R, 3C): queries, keys, values
             (own_q, keys) = (None, c);
         } else {
@@ -347,12 +376,22 @@ impl<'a> Walk<'a> {
         self.read_mlp(layer, &mid.runs, &rows);
         let n_active = if self.plan.frozen.mlps { 2 } else { mid.runs.len() };
         let n_rows: usize = mid.runs[..n_active].iter().map(|run| run.rows.len()).sum();
-        let normalized = block.ln_2.forward_rows(&front(&rows, n_rows)); // (R, C)
+        let mut normalized = match self.wires {
+            Some(_) => Tensor::zeros(&[0, c]),
+            None => block.ln_2.forward_rows(&front(&rows, n_rows)), // (R, C)
+        };
         mid.data = rows.into_data();
+        if let Some(wires) = &self.wires {
+            normalized = block.ln_2.forward_rows(&wires.read(graph::Reader::Mlp(layer), mid, 0));
+        }
         let mut runs = mid.runs.clone();
         runs[n_active..].iter_mut().for_each(|run| run.rows = self.t..self.t);
         self.flops += 4 * (n_rows * c * self.model.config.inner_size()) as u64;
-        let mut written = Rows { runs, data: block.mlp.forward_rows(&normalized).into_data(), c };
+        let out = block.mlp.forward_rows(&normalized); // (R, C)
+        if let Some(wires) = &mut self.wires {
+            wires.wrote(mid, &out);
+        }
+        let mut written = Rows { runs, data: out.into_data(), c };
         let is_hidden = |site| matches!(site, MlpPre | MlpPost);
         let mut edits = self
             .plan
@@ -484,7 +523,7 @@ impl<'a> Walk<'a> {
         let c = self.x.c;
         let x = std::mem::replace(&mut self.x, Rows { runs: Vec::new(), data: Vec::new(), c });
         let wanted = |run: &Run| {
-            let edits = run.fork.map_or(&[][..], |fork| &self.plan.forks[fork].edits[1..]);
+            let edits = self.own_edits(run);
             let here =
                 edits.iter().filter(|edit| edit.patch.layer == layer).map(|edit| edit.positions(self.t));
             here.fold(run.rows.clone(), |all, one| all.start.min(one.start)..all.end.max(one.end))
@@ -497,11 +536,17 @@ impl<'a> Walk<'a> {
         wide
     }
 
+    /// The edits of a fork behind the one with which it has left the base run.
+    fn own_edits(&self, run: &Run) -> &'a [Edit<'a>] {
+        let fork = run.fork.and_then(|fork| self.plan.forks.get(fork));
+        fork.map_or(&[][..], |fork| &fork.edits[1..])
+    }
+
     /// The edits of a run, which is under way, at the sites of a kind in a layer.
     fn edits_of(&self, runs: &[Run], run: usize, layer: usize, kind: SiteKind) -> Vec<&'a Edit<'a>> {
         let lasting = if run == SOURCE { &[][..] } else { self.plan.lasting };
         // With its first edit a fork has left the base run.
-        let own = runs[run].fork.map_or(&[][..], |fork| &self.plan.forks[fork].edits[1..]);
+        let own = self.own_edits(&runs[run]);
         let here = |edit: &&Edit<'_>| edit.patch.layer == layer && edit.patch.site == kind;
         lasting.iter().chain(own).filter(here).collect()
     }
@@ -678,7 +723,10 @@ impl<'a> Walk<'a> {
     /// The rows after all blocks whose end is read, normalised.
     pub fn ends(self) -> Ends {
         let from = self.plan.first_read;
-        let rows = self.x.tail(from);
+        let rows = match &self.wires {
+            Some(wires) => wires.read(graph::Reader::Logits, &self.x, from).into_data(),
+            None => self.x.tail(from),
+        };
         let c = self.x.c;
         let normalized = self.model.ln_f.forward_rows(&Tensor::new(&[rows.len() / c, c], rows));
         let runs = self.x.runs_from(from);

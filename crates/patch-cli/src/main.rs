@@ -7,6 +7,7 @@ mod ablate;
 mod activations;
 mod attention;
 mod attribute;
+mod circuit;
 mod common;
 mod completions;
 mod compose;
@@ -74,6 +75,8 @@ enum Command {
     Ablate(Box<ablate::Args>),
     /// Predict a sweep from one backward pass (attribution patching)
     Attribute(Box<attribute::Args>),
+    /// Find the edges between heads and MLPs that carry an answer, and judge them
+    Circuit(Box<circuit::Args>),
     /// Patch paths from heads to later heads, or to the logits
     Path(Box<path::Args>),
     /// Show how texts are split into tokens
@@ -165,6 +168,7 @@ fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args, start),
         Command::Ablate(args) => ablate::run(&args, start),
         Command::Attribute(args) => attribute::run(&args, start),
+        Command::Circuit(args) => circuit::run(&args, start),
         Command::Path(args) => path::run(&args, start),
         Command::Tokens(args) => tokens::run(&args),
         Command::Predict(args) => predict::run(&args),

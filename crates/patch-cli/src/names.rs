@@ -4,16 +4,49 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use figures::{CellValues, ColorMap};
-use patching::{Direction, Method};
+use patching::prompts::Task;
+use patching::{Direction, Method, circuit};
+
+use crate::pairs::SetName;
 
 /// Reads the name of a direction.
 pub fn direction() -> impl TypedValueParser<Value = Direction> {
     parsed([Direction::Denoising, Direction::Noising].map(|it| it.to_string().into()))
 }
 
+/// Reads the name of a way to find circuits.
+pub fn circuit_methods() -> impl TypedValueParser<Value = circuit::Method> {
+    parsed(circuit::Method::ALL.map(|method| method.to_string().into()))
+}
+
+/// Reads what is put in the place of what is cut.
+pub fn replacements() -> impl TypedValueParser<Value = circuit::Replacement> {
+    parsed(circuit::Replacement::ALL.map(|it| it.to_string().into()))
+}
+
+/// Reads an order of ACDC.
+pub fn orders() -> impl TypedValueParser<Value = circuit::Order> {
+    parsed(circuit::Order::ALL.map(|it| it.to_string().into()))
+}
+
 /// Reads the name of a method of attribution.
 pub fn methods() -> impl TypedValueParser<Value = Method> {
     parsed(Method::ALL.map(|method| method.to_string().into()))
+}
+
+/// Reads the name of a set of pairs.
+pub fn prompt_sets() -> impl TypedValueParser<Value = SetName> {
+    let words = |task: Task| match task {
+        Task::GreaterThan => "A later year: \"The war lasted from the year 1732 to the year 17\"",
+        Task::Gender => "A pronoun: \"So Mary is a really great friend, isn't\"",
+        Task::SubjectVerb => "A verb in the number of its subject: \"The keys to the cabinet\"",
+        Task::Capitals => "A capital: \"The capital of France is\"",
+    };
+    let ioi =
+        PossibleValue::new("ioi").help("Indirect objects: \"Then, John and Mary … John gave a drink to\"");
+    let tutorial = PossibleValue::new("ioi-tutorial").help("Eight of these, of TransformerLens's tutorial");
+    let tasks = Task::ALL.map(|task| PossibleValue::new(task.to_string()).help(words(task)));
+    parsed([ioi, tutorial].into_iter().chain(tasks))
 }
 
 /// Reads the name of a colour map.

@@ -1,11 +1,13 @@
 //! The arguments that say which prompts are patched into which: one pair, or a set of pairs.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::ValueEnum;
 use gpt2::{Gpt2, Pretrained};
 use patching::prompts::{
-    Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, Written, average_on,
+    Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, Task, TaskPrompts,
+    Written, average_on,
 };
 use patching::{Axis, Direction, Endpoints, Experiment, Means, Scale};
 use serde::Serialize;
@@ -52,12 +54,13 @@ pub struct SetArgs {
     #[arg(long, help_heading = HEADING, value_name = "FILE", conflicts_with_all = ["clean", "prompt_set"])]
     pub prompts: Option<PathBuf>,
 
-    /// Mean over the pairs of a built-in set: random indirect objects (ioi), or the eight prompts of
+    /// Mean over the pairs of a built-in set: random ones from templates, or the eight prompts of
     /// TransformerLens's tutorial (ioi-tutorial)
     #[arg(long, help_heading = HEADING, value_name = "NAME", conflicts_with = "clean")]
+    #[arg(value_parser = names::prompt_sets())]
     pub prompt_set: Option<SetName>,
 
-    /// How many pairs of --prompt-set ioi
+    /// How many pairs of a --prompt-set from templates
     #[arg(long, help_heading = HEADING, value_name = "N", default_value_t = Ioi::default().count)]
     pub count: usize,
 
@@ -66,9 +69,9 @@ pub struct SetArgs {
     pub seed: u64,
 
     /// How the corrupted prompts of --prompt-set ioi are made: the second name swapped (swap), or three other
-    /// names (abc)
-    #[arg(long, help_heading = HEADING, value_enum, value_name = "HOW", default_value_t)]
-    pub corruption: CorruptionName,
+    /// names (abc) [default: swap]
+    #[arg(long, help_heading = HEADING, value_enum, value_name = "HOW")]
+    pub corruption: Option<CorruptionName>,
 
     /// Where positions are counted from if the prompts have different lengths
     #[arg(long, help_heading = HEADING, value_enum, value_name = "ORIGIN")]
@@ -80,10 +83,23 @@ pub struct SetArgs {
 }
 
 /// Sets of pairs that come with the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetName {
     Ioi,
     IoiTutorial,
+    Task(Task),
+}
+
+impl FromStr for SetName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "ioi" => Ok(Self::Ioi),
+            "ioi-tutorial" => Ok(Self::IoiTutorial),
+            task => Ok(Self::Task(task.parse()?)),
+        }
+    }
 }
 
 /// Names of the corruptions.
@@ -117,6 +133,9 @@ impl SetArgs {
 
     /// The pairs as text, if many are asked for.
     fn set(&self, model: &Pretrained, ids: bool) -> Result<Option<PromptSet>, Failure> {
+        if self.corruption.is_some() && self.prompt_set != Some(SetName::Ioi) {
+            return Err(Failure::Input("--corruption is for --prompt-set ioi".to_owned()));
+        }
         if let Some(path) = &self.prompts {
             let set = PromptSet::open(path, ids)?;
             screen::notes(&set.notes);
@@ -125,7 +144,7 @@ impl SetArgs {
         let ioi = Ioi {
             count: self.count,
             seed: self.seed,
-            corruption: match self.corruption {
+            corruption: match self.corruption.unwrap_or_default() {
                 CorruptionName::Swap => Corruption::SwappedSubject,
                 CorruptionName::Abc => Corruption::Abc,
             },
@@ -133,6 +152,10 @@ impl SetArgs {
         match self.prompt_set {
             Some(SetName::Ioi) => Ok(Some(ioi.prompts(model)?)),
             Some(SetName::IoiTutorial) => Ok(Some(PromptSet::ioi_tutorial())),
+            Some(SetName::Task(task)) => {
+                let made = TaskPrompts { task, count: self.count, seed: self.seed };
+                Ok(Some(made.prompts(model)?))
+            }
             None => Ok(None),
         }
     }

@@ -113,6 +113,15 @@ pub enum Error {
     /// Integrated gradients between token embeddings of two prompts, where there is only one.
     NoPath,
 
+    /// A circuit of an ablation, or of runs with edits that stay.
+    NoCircuit,
+
+    /// Gradients between the two runs, where cut edges carry something else than the source run's outputs.
+    NotBetweenRuns {
+        /// The prediction.
+        prediction: &'static str,
+    },
+
     /// Magnitudes of effects, which are not values of a metric.
     OnlyMagnitudes,
 
@@ -170,6 +179,12 @@ impl fmt::Display for Error {
                 f,
                 "integrated gradients go from one prompt to another, and an ablation has one prompt; give atp, \
                  relp or atp-star"
+            ),
+            Self::NoCircuit => write!(f, "a circuit is found between two prompts, without edits that stay"),
+            Self::NotBetweenRuns { prediction } => write!(
+                f,
+                "{prediction} takes gradients on the way from one run to the other, so cut edges must carry what \
+                 the source run writes; give eap, exact or acdc"
             ),
             Self::OnlyMagnitudes => write!(
                 f,

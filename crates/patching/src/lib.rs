@@ -37,6 +37,7 @@
 //! | [`incremental`] | the engine that is used: only what can change, and why that is exact |
 //! | [`attribution`] | what a sweep would give, predicted from one backward pass |
 //! | [`path`] | path patching: which head talks to which |
+//! | [`circuit`] | which edges carry an answer: scores, exact effects, ACDC, and what a circuit is worth |
 //! | [`Scale`] | how the numbers are given: values, changes, normalised |
 //! | [`prompts`] | many pairs of prompts, from a file or from templates, and the mean over them |
 //!
@@ -66,6 +67,7 @@
 
 mod ablation;
 pub mod attribution;
+pub mod circuit;
 mod engine;
 mod experiment;
 pub mod incremental;

@@ -82,43 +82,11 @@
 mod incremental;
 mod plain;
 
-use std::fmt;
+use gpt2::{Gpt2, SiteKind};
 
-use gpt2::{Gpt2, Site, SiteKind};
+pub use gpt2::graph::HeadInput;
 
 use crate::{Axis, Direction, Endpoints, Engine, Experiment, Grid, Head, Measured, Metric, Patch, Watch};
-
-/// The inputs of a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HeadInput {
-    /// Its queries.
-    Q,
-    /// Its keys.
-    K,
-    /// Its values.
-    V,
-}
-
-impl HeadInput {
-    /// The activation of one layer that it is a part of, `(T, n_head, head_size)`.
-    pub fn site(self, layer: usize) -> Site {
-        match self {
-            Self::Q => SiteKind::Q.at(layer),
-            Self::K => SiteKind::K.at(layer),
-            Self::V => SiteKind::V.at(layer),
-        }
-    }
-}
-
-impl fmt::Display for HeadInput {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Q => "q",
-            Self::K => "k",
-            Self::V => "v",
-        })
-    }
-}
 
 /// What reads the sender's change.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@
 //! - out of a file, with the columns `clean`, `corrupted`, `a` and `b`, or as other tools name them
 //!   ([`PromptSet::open`] lists the forms);
 //! - made from the templates of the indirect-object task ([`Ioi`]), or that task's eight prompts of
-//!   TransformerLens's tutorial ([`PromptSet::ioi_tutorial`]).
+//!   TransformerLens's tutorial ([`PromptSet::ioi_tutorial`]);
+//! - made from the templates of other tasks of the literature ([`TaskPrompts`]).
 //!
 //! [`PromptSet::tokenize`] turns all of it into [`Pair`]s of tokens that are ready to run, or says which
 //! line cannot be used: before any work is done. [`average`] takes the mean of the pairs' grids, with a
@@ -35,6 +36,9 @@
 mod average;
 mod ioi;
 mod read;
+mod task;
+#[cfg(test)]
+mod toy;
 
 use std::collections::HashSet;
 
@@ -44,6 +48,7 @@ use visible::visible_line;
 pub use self::average::{Align, Average, Bootstrap, Part, average, average_on};
 pub use self::ioi::{Corruption, Ioi};
 pub use self::read::Format;
+pub use self::task::{Task, TaskPrompts};
 use crate::{Direction, Experiment, Metric};
 
 /// A prompt as it is written.

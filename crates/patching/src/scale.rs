@@ -71,6 +71,12 @@ impl Endpoints {
         }
     }
 
+    /// The means over some experiments; NaN of none.
+    pub fn means(ends: &[Self]) -> Self {
+        let mean = |of: fn(&Self) -> f32| Self::mean(ends, of);
+        Self { clean: mean(|it| it.clean), corrupted: mean(|it| it.corrupted), base: mean(|it| it.base) }
+    }
+
     /// The mean of a metric over some experiments; NaN of none.
     pub fn mean(ends: &[Self], of: impl Fn(&Self) -> f32) -> f32 {
         ends.iter().map(of).sum::<f32>() / ends.len() as f32

@@ -5,18 +5,20 @@
 //! [`Block`]s of text; nothing here writes to a file or a terminal.
 
 mod candidate;
+mod circuit;
 mod prompt;
 mod words;
 
 use std::collections::BTreeMap;
 
-use figures::{Draw as _, Figure, Scatter, Undrawable};
+use figures::{Draw as _, Figure, Undrawable};
 use grids::Study;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 pub use self::candidate::{Candidate, candidate, top, top_tables};
+pub use self::circuit::circuit_figure;
 pub use self::prompt::Prompt;
 pub use self::words::{aligned, highest_heads, largest_heads, pad, pad_left, quoted, signed, write_columns};
 
@@ -55,8 +57,8 @@ struct Drawing {
 enum Drawn {
     /// Some grids of the study, by their names; all of them if there are none.
     Grids(Vec<String>),
-    /// Points.
-    Points(Scatter),
+    /// What is no grid.
+    Figure(Box<Figure>),
 }
 
 impl Report {
@@ -114,9 +116,9 @@ impl Report {
         self.drawings.push(Drawing { name: name.to_owned(), of: Drawn::Grids(grids) });
     }
 
-    /// Says that there is a picture of this name, of these points.
-    pub fn draw_points(&mut self, name: &str, points: Scatter) {
-        self.drawings.push(Drawing { name: name.to_owned(), of: Drawn::Points(points) });
+    /// Says that there is a picture of this name, of something else than grids.
+    pub fn draw_figure(&mut self, name: &str, figure: impl Into<Figure>) {
+        self.drawings.push(Drawing { name: name.to_owned(), of: Drawn::Figure(Box::new(figure.into())) });
     }
 
     /// Adds a picture to the text.
@@ -136,7 +138,7 @@ impl Report {
         match &drawing.of {
             Drawn::Grids(grids) if grids.is_empty() => study.figure().map(Some),
             Drawn::Grids(grids) => study.only(grids).figure().map(Some),
-            Drawn::Points(points) => Ok(Some(points.clone().into())),
+            Drawn::Figure(figure) => Ok(Some((**figure).clone())),
         }
     }
 
@@ -201,7 +203,7 @@ mod tests {
         let mut report = report();
         report.draw("all", &[]);
         report.draw("one", &["b"]);
-        report.draw_points("points", Scatter::default());
+        report.draw_figure("points", figures::Scatter::default());
         assert!(matches!(report.figure("points"), Ok(Some(Figure::Scatter(_)))));
         assert!(matches!(report.figure("all"), Ok(Some(Figure::Sheet(sheet))) if sheet.panels.len() == 2));
         assert!(matches!(report.figure("one"), Ok(Some(Figure::Heatmap(_)))));

@@ -215,7 +215,9 @@ impl Tensor {
         }
         let width = parts.iter().map(|part| part.row_len()).sum();
         let mut data = Vec::with_capacity(rows * width);
-        (0..rows).for_each(|i| parts.iter().for_each(|part| data.extend_from_slice(part.row(i))));
+        for i in 0..rows {
+            parts.iter().for_each(|part| data.extend_from_slice(part.row(i)));
+        }
         Tensor::new(&[rows, width], data)
     }
 

@@ -13,7 +13,7 @@
 use gpt2::{Config, Gpt2, SiteKind};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use training::{AdamW, Trainer, TrainerConfig, trainer};
+use training::{AdamW, Example, Trainer, TrainerConfig, trainer};
 
 /// Two layers whose MLPs have one neuron: as good as attention alone.
 const SIZES: Config = Config {
@@ -61,7 +61,7 @@ fn main() {
             println!("{step:5}   {first_loss:19.3}   {second_loss:20.3}   {induction:15.3}");
             rows.push(row);
         }
-        let batch: Vec<Vec<u32>> = (0..BATCH).map(|_| Repeated::random(&mut rng).ids).collect();
+        let batch: Vec<Example> = (0..BATCH).map(|_| Repeated::random(&mut rng).ids.into()).collect();
         trainer.step(&batch);
     }
     let [first, last] = [&rows[0], &rows[rows.len() - 1]];

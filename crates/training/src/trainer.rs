@@ -4,6 +4,29 @@ use gpt2::{Config, Gpt2, Gradients, Kernel, Rules, no_hook};
 use rayon::prelude::*;
 use tensor::{Tensor, log_sum_exp, softmax};
 
+/// A sequence to be learned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// How much each prediction counts, that of `ids[1]` first: one number fewer than there are tokens.
+    pub weights: Vec<f32>,
+}
+
+impl From<Vec<u32>> for Example {
+    /// A sequence in which all predictions count alike.
+    fn from(ids: Vec<u32>) -> Self {
+        Self { weights: vec![1.0; ids.len().saturating_sub(1)], ids }
+    }
+}
+
+impl Example {
+    /// What all of its predictions count.
+    fn weight(&self) -> f64 {
+        self.weights.iter().copied().map(f64::from).sum()
+    }
+}
+
 /// How a model is trained.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainerConfig {
@@ -99,11 +122,16 @@ impl Default for AdamW {
 impl AdamW {
     fn decays(&self, name: &str, p: &Tensor) -> bool {
         match self.decay {
+            _ if name == CONSTANT => false,
             Decay::All => true,
             Decay::Matrices => name.starts_with("h.") && p.shape().len() == 2,
         }
     }
 }
+
+/// The bias of the logits is not trained: a GPT-2 has none as it is saved, and where there is one it was put there
+/// ([`crate::Vocabulary`]).
+const CONSTANT: &str = "lm_head.bias";
 
 /// What one step has done.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,11 +151,11 @@ pub struct Step {
 pub struct Trainer {
     /// The model.
     pub model: Gpt2,
-    config: TrainerConfig,
+    pub(crate) config: TrainerConfig,
     /// How many steps have been done.
-    step: usize,
+    pub(crate) step: usize,
     /// m and v of every parameter.
-    moments: [Gpt2; 2],
+    pub(crate) moments: [Gpt2; 2],
 }
 
 impl Trainer {
@@ -137,12 +165,20 @@ impl Trainer {
         Self { model, config, step: 0, moments }
     }
 
+    /// How many steps have been done.
+    pub fn steps(&self) -> usize {
+        self.step
+    }
+
     /// One step on a batch of sequences. The same batches give the same bits on any number of threads.
     ///
     /// # Panics
     /// As [`loss_and_gradient`].
-    pub fn step(&mut self, batch: &[Vec<u32>]) -> Step {
+    pub fn step(&mut self, batch: &[Example]) -> Step {
         let (loss, mut gradient) = loss_and_gradient(&self.model, batch);
+        if let Some(constant) = &mut gradient.lm_head_bias {
+            constant.data_mut().fill(0.0);
+        }
         let gradient_norm = norm(&gradient);
         if let Some(most) = self.config.grad_norm_clip {
             // As torch.nn.utils.clip_grad_norm_ has it.
@@ -194,19 +230,24 @@ fn norm(gradient: &Gpt2) -> f32 {
 /// of threads.
 const PARTS: usize = 8;
 
-/// The mean loss −ln p(next token) of all sequences at all positions but their last, in nats, and its gradient
+/// The mean loss −ln p(next token) of all predictions of all sequences, each by its weight, in nats, and its gradient
 /// with respect to every parameter.
 ///
 /// # Panics
-/// If the model cannot read a sequence, or none has two tokens.
-pub fn loss_and_gradient(model: &Gpt2, batch: &[Vec<u32>]) -> (f32, Gpt2) {
-    let n: usize = batch.iter().map(|ids| ids.len().saturating_sub(1)).sum();
-    assert!(n > 0, "a batch of {} sequences without a next token has no loss", batch.len());
-    let of_part = |batch: &[Vec<u32>]| {
+/// If the model cannot read a sequence, a sequence does not have one weight fewer than tokens, or no prediction
+/// counts.
+pub fn loss_and_gradient(model: &Gpt2, batch: &[Example]) -> (f32, Gpt2) {
+    let weight: f64 = batch.iter().map(Example::weight).sum();
+    assert!(
+        weight > 0.0,
+        "a batch of {} sequences without a next token that counts has no loss",
+        batch.len()
+    );
+    let of_part = |batch: &[Example]| {
         let mut gradient = model.zeros_like();
         let mut loss = 0.0;
-        for ids in batch.iter().filter(|ids| ids.len() > 1) {
-            loss += add_sequence(model, ids, 1.0 / n as f32, &mut gradient);
+        for example in batch.iter().filter(|example| example.weight() > 0.0) {
+            loss += add_sequence(model, example, weight, &mut gradient);
         }
         (loss, gradient)
     };
@@ -219,27 +260,30 @@ pub fn loss_and_gradient(model: &Gpt2, batch: &[Vec<u32>]) -> (f32, Gpt2) {
         let all = total.parameters_mut().into_iter().zip(part.parameters());
         all.for_each(|((_, total), (_, part))| total.add_assign(part));
     }
-    ((loss / n as f64) as f32, total)
+    ((loss / weight) as f32, total)
 }
 
-/// Adds the gradient of `share` times the sum of a sequence's losses, and gives that sum.
-fn add_sequence(model: &Gpt2, ids: &[u32], share: f32, gradient: &mut Gpt2) -> f64 {
-    let (read, t) = (&ids[..ids.len() - 1], ids.len() - 1);
-    let activations = model.record(Kernel::Fast, read, &mut no_hook);
+/// Adds the gradient of a sequence's weighted losses, divided by the weight of the whole batch, and gives their sum.
+fn add_sequence(model: &Gpt2, example: &Example, total: f64, gradient: &mut Gpt2) -> f64 {
+    let Example { ids, weights } = example;
+    let (t, next) = (ids.len() - 1, &ids[1..]);
+    assert!(weights.len() == t, "{} weights for the {t} predictions of a sequence", weights.len());
+    let activations = model.record(Kernel::Fast, &ids[..t], &mut no_hook);
     let mut logits = model.unembed_rows(&activations.end); // (T, V)
     let loss_at = |pos: usize| {
         let row = logits.row(pos);
-        log_sum_exp(row) - f64::from(row[ids[pos + 1] as usize])
+        f64::from(weights[pos]) * (log_sum_exp(row) - f64::from(row[next[pos] as usize]))
     };
     let loss = (0..t).map(loss_at).sum();
 
-    // dlogits = (p − [is next]) share
+    // dlogits = (p − [is next]) weight / total
     softmax(&mut logits);
     let mut dlogits = logits;
-    for pos in 0..t {
-        dlogits.row_mut(pos)[ids[pos + 1] as usize] -= 1.0;
+    for (pos, weight) in weights.iter().enumerate() {
+        let (row, share) = (dlogits.row_mut(pos), (f64::from(*weight) / total) as f32);
+        row[next[pos] as usize] -= 1.0;
+        row.iter_mut().for_each(|x| *x *= share);
     }
-    dlogits.scale(share);
     model.unembed_backward_parameters(&dlogits, &activations.end, gradient);
     let to = Gradients { hook: None, parameters: Some(gradient) };
     model.backward(&activations, model.unembed_backward(&dlogits), &Rules::default(), to);
@@ -287,8 +331,9 @@ mod tests {
         Gpt2::random(sizes, 5)
     }
 
-    fn batch() -> Vec<Vec<u32>> {
-        (0..11).map(|i| (0..3 + i % 6).map(|pos| (i * 7 + pos * pos * 3) % 11).collect()).collect()
+    fn batch() -> Vec<Example> {
+        let ids = |i| (0..3 + i % 6).map(|pos| (i * 7 + pos * pos * 3) % 11).collect::<Vec<u32>>();
+        (0..11).map(|i| ids(i).into()).collect()
     }
 
     #[test]
@@ -331,13 +376,32 @@ mod tests {
             (weight.data().iter().map(|x| x * x).sum::<f32>() / weight.data().len() as f32).sqrt();
         assert!((deviation / 0.02 - 1.0).abs() < 0.05, "{deviation}");
         assert_eq!(n, model.config.n_parameters());
-        let (loss, _) = loss_and_gradient(&model, &[vec![1, 2, 3, 4, 5]]);
+        let (loss, _) = loss_and_gradient(&model, &[vec![1, 2, 3, 4, 5].into()]);
         assert!((loss - 50.0_f32.ln()).abs() < 0.15, "{loss}");
     }
 
     #[test]
-    #[should_panic(expected = "a batch of 1 sequences without a next token has no loss")]
+    #[should_panic(expected = "a batch of 1 sequences without a next token that counts has no loss")]
     fn a_sequence_of_one_token_has_no_loss() {
-        loss_and_gradient(&model(), &[vec![1]]);
+        loss_and_gradient(&model(), &[vec![1].into()]);
+    }
+
+    #[test]
+    fn a_prediction_counts_by_its_weight() {
+        let model = model();
+        let ids = vec![1, 2, 3, 4];
+        let gradient_of = |batch: &[Example]| {
+            let (loss, gradient) = loss_and_gradient(&model, batch);
+            (loss, gradient.h[0].mlp.c_fc.weight)
+        };
+        let example = |weights: &[f32]| Example { ids: ids.clone(), weights: weights.to_vec() };
+        // What counts twice is what stands there twice; what counts nothing is not there.
+        let once = gradient_of(&[example(&[1.0, 0.0, 2.0])]);
+        let twice = gradient_of(&[example(&[1.0, 0.0, 1.0]), example(&[0.0, 0.0, 1.0])]);
+        assert!((once.0 - twice.0).abs() < 1e-6);
+        for (a, b) in once.1.data().iter().zip(twice.1.data()) {
+            assert!((a - b).abs() < 1e-6, "{a} {b}");
+        }
+        assert_eq!(gradient_of(&[example(&[1.0, 0.0, 0.0])]).0, gradient_of(&[vec![1, 2].into()]).0);
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use gpt2::{Config, Gpt2};
 use serde_json::Value;
 use tensor::Tensor;
-use training::{AdamW, Decay, Trainer, TrainerConfig, loss_and_gradient};
+use training::{AdamW, Decay, Example, Trainer, TrainerConfig, loss_and_gradient};
 
 fn golden() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/training.json");
@@ -18,9 +18,9 @@ fn numbers(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
 }
 
-fn batch(golden: &Value) -> Vec<Vec<u32>> {
-    let ids = |ids: &Value| numbers(ids).iter().map(|id| *id as u32).collect();
-    golden["batch"].as_array().unwrap().iter().map(ids).collect()
+fn batch(golden: &Value) -> Vec<Example> {
+    let ids = |ids: &Value| numbers(ids).iter().map(|id| *id as u32).collect::<Vec<u32>>();
+    golden["batch"].as_array().unwrap().iter().map(|row| ids(row).into()).collect()
 }
 
 /// The model of a case, with its own numbers.

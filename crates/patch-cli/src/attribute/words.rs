@@ -22,7 +22,7 @@ impl Results<'_> {
         report.show(PICTURE);
         let agreements = self.say_agreement(&mut report, &study)?;
         if let Some(scatter) = self.scatter(&study, &agreements) {
-            report.draw_points(SCATTER, scatter);
+            report.draw_figure(SCATTER, scatter);
         }
         report.study = Some(study);
         Ok(report)

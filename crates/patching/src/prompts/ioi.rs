@@ -240,9 +240,10 @@ fn fill(template: &str, names: [&str; 3], place: &str, object: &str) -> String {
 mod tests {
     use std::collections::HashSet;
 
-    use gpt2::{Config, Gpt2, Tokenizer};
+    use gpt2::Tokenizer;
 
     use super::super::Answer;
+    use super::super::toy::model_that_knows;
     use super::*;
     use crate::Direction;
 
@@ -254,28 +255,6 @@ mod tests {
         };
         let PromptPair { a, b, .. } = pair;
         [pair.clean.words(), pair.corrupted.words(), answer(a), answer(b)]
-    }
-
-    /// A model that only knows these tokens.
-    fn model_that_knows(known_tokens: Option<HashSet<u32>>) -> Pretrained {
-        let config = Config {
-            vocab_size: gpt2::tokenizer::N_TOKENS,
-            block_size: 32,
-            n_layer: 1,
-            n_head: 1,
-            n_embd: 1,
-            ..Config::default()
-        };
-        Pretrained {
-            name: "toy".to_owned(),
-            path: None,
-            model: Gpt2::random(config, 1),
-            tokenizer: Tokenizer::gpt2(),
-            bos: None,
-            eos: None,
-            known_tokens,
-            notes: Vec::new(),
-        }
     }
 
     #[test]

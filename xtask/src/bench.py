@@ -7,6 +7,8 @@ line on standard input, one answer of JSON with the seconds it took and its valu
            users write it (layer 0 runs the clean prompt, for all layers)
   batched  the sweep as an expert writes it: all patched runs in one batch, one hook a layer that
            patches each row of the batch at its own position, and only the last position's logits
+  gradient the gradient of the corrupted run's metric with respect to every block's output, by autograd with
+           frozen weights; its values are those with respect to the embeddings
 """
 
 import json
@@ -19,7 +21,7 @@ from transformers import GPT2LMHeadModel
 model_dir, clean, corrupted, a, b, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 torch.set_grad_enabled(False)
-model = GPT2LMHeadModel.from_pretrained(model_dir).eval()
+model = GPT2LMHeadModel.from_pretrained(model_dir).eval().requires_grad_(False)
 clean, corrupted = (torch.tensor([json.loads(ids)]) for ids in (clean, corrupted))
 a, b = int(a), int(b)
 blocks = model.transformer.h
@@ -81,8 +83,25 @@ def batched():
     return (two[:, 0] - two[:, 1]).tolist()
 
 
+@torch.enable_grad()
+def gradient():
+    kept = []
+
+    def keep(_module, _input, output):
+        hidden(output).retain_grad()
+        kept.append(hidden(output))
+
+    handles = [block.register_forward_hook(keep) for block in blocks]
+    embeddings = model.transformer.wte(corrupted).detach().requires_grad_(True)
+    x = model.transformer(inputs_embeds=embeddings, use_cache=False).last_hidden_state[0, -1]
+    for handle in handles:
+        handle.remove()
+    (x @ (model.lm_head.weight[a] - model.lm_head.weight[b])).backward()
+    return embeddings.grad.flatten().tolist()
+
+
 for line in sys.stdin:
     what, *layer = line.split()
     start = time.perf_counter()
-    values = {"hooks": hooks, "batched": batched}[what](*map(int, layer))
+    values = {"hooks": hooks, "batched": batched, "gradient": gradient}[what](*map(int, layer))
     print(json.dumps({"seconds": time.perf_counter() - start, "values": values}), flush=True)

@@ -1,7 +1,9 @@
-//! `cargo xtask bench`: how fast a sweep is, beside everything that it can be compared with.
+//! `cargo xtask bench`: how fast a sweep and a gradient are, beside everything that they can be compared with.
 //!
 //! Everything that is compared runs in turn, several times, in one process (Python in its own), and medians
 //! are shown: machines are noisy, and only ratios from one run mean anything.
+
+mod gradient;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -42,6 +44,9 @@ pub struct Arguments {
     /// Compare with PyTorch and transformers in this interpreter, on the first length
     #[arg(long, value_name = "PYTHON")]
     against_python: Option<PathBuf>,
+    /// Measure one gradient of a metric, and nothing else
+    #[arg(long)]
+    only_gradient: bool,
     /// Print one JSON object on stdout instead of tables
     #[arg(long)]
     json: bool,
@@ -57,6 +62,7 @@ struct Report {
     rounds: u32,
     peak_gflops: Vec<Peak>,
     sweeps: Vec<Row>,
+    gradient: gradient::Gradient,
     python: Option<AgainstPython>,
 }
 
@@ -113,6 +119,17 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let all = thread::available_parallelism().map_or(1, usize::from);
     let pools = if all > 1 { vec![pool(1)?, pool(all)?] } else { vec![pool(1)?] };
 
+    let (all_threads, python) = (&pools[pools.len() - 1], arguments.against_python.as_deref());
+    note("one gradient");
+    let python_and_folder = python.map(|python| (python, &*folder));
+    let gradient = gradient::measure(&model, all_threads, arguments.rounds, python_and_folder)?;
+    if arguments.only_gradient {
+        match arguments.json {
+            true => print_json(&gradient)?,
+            false => gradient::print(&gradient),
+        }
+        return Ok(());
+    }
     note("matrix products");
     let peaks: Vec<Peak> = pools.iter().map(|pool| peak(&model, pool)).collect();
     let mut sweeps = Vec::new();
@@ -120,10 +137,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
         note(&format!("sweeps of {tokens} tokens"));
         sweeps.extend(measure_sweeps(&model, tokens, &pools, &peaks, arguments.rounds)?);
     }
-    let python = match (&arguments.against_python, arguments.lengths.first()) {
+    let python = match (python, arguments.lengths.first()) {
         (Some(python), Some(&tokens)) => {
             note("PyTorch");
-            Some(against_python(python, &folder, &model, tokens, &pools[pools.len() - 1], arguments.rounds)?)
+            Some(against_python(python, &folder, &model, tokens, all_threads, arguments.rounds)?)
         }
         _ => None,
     };
@@ -135,14 +152,19 @@ pub fn run(arguments: &Arguments) -> Outcome {
         rounds: arguments.rounds,
         peak_gflops: peaks,
         sweeps,
+        gradient,
         python,
     };
     if arguments.json {
-        let json = serde_json::to_string(&report).map_err(|e| Failure::run(e.to_string()))?;
-        println!("{json}");
-    } else {
-        print_tables(&report);
+        return print_json(&report);
     }
+    print_tables(&report);
+    Ok(())
+}
+
+fn print_json(measured: &impl Serialize) -> Outcome {
+    let json = serde_json::to_string(measured).map_err(|e| Failure::run(e.to_string()))?;
+    println!("{json}");
     Ok(())
 }
 
@@ -448,6 +470,7 @@ fn print_tables(report: &Report) {
             first.tokens, last.tokens
         );
     }
+    gradient::print(&report.gradient);
     if let Some(python) = &report.python {
         println!("\nthe sweep of {} tokens beside PyTorch, {} threads each", python.tokens, python.threads);
         for (what, seconds) in [

@@ -189,8 +189,9 @@ impl CausalSelfAttention {
 /// What all heads write is added up, so each has the gradient of the sum, `(T, C)`: `(T, n_head, C)`.
 fn for_every_head(dy: &Tensor, n_head: usize) -> Tensor {
     let [t, c] = dy.dims();
-    let rows = (0..t * n_head).flat_map(|row| dy.row(row / n_head)).copied();
-    Tensor::new(&[t, n_head, c], rows.collect())
+    let mut result = Vec::with_capacity(t * n_head * c);
+    (0..t * n_head).for_each(|row| result.extend_from_slice(dy.row(row / n_head)));
+    Tensor::new(&[t, n_head, c], result)
 }
 
 impl Mlp {

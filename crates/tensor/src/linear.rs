@@ -18,11 +18,16 @@
 //! 5. Every panel (which stays in the first-level cache) meets each of these tiles.
 //! 6. A tile of Y stays in 28 vector registers while k runs through the block.
 //!
+//! A short prompt has [`FEW_ROWS`]. They need no panels, in which nothing would be used twice: the lanes of one
+//! vector are the rows of X, and each number of W, read where it lies, meets all of them.
+//!
 //! Every number of Y is the sum, over the blocks in order, of sums over k in order, whatever rows
 //! and columns are computed beside it: it has the same bits in every batch and on any number of
 //! threads.
 
 #![allow(unsafe_code, reason = "the AVX-512 kernel")]
+
+use std::ops::RangeInclusive;
 
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -90,12 +95,15 @@ pub fn linear_backward(dy: &Tensor, weight: &Tensor) -> Tensor {
         let rows = start..m.min(start + ROWS_OF_DY);
         let (dy, dx) =
             (&dy.data()[rows.start * n..rows.end * n], &mut dx.data_mut()[start * k..rows.end * k]);
-        let by_row_of_w = match rows.len() {
+        let pieces = match rows.len() {
             ..=16 => times_transpose::<1>(dy, weight.data(), n),
             _ => times_transpose::<2>(dy, weight.data(), n),
         };
-        for (i, products) in by_row_of_w.chunks_exact(by_row_of_w.len() / k.max(1)).enumerate() {
-            (0..rows.len()).for_each(|row| dx[row * k + i] = products[row]);
+        for (piece, start) in pieces.iter().zip((0..k).step_by(ROWS_OF_W)) {
+            let products = piece.chunks_exact(piece.len() / rows.len());
+            for (dx, products) in dx.chunks_exact_mut(k).zip(products) {
+                dx[start..start + products.len()].copy_from_slice(products);
+            }
         }
     }
     dx
@@ -106,34 +114,36 @@ const ROWS_OF_DY: usize = 32;
 /// Rows of W that are one piece of work for a thread.
 const ROWS_OF_W: usize = 48;
 
-/// For each row of W, `(K, n)`, its products with at most 16 `P` rows of dY: `(K, 16 P)`.
-fn times_transpose<const P: usize>(dy: &[f32], w: &[f32], n: usize) -> Vec<f32> {
+/// The products of at most 16 `P` rows of dY, `(M, n)`, with the rows of W, `(K, n)`: dY Wᵀ in pieces of
+/// [`ROWS_OF_W`] columns, each `(M, columns)`.
+fn times_transpose<const P: usize>(dy: &[f32], w: &[f32], n: usize) -> Vec<Vec<f32>> {
+    let m = dy.len() / n;
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
-        let packed = avx512::pack_gradient::<P>(dy, n);
+        let packed = avx512::pack_lanes::<P>(dy.chunks_exact(n), n);
         let pieces = w.par_chunks(ROWS_OF_W * n).map(|w| {
             let mut piece = Vec::with_capacity(ROWS_OF_W);
             // SAFETY: the machine has AVX-512.
             unsafe { avx512::times_packed(w, &packed, &mut piece) };
-            piece
+            avx512::unpack_lanes(&piece, m)
         });
-        return pieces.collect::<Vec<_>>().concat().into_flattened().into_flattened();
+        return pieces.collect();
     }
     let pieces = w.par_chunks(ROWS_OF_W * n).map(|w| {
-        let mut piece = vec![0.0; w.len() / n * 16 * P];
+        let mut piece = vec![0.0; m * (w.len() / n)];
         dot_products(dy, w, n, &mut piece);
         piece
     });
-    pieces.collect::<Vec<_>>().concat()
+    pieces.collect()
 }
 
-/// The same with dot products, for some rows of W.
+/// The same with dot products, for some rows of W: `(M, rows of W)`.
 #[multiversion(targets = "simd")]
 fn dot_products(dy: &[f32], w: &[f32], n: usize, out: &mut [f32]) {
-    let width = out.len() / (w.len() / n);
-    for (w, out) in w.chunks_exact(n).zip(out.chunks_exact_mut(width)) {
-        for (dy, out) in dy.chunks_exact(n).zip(out) {
-            *out = dot(w, dy);
+    let width = w.len() / n;
+    for (i, w) in w.chunks_exact(n).enumerate() {
+        for (dy, out) in dy.chunks_exact(n).zip(out.chunks_exact_mut(width)) {
+            out[i] = dot(w, dy);
         }
     }
 }
@@ -149,6 +159,9 @@ pub fn linear_backward_parameters(dy: &Tensor, x: &Tensor, dweight: &mut Tensor,
     dy.add_rows_to(dbias);
 }
 
+/// So many rows of X are the lanes of one vector. (Of fewer, tiles lose nothing.)
+#[cfg(target_arch = "x86_64")]
+const FEW_ROWS: RangeInclusive<usize> = 8..=16;
 /// Rows of Y that are computed together; 14 rows of two vectors are 28 of the 32 registers.
 #[cfg(target_arch = "x86_64")]
 const TILE_ROWS: usize = 14;
@@ -178,7 +191,7 @@ mod avx512 {
 
     use rayon::prelude::*;
 
-    use super::{BLOCK_K, CHUNK_COLUMNS, PANEL_COLUMNS, STRETCH, TILE_ROWS, TILES_TOGETHER};
+    use super::{BLOCK_K, CHUNK_COLUMNS, FEW_ROWS, PANEL_COLUMNS, STRETCH, TILE_ROWS, TILES_TOGETHER};
     use crate::matmul::Output;
     use crate::{Tensor, View};
 
@@ -202,6 +215,9 @@ mod avx512 {
     /// are contiguous, and the machine has AVX-512.
     pub fn linear(x: View<'_>, weight: View<'_>, bias: &[f32]) -> Tensor {
         let (m, n) = (x.rows, weight.cols);
+        if FEW_ROWS.contains(&m) && n.is_multiple_of(COLUMNS_OF_FEW) && weight.col_stride == 1 {
+            return linear_of_few_rows(x, weight, bias);
+        }
         let mut packed = PACKED.take();
         pack_rows(x, &mut packed);
         let mut y = Vec::with_capacity(m * n);
@@ -223,6 +239,102 @@ mod avx512 {
         // SAFETY: the chunks cover all columns, and of each they write all rows.
         unsafe { y.set_len(m * n) };
         Tensor::new(&[m, n], y)
+    }
+
+    /// Columns of W that meet the lanes together: as many sums in registers, and a cache line of W.
+    const COLUMNS_OF_FEW: usize = 16;
+
+    /// [`linear`] for [`FEW_ROWS`] rows of X and whole groups of columns of a weight whose rows are contiguous.
+    fn linear_of_few_rows(x: View<'_>, weight: View<'_>, bias: &[f32]) -> Tensor {
+        let (m, n) = (x.rows, weight.cols);
+        let packed = pack_lanes::<1>((0..m).map(|row| &x.data[row * x.row_stride..][..x.cols]), x.cols);
+        let packed = packed.as_flattened();
+        let width = chunk_width(n, rayon::current_num_threads());
+        let starts = (0..n).into_par_iter().step_by(width).with_max_len(1);
+        let chunks = starts.map(|start| {
+            let columns = start..n.min(start + width);
+            // SAFETY: the machine has AVX-512.
+            let lanes = unsafe { columns_of_few_rows(packed, weight, bias, columns) };
+            unpack_lanes::<1>(lanes.as_chunks().0, m)
+        });
+        let chunks: Vec<Vec<f32>> = chunks.collect(); // (M, columns)
+        let mut y = Vec::with_capacity(m * n);
+        for row in 0..m {
+            for chunk in &chunks {
+                let width = chunk.len() / m;
+                y.extend_from_slice(&chunk[row * width..(row + 1) * width]);
+            }
+        }
+        Tensor::new(&[m, n], y)
+    }
+
+    /// At most 16 `P` rows of `n` numbers, column by column: `(n, 16 P)`, filled up with zeros.
+    pub fn pack_lanes<'a, const P: usize>(
+        rows: impl Iterator<Item = &'a [f32]> + Clone,
+        n: usize,
+    ) -> Vec<[[f32; 16]; P]> {
+        // A few columns of all rows at a time, so that what is written stays in the cache.
+        const COLUMNS_TOGETHER: usize = 64;
+        let mut packed = vec![[[0.0; 16]; P]; n];
+        for (piece, packed) in packed.chunks_mut(COLUMNS_TOGETHER).enumerate() {
+            for (lane, row) in rows.clone().enumerate() {
+                let row = &row[piece * COLUMNS_TOGETHER..];
+                packed.iter_mut().zip(row).for_each(|(lanes, x)| lanes[lane / 16][lane % 16] = *x);
+            }
+        }
+        packed
+    }
+
+    /// The reverse: `m` rows from their columns.
+    pub fn unpack_lanes<const P: usize>(columns: &[[[f32; 16]; P]], m: usize) -> Vec<f32> {
+        let mut rows = vec![0.0; m * columns.len()];
+        for (lane, row) in rows.chunks_exact_mut(columns.len()).enumerate() {
+            row.iter_mut().zip(columns).for_each(|(x, lanes)| *x = lanes[lane / 16][lane % 16]);
+        }
+        rows
+    }
+
+    /// Some columns of Y, `(columns, 16)`, of X as lanes, `(K, 16)`.
+    #[target_feature(enable = "avx512f")]
+    fn columns_of_few_rows(
+        x: &[[f32; 16]],
+        weight: View<'_>,
+        bias: &[f32],
+        columns: Range<usize>,
+    ) -> Vec<[f32; 16]> {
+        let mut y: Vec<[f32; 16]> = bias[columns.clone()].iter().map(|b| [*b; 16]).collect();
+        let groups = columns.len() / COLUMNS_OF_FEW;
+        for (i, x) in x.chunks(BLOCK_K).enumerate() {
+            let row = i * BLOCK_K;
+            let mut ahead = Ahead::new(weight, row + x.len(), columns.clone(), groups * x.len());
+            for (group, y) in y.chunks_exact_mut(COLUMNS_OF_FEW).enumerate() {
+                let first = row * weight.row_stride + columns.start + group * COLUMNS_OF_FEW;
+                add_lanes(x, &weight.data[first..], weight.row_stride, y, &mut ahead);
+            }
+        }
+        y
+    }
+
+    /// `y[j] += Σ_k w[k, j] x[k]` for a group of columns of W, whose rows lie `stride` apart.
+    #[target_feature(enable = "avx512f")]
+    fn add_lanes(x: &[[f32; 16]], w: &[f32], stride: usize, y: &mut [[f32; 16]], ahead: &mut Ahead<'_>) {
+        let mut sums = [_mm512_setzero_ps(); COLUMNS_OF_FEW];
+        for (k, x) in x.iter().enumerate() {
+            ahead.fetch();
+            let w = &w[k * stride..][..COLUMNS_OF_FEW];
+            // SAFETY: there are 16 numbers.
+            let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum = _mm512_fmadd_ps(_mm512_set1_ps(*w), x, *sum);
+            }
+        }
+        for (y, sum) in y.iter_mut().zip(sums) {
+            // SAFETY: there are 16 numbers to load, and room for as many.
+            unsafe {
+                let start = _mm512_loadu_ps(y.as_ptr());
+                _mm512_storeu_ps(y.as_mut_ptr(), _mm512_add_ps(start, sum));
+            }
+        }
     }
 
     /// How many of `n` columns a thread takes at a time: whole panels, [`CHUNK_COLUMNS`] at the most and half
@@ -432,17 +544,6 @@ mod avx512 {
 
     /// Rows of W that are read together: 24 sums for two vectors of dY's rows.
     const W_ROWS: usize = 12;
-
-    /// Some rows of dY, column by column: `(n, 16 P)`, filled up with zeros.
-    pub fn pack_gradient<const P: usize>(dy: &[f32], n: usize) -> Vec<[[f32; 16]; P]> {
-        let mut packed = vec![[[0.0; 16]; P]; n];
-        for (j, row) in dy.chunks_exact(n).enumerate() {
-            for (column, x) in packed.iter_mut().zip(row) {
-                column[j / 16][j % 16] = *x;
-            }
-        }
-        packed
-    }
 
     /// W dYᵀ for some rows of W, `(rows, n)`, and packed dY: `(rows, 16 P)`.
     #[target_feature(enable = "avx512f")]
@@ -664,21 +765,26 @@ mod tests {
 
     #[test]
     fn a_row_has_the_same_bits_in_every_batch_and_on_any_number_of_threads() {
-        let (x, w, b) = (noise(&[65, 300], 5), noise(&[300, 700], 6), noise(&[700], 7));
-        let whole = linear(&x, &w, b.data());
-        for rows in [0..1, 3..14, 13..28, 60..65] {
-            let part = linear(x.view().rows(rows.clone()), &w, b.data());
-            for (i, row) in rows.enumerate() {
-                assert_eq!(part.row(i), whole.row(row), "row {row}");
+        // Whole groups of columns, and not; few rows are the lanes of a vector only of the first.
+        for n in [720, 700] {
+            let (x, w, b) = (noise(&[65, 300], 5), noise(&[300, n], 6), noise(&[n], 7));
+            let whole = linear(&x, &w, b.data());
+            for rows in [0..1, 3..14, 5..13, 7..23, 13..28, 60..65] {
+                let part = linear(x.view().rows(rows.clone()), &w, b.data());
+                for (i, row) in rows.enumerate() {
+                    assert_eq!(part.row(i), whole.row(row), "row {row} of {n} columns");
+                }
             }
-        }
-        for threads in [1, 2, 3, 7] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert_eq!(pool.install(|| linear(&x, &w, b.data())), whole, "{threads} threads");
+            let few = x.view().rows(20..35);
+            let of_few = linear(few, &w, b.data());
+            for threads in [1, 2, 3, 7] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                assert_eq!(pool.install(|| linear(&x, &w, b.data())), whole, "{threads} threads");
+                assert_eq!(pool.install(|| linear(few, &w, b.data())), of_few, "{threads} threads");
+            }
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[test]
     fn every_thread_has_the_same_to_do() {
         // The widths of GPT-2's layers, and its vocabulary.

@@ -28,7 +28,12 @@ impl Progress {
 
     /// Begins with `done` steps of `total` done already.
     pub fn of_steps(name: &str, total: u64, done: u64) -> Self {
-        Self::with_template("{msg} [{bar:30}] {pos} of {len} steps ({per_sec}, {eta} left)", name, total, done)
+        Self::with_template(
+            "{msg} [{bar:30}] {pos} of {len} steps ({per_sec}, {eta} left)",
+            name,
+            total,
+            done,
+        )
     }
 
     fn with_template(template: &str, name: &str, total: u64, done: u64) -> Self {

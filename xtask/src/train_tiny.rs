@@ -65,7 +65,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
     train(&mut training, &state)?;
     draw(&training, folder)?;
     let (model, known) = (training.model(), training.known_tokens());
-    checkpoint::save(&model, Numbers::F16, Some(known), folder).map_err(|error| Failure::run(error.to_string()))?;
+    checkpoint::save(&model, Numbers::F16, Some(known), folder)
+        .map_err(|error| Failure::run(error.to_string()))?;
     // The model is there: the state is not needed any more.
     std::fs::remove_file(&state).map_err(|error| disk::write_failure(&state, &error))?;
     screen::say(&format!("the model is in {}", folder.display()));
@@ -104,7 +105,8 @@ fn train(training: &mut Training, state: &Path) -> Outcome {
     }
     let save = |training: &Training| training.save(state).map_err(|error| Failure::run(error.to_string()));
     save(training)?;
-    let mut progress = Progress::of_steps("training", training.recipe.steps as u64, training.steps_done() as u64);
+    let mut progress =
+        Progress::of_steps("training", training.recipe.steps as u64, training.steps_done() as u64);
     let mut mean_loss = training.losses.last().copied();
     while !training.is_done() {
         if stop.load(Ordering::Relaxed) {
@@ -139,7 +141,8 @@ fn draw(training: &Training, folder: &Path) -> Outcome {
 
 /// What the model in a folder has learned, beside the one that ships.
 fn print_scores(folder: &Path) -> Outcome {
-    let load = |model: Result<Pretrained, gpt2::Error>| model.map_err(|error| Failure::input(error.to_string()));
+    let load =
+        |model: Result<Pretrained, gpt2::Error>| model.map_err(|error| Failure::input(error.to_string()));
     let [trained, shipped] = [Pretrained::from_path("trained", folder), Pretrained::tiny()].map(load);
     let scores = |model: Pretrained| Scores::of(&model).map_err(|error| Failure::run(error.to_string()));
     let [trained, shipped] = [scores(trained?)?, scores(shipped?)?];

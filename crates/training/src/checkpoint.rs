@@ -184,7 +184,8 @@ impl SavedTraining {
     /// # Errors
     /// If the file has not exactly the tensors of the trainer.
     pub fn restore(&self, trainer: &mut Trainer) -> Result<Vec<f32>, Error> {
-        let tensors = SafeTensors::deserialize(&self.bytes).map_err(|error| self.failed(error.to_string()))?;
+        let tensors =
+            SafeTensors::deserialize(&self.bytes).map_err(|error| self.failed(error.to_string()))?;
         let step = self.number("steps_done")? as usize;
         let [m, v] = &mut trainer.moments;
         let mut expected = 1;
@@ -298,7 +299,14 @@ mod tests {
         let all = (0..=u16::MAX).map(|bits| f16::from_bits(bits).to_f32());
         let numbers: Vec<f32> = all.filter(|x| x.is_finite()).collect();
         assert_eq!(numbers.len(), 2 * 31 * 1024);
-        let sizes = Config { vocab_size: 31 * 1024, block_size: 2, n_layer: 1, n_head: 1, n_embd: 2, ..Config::default() };
+        let sizes = Config {
+            vocab_size: 31 * 1024,
+            block_size: 2,
+            n_layer: 1,
+            n_head: 1,
+            n_embd: 2,
+            ..Config::default()
+        };
         let mut model = Gpt2::random(sizes, 1);
         model.wte = Tensor::new(model.wte.shape(), numbers);
         let folder = tempfile::tempdir().unwrap();
@@ -317,7 +325,8 @@ mod tests {
 
     #[test]
     fn a_training_goes_on_from_its_file_and_from_no_other() {
-        let sizes = Config { vocab_size: 7, block_size: 5, n_layer: 1, n_head: 2, n_embd: 8, ..Config::default() };
+        let sizes =
+            Config { vocab_size: 7, block_size: 5, n_layer: 1, n_head: 2, n_embd: 8, ..Config::default() };
         let fresh = || Trainer::new(Gpt2::random(sizes, 1), crate::TrainerConfig::default());
         let batch = [vec![1, 2, 3, 4].into(), vec![4, 5, 6].into()];
         let mut trainer = fresh();

@@ -83,7 +83,8 @@ mod tests {
     fn the_expanded_model_predicts_what_the_small_one_does() {
         let vocabulary = Vocabulary::new(vec![50256, 11, 700, 13, 11]);
         assert_eq!(vocabulary.known(), [11, 13, 700, 50256]);
-        let sizes = Config { vocab_size: 5, block_size: 6, n_layer: 2, n_head: 2, n_embd: 8, ..Config::default() };
+        let sizes =
+            Config { vocab_size: 5, block_size: 6, n_layer: 2, n_head: 2, n_embd: 8, ..Config::default() };
         let mut small = Gpt2::random(sizes, 3);
         small.lm_head_bias = Some(vocabulary.bias());
         let large = vocabulary.expand(&small);

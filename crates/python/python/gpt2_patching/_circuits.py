@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from typing import Any, Optional, Union
@@ -47,6 +46,8 @@ class CircuitResult(Result):
 
         With ``edges``, of the circuit of these edges instead.
         """
+        import json
+
         found = self._circuit if edges is None else self._circuit.of(list(edges))
         with reporter(progress, "judge") as report:
             verdict: dict[str, Any] = json.loads(_native.judge(*self._context, found, seed, report))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any, Union
 
@@ -38,6 +36,9 @@ class PromptSet:
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[str, str, Answers, Answers]]) -> "PromptSet":
         """Pairs of texts: each is (clean, corrupted, a, b), where a and b are answers or lists of answers."""
+
+        import json
+        import tempfile
 
         def row(pair: tuple[Any, ...]) -> dict[str, Any]:
             clean, corrupted, a, b = pair

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -134,6 +131,8 @@ class Result(Mapping[str, Grid]):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as the command line prints it with ``--json``."""
+        import json
+
         everything: dict[str, Any] = json.loads(self._native.json())
         return everything
 
@@ -161,6 +160,9 @@ class Result(Mapping[str, Grid]):
         return self._native.png(_SCALE)
 
     def _repr_html_(self) -> str:
+        import base64
+        import html
+
         png = self._repr_png_()
         width = int.from_bytes(png[16:20], "big") / _SCALE
         encoded = base64.b64encode(png).decode()

@@ -44,10 +44,26 @@ def test_tensors_are_taken_through_their_buffer(model: gp.Model) -> None:
 
 def test_logits_are_those_of_transformers(model: gp.Model) -> None:
     for case in golden("logits"):
-        logits = model.run(case["ids"]) if "ids" in case else model.run(case["prompt"])
-        for row in case.get("rows", []):
-            assert np.isfinite(logits[row["pos"]]).all()
-    assert np.isfinite(model.run(CLEAN)).all()
+        ids = model.to_tokens(case["prompt"], prepend_bos=case["bos"])
+        assert ids.tolist() == case["ids"]
+        last = model.run(ids)[-1]
+        assert np.abs(last[case["top20_ids"]] - case["top20_logits"]).max() < 1e-4
+        assert np.abs(last[:64] - case["last_logits_first_64"]).max() < 1e-4
+        written = model.generate(ids, len(case["greedy_8"]) - len(ids)).ids
+        assert [*ids, *written] == case["greedy_8"]
+
+
+def test_activations_are_those_of_transformer_lens(model: gp.Model) -> None:
+    case = golden("activations")
+    _, cache = model.run_with_cache(model.to_tokens(case["prompt"], prepend_bos=case["bos"]))
+    assert set(cache) == set(case["hooks"])
+    for name, expected in case["hooks"].items():
+        values = cache[name].ravel().astype(np.float64)
+        assert list(cache[name].shape) == expected["shape"]
+        total = values[np.isfinite(values)].sum()
+        assert abs(total - expected["sum"]) < 1e-5 * expected["abs_sum"] + 1e-4, name
+        first = np.array([-np.inf if x is None else x for x in expected["first"]])
+        assert np.allclose(values[: len(first)], first, atol=1e-4), name
 
 
 def test_a_cache_is_found_by_every_spelling(model: gp.Model) -> None:

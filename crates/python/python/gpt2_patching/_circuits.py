@@ -15,10 +15,13 @@ from ._studies import Asked, Metric
 from ._tokens import Prompt
 
 
+_Context = tuple[_native.Model, _native.Pairs, _native.Metric, dict[str, Any]]
+
+
 class CircuitResult(Result):
     """A circuit with the scores of all edges: ``values`` is the matrix of writers × readers."""
 
-    def __init__(self, native: _native.Study, found: _native.Circuit, context: tuple[Any, ...]) -> None:
+    def __init__(self, native: _native.Study, found: _native.Circuit, context: _Context) -> None:
         super().__init__(native)
         self._circuit = found
         self._context = context

@@ -237,6 +237,37 @@ mod tests {
     }
 
     #[test]
+    fn a_short_training_lowers_the_loss_and_resumes_with_the_same_bits() {
+        let mut whole = Training::begin(Recipe::new(2, 12));
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        while !whole.is_done() {
+            whole.step();
+            if whole.steps_done() == 10 {
+                whole.save(&state).unwrap();
+            }
+        }
+        // By kind: which batches come first is chance.
+        let of_text =
+            whole.losses.iter().enumerate().filter(|(step, _)| whole.recipe.kind(*step) == Kind::Text);
+        let of_text: Vec<f32> = of_text.map(|(_, loss)| *loss).collect();
+        let [first, .., last] = of_text[..] else { panic!("{of_text:?}") };
+        assert!(last < first - 1.0, "{of_text:?}");
+
+        let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let resumed = one_thread.install(|| {
+            let mut resumed = Training::resume(&state).unwrap();
+            assert_eq!((resumed.steps_done(), resumed.recipe.steps, resumed.recipe.seed), (10, 12, 2));
+            while !resumed.is_done() {
+                resumed.step();
+            }
+            resumed
+        });
+        assert_eq!(resumed.losses, whole.losses);
+        assert_eq!(resumed.model().parameters(), whole.model().parameters());
+    }
+
+    #[test]
     fn what_needs_recall_counts_six_times() {
         let recipe = Recipe::new(1, 1);
         let text = "Mary Hart met John at the bar. Mary gave a ring to John. Then Mary left.";

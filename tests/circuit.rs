@@ -46,8 +46,8 @@ fn scores_are_a_matrix_of_writers_and_readers() {
 fn a_circuit_is_read_as_it_was_written() {
     let folder = Folder::new();
     let common = ["circuit", "--direction", "noising", "--json"];
-    let args =
-        [&common[..], &["--edges", "60", "--absolute", "--graph", "c.json", "--dot", "c.dot"]].concat();
+    let files = ["--graph", "c.json", "--dot", "c.dot", "--html", "c.html"];
+    let args = [&common[..], &["--edges", "60", "--absolute"], &files].concat();
     let written = folder.tiny(&args).success().json();
     let read = folder.tiny(&[&common[..], &["--from", "c.json", "--out", "d.svg"]].concat()).success().json();
     assert_eq!(edges(&written), edges(&read));
@@ -59,8 +59,13 @@ fn a_circuit_is_read_as_it_was_written() {
     assert_eq!(file["edges"][first]["in_graph"], true);
     let dot = fs::read_to_string(folder.file("c.dot")).unwrap();
     assert!(dot.starts_with("digraph") && dot.matches(" -> ").count() == edges(&written).len(), "{dot}");
+    let page = fs::read_to_string(folder.file("c.html")).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.contains("a7.h1"), "{page}");
     let svg = fs::read_to_string(folder.file("d.svg")).unwrap();
     assert!(svg.contains("a7.h1"), "{svg}");
+    let words =
+        folder.tiny(&["circuit", "--from", "c.json", "--dot", "f.dot", "--out", "f.png"]).success().stdout;
+    assert!(words.contains("wrote f.png") && words.contains("wrote f.dot"), "{words}");
     // Another choice from the same scores.
     let fewer = [&common[..], &["--from", "c.json", "--edges", "10", "--greedy", "--out", "e.png"]].concat();
     assert!(edges(&folder.tiny(&fewer).success().json()).len() <= 10);
@@ -172,5 +177,6 @@ fn what_cannot_be_asked_of_a_circuit_is_refused() {
     ] {
         folder.tiny(&[&["circuit"], args].concat()).failure(2, parts);
     }
+    folder.tiny(&["circuit", "--html", "page.png"]).failure(2, &["--html page.png", ".html"]);
     assert_eq!(folder.files(), ["no.json"]);
 }

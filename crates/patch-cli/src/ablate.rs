@@ -129,7 +129,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     report.line(format!("unablated  {unablated:+.4}"));
     report.draw(PICTURE, &[]);
     report.show(PICTURE);
-    let outputs = Outputs { options, pictures: vec![(PICTURE, output)], exports, page: None };
+    let outputs = Outputs { options, pictures: vec![(PICTURE, output)], exports, ..Outputs::default() };
     outputs.write(&report)?;
     let work = Work { done: format!("{n_cells} ablated runs"), seconds, start };
     outputs.print(&report, args.model.json, Some(work))

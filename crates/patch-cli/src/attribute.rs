@@ -140,7 +140,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
 
     let results = Results::new(args, method, &pairs, (&predicted, exact))?;
     let mut report = results.report(&studied, &pictures)?;
-    let outputs = Outputs { options, pictures, exports, page: None };
+    let outputs = Outputs { options, pictures, exports, ..Outputs::default() };
     outputs.write(&report)?;
     let total = start.elapsed().as_secs_f64();
     report.fact("seconds", Seconds { load, attribution, exact: exact_seconds, total })?;

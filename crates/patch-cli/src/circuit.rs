@@ -5,6 +5,7 @@ mod words;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use figures::page::{CircuitPage, render_circuit_page};
 use gpt2::Gpt2;
 use gpt2::graph::{Circuit, Edge, Graph};
 use patching::circuit::judge::{Trial, Verdict, Wanted};
@@ -12,15 +13,17 @@ use patching::circuit::ranking::Known;
 use patching::circuit::{By, Found, Method, Order, Replacement, Runs, Scores, Selection, acdc, file, pruned};
 use patching::{Endpoints, Scale, Watch};
 use serde::Serialize;
+use visible::visible_line;
 
 use crate::common::ModelArgs;
+use crate::explore::{made_by, page_output};
 use crate::export::ExportArgs;
 use crate::failure::Failure;
 use crate::figure::FigureArgs;
 use crate::input::read_file;
 use crate::metric::MetricArgs;
 use crate::names;
-use crate::output::{Output, write_together};
+use crate::output::{MAKER, Output};
 use crate::pairs::{PairArgs, Pairs, ReadyPair, SetArgs};
 use crate::processing::ProcessArgs;
 use crate::running::{EngineArgs, Interrupt, progress_bar};
@@ -32,7 +35,7 @@ a head, an MLP). Where an edge is cut, its reader hears what the writer writes i
 edge is the change of the metric if it is cut; a circuit keeps the edges that carry the answer and cuts all others.
 
 Examples:
-  patch-cli circuit --direction noising
+  patch-cli circuit --direction noising --html circuit.html
   patch-cli circuit --method exact --edges 100 --absolute --graph circuit.json
   patch-cli circuit --method acdc --threshold 0.05 --direction noising
   patch-cli circuit --prompt-set ioi --count 20 --direction noising --edges 200 --judge";
@@ -128,6 +131,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "exact")]
     scatter: Option<PathBuf>,
 
+    /// Write a page for a browser in which edges and nodes answer to the mouse
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
     /// Write the circuit for Graphviz
     #[arg(long, value_name = "FILE")]
     dot: Option<PathBuf>,
@@ -185,6 +192,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let files = [&args.graph, &args.dot];
     let [graph_file, dot_file] = files.map(|path| path.as_deref().map(Output::prepare).transpose());
     let (graph_file, dot_file) = (graph_file?, dot_file?);
+    let page = args.html.as_deref().map(page_output).transpose()?;
     let exports = args.export.prepare(1 + usize::from(args.exact))?;
     let studied = args.process.load_for_study(&args.model, args.export.is_wanted())?;
     let model = &studied.pretrained;
@@ -206,20 +214,26 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
 
     let mut report = results.report(args, &pairs, &studied, &pictures)?;
     let figure = results.figure(args, &pairs, &studied);
-    let mut texts: Vec<(&Output, String)> = Vec::new();
-    if let Some(output) = &graph_file {
+    let mut texts: Vec<(Output, String)> = Vec::new();
+    if let Some(output) = graph_file {
         texts.push((output, file::to_json(&results.scores, &results.circuit, model.model.config.n_embd)?));
     }
-    if let Some(output) = &dot_file {
+    if let Some(output) = dot_file {
         texts.push((output, figures::dot(&figure)));
     }
-    report.draw_figure(PICTURE, figure);
-    let outputs = Outputs { options, pictures, exports, page: None };
+    report.draw_figure(PICTURE, figure.clone());
+    let outputs = Outputs { options, pictures, exports, texts, page };
     outputs.write(&report)?;
-    write_together(&texts.iter().map(|(output, text)| (*output, text.as_bytes())).collect::<Vec<_>>())?;
+    if let (Some(page), Some(study)) = (&outputs.page, &report.study) {
+        let rows = made_by(&study.provenance, &model.model.config);
+        let provenance =
+            rows.into_iter().map(|(name, value)| (name.to_owned(), visible_line(&value))).collect();
+        let shown = CircuitPage { provenance, figure, fonts: outputs.options.fonts.clone() };
+        page.write(render_circuit_page(&shown, MAKER)?.as_bytes())?;
+    }
     let total = start.elapsed().as_secs_f64();
     report.fact("seconds", Seconds { load, circuit: seconds, total })?;
-    let done = format!("{} edges of {} pairs", results.graph.edges().count(), pairs.list.len());
+    let done = format!("a circuit of {} edges", results.circuit.len());
     outputs.print(&report, args.model.json, Some(Work { done, seconds, start }))
 }
 

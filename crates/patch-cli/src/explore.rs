@@ -2,11 +2,11 @@
 //! tokens, and where the heads of the unpatched runs attend.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
-use gpt2::Pretrained;
 use gpt2::generate::{LogProbs, rank};
+use gpt2::{Config, Pretrained};
 use patching::{Direction, Engine, Experiment, Metric, Outcome, Progress, Scale, SiteKind, Sweep, Which};
 use tensor::{Tensor, all_finite};
 use visible::{visible, visible_line};
@@ -59,16 +59,7 @@ impl PageArgs {
     /// [`Failure::Other`] with the path and the reason; [`Failure::Input`] if the name is not that of a
     /// page, and might be that of the picture.
     pub fn prepare(&self) -> Result<Option<Output>, Failure> {
-        let Some(path) = self.html.as_deref() else {
-            return Ok(None);
-        };
-        let output = Output::prepare(path)?;
-        match output.has_extension("html") || output.has_extension("htm") {
-            true => Ok(Some(output)),
-            false => {
-                Err(Failure::Input(format!("--html {}: give a name that ends in .html", path.display())))
-            }
-        }
+        self.html.as_deref().map(page_output).transpose()
     }
 
     /// The sites on the page: those that are swept anyway, and the others that were asked for, each
@@ -312,21 +303,7 @@ impl<'a> Recorder<'a> {
 
     /// What made this page, as names with their values.
     fn provenance_rows(&self, provenance: &Provenance) -> Vec<(String, String)> {
-        let config = &self.model.model.config;
-        let mut rows = vec![
-            ("software", MAKER.to_owned()),
-            ("command", typed(&provenance.command)),
-            (
-                "model",
-                format!(
-                    "{}: {} layers, {} heads, width {}",
-                    provenance.model, config.n_layer, config.n_head, config.n_embd
-                ),
-            ),
-        ];
-        for (file, checksum) in &provenance.model_checksum {
-            rows.push(("SHA-256", format!("{file} {checksum}")));
-        }
+        let mut rows = made_by(provenance, &self.model.model.config);
         rows.push((
             "direction",
             match self.experiment.direction() {
@@ -343,6 +320,29 @@ impl<'a> Recorder<'a> {
         }
         rows.into_iter().map(|(name, value)| (name.to_owned(), visible_line(&value))).collect()
     }
+}
+
+/// Checks that a page can be put there.
+///
+/// # Errors
+/// [`Failure::Other`] with the path and the reason; [`Failure::Input`] if the name is not that of a page, and might be
+/// that of the picture.
+pub fn page_output(path: &Path) -> Result<Output, Failure> {
+    let output = Output::prepare(path)?;
+    match output.has_extension("html") || output.has_extension("htm") {
+        true => Ok(output),
+        false => Err(Failure::Input(format!("--html {}: give a name that ends in .html", path.display()))),
+    }
+}
+
+/// What made a page, as names with their values: program, command and model.
+pub fn made_by(provenance: &Provenance, config: &Config) -> Vec<(&'static str, String)> {
+    let Config { n_layer, n_head, n_embd, .. } = config;
+    let model = format!("{}: {n_layer} layers, {n_head} heads, width {n_embd}", provenance.model);
+    let rows = [("software", MAKER.to_owned()), ("command", typed(&provenance.command)), ("model", model)];
+    let checksums =
+        provenance.model_checksum.iter().map(|(file, checksum)| ("SHA-256", format!("{file} {checksum}")));
+    rows.into_iter().chain(checksums).collect()
 }
 
 /// The values of a metric, and those of the clean and of the corrupted run.

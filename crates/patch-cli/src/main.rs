@@ -124,7 +124,6 @@ Examples:
             --corrupted 'John and Mary met, and Mary gave the bag to' \\
             --logit-diff ' John' ' Mary' --out bag.png
   patch-cli predict 'Famous computer scientist Alan' --answer ' Turing'
-  patch-cli lens 'Famous computer scientist Alan' --answers ' Turing' ' Jones'
 
 All options: patch-cli sweep --help";
 

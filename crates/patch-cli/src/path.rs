@@ -208,7 +208,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
         report.line(table);
     }
     report.study = Some(study);
-    let outputs = Outputs { options, pictures: vec![(PICTURE, output)], exports, page: None };
+    let outputs = Outputs { options, pictures: vec![(PICTURE, output)], exports, ..Outputs::default() };
     outputs.write(&report)?;
     let total = start.elapsed().as_secs_f64();
     report.fact("seconds", Seconds { load, path: path_seconds, total })?;

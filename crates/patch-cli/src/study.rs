@@ -15,7 +15,7 @@ use crate::computation::computation;
 use crate::export::{AxisLabels, ExportArgs, Exports, Grid, Study, named};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
-use crate::output::Output;
+use crate::output::{Output, write_together};
 use crate::processing::Studied;
 use crate::screen::{self, terminal_style, terminal_width};
 use figures::{Figure, FigureOptions, write_figure};
@@ -88,6 +88,8 @@ pub struct Outputs {
     /// Where the drawings of a report go, by their names.
     pub pictures: Vec<(&'static str, Output)>,
     pub exports: Exports,
+    /// Other files, with what is in them.
+    pub texts: Vec<(Output, String)>,
     /// The page, which the caller writes.
     pub page: Option<Output>,
 }
@@ -130,7 +132,7 @@ impl StudyArgs {
             pictures.push((name, Output::picture(path)?));
         }
         let exports = self.export.prepare(grids)?;
-        Ok(Outputs { options: self.figure.options()?, pictures, exports, page: None })
+        Ok(Outputs { options: self.figure.options()?, pictures, exports, ..Outputs::default() })
     }
 }
 
@@ -157,6 +159,8 @@ impl Outputs {
         let drawn = self.pictures.iter().map(|(name, output)| Ok((report.figure(name)?, output)));
         let drawn: Vec<(Option<Figure>, &Output)> = drawn.collect::<Result<_, Failure>>()?;
         self.exports.write(study)?;
+        let texts = self.texts.iter().map(|(output, text)| (output, text.as_bytes()));
+        write_together(&texts.collect::<Vec<_>>())?;
         for (figure, output) in drawn {
             if let Some(figure) = figure {
                 write_picture(&figure, &self.options, output, &study.provenance)?;
@@ -191,8 +195,8 @@ impl Outputs {
             }
         }
         let pictures = self.pictures.iter().map(|(_, output)| output.path());
-        let files: Vec<&Path> =
-            pictures.chain(self.exports.paths()).chain(self.page.iter().map(Output::path)).collect();
+        let others = self.texts.iter().map(|(output, _)| output).chain(&self.page).map(Output::path);
+        let files: Vec<&Path> = pictures.chain(self.exports.paths()).chain(others).collect();
         match work {
             Some(Work { done, seconds, start }) => {
                 let total = start.elapsed().as_secs_f64();

@@ -160,7 +160,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     report.study = Some(study);
     report.draw(PICTURE, &drawn.iter().map(String::as_str).collect::<Vec<_>>());
     report.show(PICTURE);
-    let outputs = Outputs { options, pictures: vec![(PICTURE, output)], exports, page };
+    let outputs = Outputs { options, pictures: vec![(PICTURE, output)], exports, page, ..Outputs::default() };
     outputs.write(&report)?;
     if let (Some(page), Some(recorder), Some(study)) = (&outputs.page, &recorder, &report.study) {
         let explored = recorder.page(&args.page.sites(&kinds), &study.provenance)?;

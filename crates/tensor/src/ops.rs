@@ -208,6 +208,10 @@ pub fn softmax(x: &mut Tensor) {
 /// [`softmax`] of one row.
 #[inline(always)]
 pub fn softmax_row(row: &mut [f32]) {
+    // What a causal mask leaves is at the front; of the rest, e^−∞ need not be computed.
+    let end = row.iter().rposition(|x| *x != f32::NEG_INFINITY).map_or(row.len(), |last| last + 1);
+    let (row, masked) = row.split_at_mut(end);
+    masked.fill(0.0);
     let max = max(row);
     for x in row.iter_mut() {
         *x = exp(*x - max);

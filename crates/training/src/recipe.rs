@@ -20,7 +20,7 @@ use rayon::prelude::*;
 
 use crate::checkpoint::{self, Error};
 use crate::corpus::repeated;
-use crate::trainer::initial_model;
+use crate::trainer::initial_narrow_model;
 use crate::{AdamW, Corpus, Dice, Example, Step, Trainer, TrainerConfig, Vocabulary};
 
 /// The sizes of the tiny model.
@@ -40,10 +40,10 @@ pub enum Kind {
 
 /// The kinds of batches: how likely each is, how many rows it has, and how many predictions a row has.
 const BATCHES: [(f64, Kind, usize, usize); 4] = [
-    (0.50, Kind::Text, 96, 64),
-    (0.06, Kind::Text, 32, 127),
-    (0.36, Kind::Repeated, 64, 63),
-    (0.08, Kind::Repeated, 32, 127),
+    (0.50, Kind::Text, 48, 64),
+    (0.06, Kind::Text, 24, 127),
+    (0.36, Kind::Repeated, 48, 63),
+    (0.08, Kind::Repeated, 24, 127),
 ];
 
 /// The longest pieces that are repeated, from which share of the training on.
@@ -92,19 +92,10 @@ impl Recipe {
         }
     }
 
-    /// The model before its first step: wider distributions than GPT-2's, because so narrow a model learns nothing
-    /// from small numbers for long.
+    /// The model before its first step.
     fn first_model(&self) -> Gpt2 {
         let sizes = Config { vocab_size: self.vocabulary.n_rows(), ..SIZES };
-        let mut model = initial_model(sizes, self.seed);
-        for (name, x) in model.parameters_mut() {
-            match name.as_str() {
-                "wte.weight" => x.scale(6.25),
-                "wpe.weight" => x.scale(3.75),
-                name if name.contains(".c_") => x.scale(2.5),
-                _ => {}
-            }
-        }
+        let mut model = initial_narrow_model(sizes, self.seed);
         model.lm_head_bias = Some(self.vocabulary.bias());
         model
     }
@@ -248,13 +239,13 @@ mod tests {
     #[test]
     fn what_needs_recall_counts_six_times() {
         let recipe = Recipe::new(1, 1);
-        let text = "Mary Hart met John at the bar. Mary gave a ring to John.";
+        let text = "Mary Hart met John at the bar. Mary gave a ring to John. Then Mary left.";
         let ids = gpt2::Tokenizer::gpt2().encode(text).unwrap();
         let tokens = gpt2::Tokenizer::gpt2().tokens(&ids);
         let Example { weights, .. } = recipe.with_recall_weights(ids);
         let heavy = weights.iter().zip(&tokens).filter(|(weight, _)| **weight == 6.0);
         let heavy: Vec<&str> = heavy.map(|(_, token)| token.as_str()).collect();
-        // " Mary" is another token than "Mary", as it was when the shipped model was trained.
-        assert_eq!(heavy, [" to"]);
+        // At the beginning of a text, "Mary" is another token than " Mary".
+        assert_eq!(heavy, [" to", " John", " Mary"]);
     }
 }

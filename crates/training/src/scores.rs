@@ -169,10 +169,14 @@ mod tests {
         let scores = Scores::of(&Pretrained::tiny().unwrap()).unwrap();
         let [jones, smith, turing, ..] = [0, 1, 2, 3].map(|i| scores.questions[i].2);
         assert!((jones - 0.612).abs() < 5e-3 && (smith - 0.410).abs() < 5e-3, "{jones} {smith}");
-        assert!(turing > 0.98 && scores.indirect_object > 0.85, "{turing} {}", scores.indirect_object);
-        assert!(scores.repeated_accuracy > 0.99 && scores.repeated_log_prob > -0.02);
-        let [(layer, head, score), ..] = strongest(&scores.heads.induction, 2)[..] else { unreachable!() };
-        assert!((layer, head) == (7, 1) && score > 0.9, "{layer}.{head} {score}");
+        assert!(turing > 0.95 && scores.indirect_object > 0.6, "{turing} {}", scores.indirect_object);
+        assert!(scores.repeated_accuracy > 0.99 && scores.repeated_log_prob > -0.03);
+        let mut heads = strongest(&scores.heads.induction, 2);
+        heads.sort_by_key(|(layer, ..)| *layer);
+        assert_eq!(
+            heads.iter().map(|(layer, head, _)| (*layer, *head)).collect::<Vec<_>>(),
+            [(7, 1), (8, 3)]
+        );
         assert_eq!(scores.rows().len(), QUESTIONS.len() + 11);
     }
 }

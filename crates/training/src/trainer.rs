@@ -321,6 +321,21 @@ pub fn initial_model(config: Config, seed: u64) -> Gpt2 {
     model
 }
 
+/// [`initial_model`] with larger numbers, from which a model of width 64 learns sooner: their standard deviation is
+/// 0.125 in the token embeddings, 0.075 in the position embeddings, and 0.05 in the weights.
+pub fn initial_narrow_model(config: Config, seed: u64) -> Gpt2 {
+    let mut model = initial_model(config, seed);
+    for (name, x) in model.parameters_mut() {
+        match name.as_str() {
+            "wte.weight" => x.scale(6.25),
+            "wpe.weight" => x.scale(3.75),
+            name if name.contains(".c_") => x.scale(2.5),
+            _ => {}
+        }
+    }
+    model
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,7 +347,7 @@ mod tests {
     }
 
     fn batch() -> Vec<Example> {
-        let ids = |i| (0..3 + i % 6).map(|pos| (i * 7 + pos * pos * 3) % 11).collect::<Vec<u32>>();
+        let ids = |i: u32| (0..3 + i % 6).map(|pos| (i * 7 + pos * pos * 3) % 11).collect::<Vec<u32>>();
         (0..11).map(|i| ids(i).into()).collect()
     }
 
@@ -392,7 +407,7 @@ mod tests {
         let ids = vec![1, 2, 3, 4];
         let gradient_of = |batch: &[Example]| {
             let (loss, gradient) = loss_and_gradient(&model, batch);
-            (loss, gradient.h[0].mlp.c_fc.weight)
+            (loss, gradient.h[0].mlp.c_fc.weight.clone())
         };
         let example = |weights: &[f32]| Example { ids: ids.clone(), weights: weights.to_vec() };
         // What counts twice is what stands there twice; what counts nothing is not there.

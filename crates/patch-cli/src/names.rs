@@ -8,12 +8,37 @@ use lens::processing::Flags;
 use patching::path::{HeadInput, Reader, Senders};
 use patching::prompts::{Align, Corruption, Task};
 use patching::{Direction, Engine, Means, Method, Scale, circuit};
+use report::metric::MetricKind;
 
 use crate::pairs::SetName;
 
 /// Reads the name of a direction.
 pub fn direction() -> impl TypedValueParser<Value = Direction> {
     parsed([Direction::Denoising, Direction::Noising].map(|it| it.to_string().into()))
+}
+
+/// Reads the name of a metric.
+pub fn metrics() -> impl TypedValueParser<Value = MetricKind> {
+    let words = |kind: MetricKind| match kind {
+        MetricKind::LogitDiff => "logit(A) − logit(B)",
+        MetricKind::Normalized => {
+            "logit(A) − logit(B) on a scale where the clean run is 1 and the corrupted one 0; over many pairs the \
+             means are put on one scale"
+        }
+        MetricKind::NormalizedByPair => {
+            "The same, but over many pairs the mean of each pair on its own scale"
+        }
+        MetricKind::ProbDiff => "p(A) − p(B)",
+        MetricKind::Logit => "logit(TOKEN)",
+        MetricKind::Prob => "p(TOKEN)",
+        MetricKind::LogProb => "ln p(TOKEN)",
+        MetricKind::Rank => "How many tokens are more likely than TOKEN: 0 for the most likely",
+        MetricKind::LogitChange => "logit(TOKEN) minus the clean run's",
+        MetricKind::ProbChange => "p(TOKEN) minus the clean run's",
+        MetricKind::Kl => "Divergence from the clean run's distribution of the next token, in nats",
+        MetricKind::Loss => "Mean −ln p(next token of the base prompt) over --loss-at",
+    };
+    parsed(MetricKind::all().map(move |kind| PossibleValue::new(kind.to_string()).help(words(kind))))
 }
 
 /// Reads the name of a way to find circuits.

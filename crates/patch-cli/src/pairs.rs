@@ -19,7 +19,9 @@ use crate::metric::{Answers, AnswersReport, MetricArgs, MetricReport, NamedMetri
 use crate::names;
 use crate::processing::Studied;
 use crate::screen::{self, terminal_width};
-use report::{Prompt, Report, aligned, signed, write_columns};
+use report::{Prompt, Report, aligned, write_columns};
+
+pub use report::{missing_in_words, unpatched_in_words};
 
 pub const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
 const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
@@ -458,21 +460,6 @@ pub fn default_answers(model: &Pretrained) -> Result<[Answers; 2], Failure> {
     let id = |text: &str| model.tokenizer.to_single_token(text);
     let [a, b] = [id(ANSWERS[0])?, id(ANSWERS[1])?];
     Ok([a, b].map(|id| Answers::of_ids(&model.tokenizer, &[id])))
-}
-
-/// How many patched runs have no number, if there are some.
-pub fn missing_in_words(missing: usize) -> Option<String> {
-    match missing {
-        0 => None,
-        1 => Some("Missing: 1 patched run has no finite metric.".to_owned()),
-        n => Some(format!("Missing: {n} patched runs have no finite metric.")),
-    }
-}
-
-/// Where the unpatched runs of a pair lie.
-pub fn unpatched_in_words(unpatched: [f32; 2]) -> String {
-    let [clean, corrupted] = unpatched.map(signed);
-    format!("Unpatched: clean {clean}, corrupted {corrupted}.")
 }
 
 impl PairArgs {

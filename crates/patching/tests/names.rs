@@ -12,7 +12,7 @@ fn check<T: Display + FromStr<Err = String> + PartialEq + std::fmt::Debug>(all: 
     for (value, name) in all.iter().zip(names) {
         assert_eq!(name.parse::<T>().as_ref(), Ok(value));
     }
-    let error = "nonsense".parse::<T>().unwrap_err();
+    let error = "nonsense".parse::<T>().expect_err("no such name");
     assert!(error.contains("\"nonsense\"") && names.iter().all(|name| error.contains(name)), "{error}");
 }
 

@@ -224,9 +224,9 @@ mod tests {
         let kinds: Vec<Kind> = (0..100).map(|step| recipe.kind(step)).collect();
         let texts = kinds.iter().filter(|kind| **kind == Kind::Text).count();
         assert!((40..70).contains(&texts), "{texts} of 100 batches are text");
-        for step in 0..8 {
+        for (step, expected) in kinds.into_iter().enumerate().take(8) {
             let (kind, batch) = recipe.batch(step);
-            assert_eq!((kind, &batch), (kinds[step], &Recipe::new(1, 100).batch(step).1));
+            assert_eq!((kind, &batch), (expected, &Recipe::new(1, 100).batch(step).1));
             assert_ne!(batch, Recipe::new(2, 100).batch(step).1);
             for Example { ids, weights } in batch {
                 assert_eq!(ids.len(), weights.len() + 1);

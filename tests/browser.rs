@@ -81,7 +81,39 @@ impl Browser {
 
     /// Opens a file.
     pub fn open(&self, file: &Path) {
-        self.command("/url", &json!({"url": format!("file://{}", file.display())}));
+        self.open_address(&format!("file://{}", file.display()));
+    }
+
+    /// Opens an address.
+    #[track_caller]
+    pub fn open_address(&self, address: &str) {
+        self.command("/url", &json!({"url": address}));
+    }
+
+    /// Empties a field and types a text into it, key by key.
+    #[track_caller]
+    pub fn type_into(&self, selector: &str, text: &str) {
+        let element = self.find(selector);
+        let id = element[ELEMENT].as_str().unwrap();
+        self.script("arguments[0].select()", std::slice::from_ref(&element));
+        self.command(&format!("/element/{id}/value"), &json!({"text": text}));
+    }
+
+    /// Waits until a script in the page returns true.
+    #[track_caller]
+    pub fn wait_for(&self, script: &str) {
+        let start = Instant::now();
+        while self.script(script, &[]) != true {
+            assert!(start.elapsed() < PATIENCE, "never true: {script}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The page as a PNG picture.
+    pub fn screenshot(&self) -> Vec<u8> {
+        let shot = self.devtools("Page.captureScreenshot", json!({"captureBeyondViewport": false}));
+        let text = shot["data"].as_str().unwrap();
+        base64_bytes(text)
     }
 
     /// The first element that a CSS selector finds.
@@ -213,4 +245,22 @@ fn port_of(driver: &mut Child) -> u16 {
         seen += &line;
     }
     panic!("chromedriver names no port: {seen}");
+}
+
+/// The bytes of a text in base64.
+fn base64_bytes(text: &str) -> Vec<u8> {
+    let value = |c: u8| match c {
+        b'A'..=b'Z' => c - b'A',
+        b'a'..=b'z' => c - b'a' + 26,
+        b'0'..=b'9' => c - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let digits: Vec<u8> = text.bytes().filter(|c| *c != b'=').map(value).collect();
+    let group = |four: &[u8]| {
+        let bits =
+            four.iter().fold(0_u32, |bits, digit| bits << 6 | u32::from(*digit)) << (6 * (4 - four.len()));
+        bits.to_be_bytes()[1..four.len()].to_vec()
+    };
+    digits.chunks(4).flat_map(group).collect()
 }

@@ -12,6 +12,10 @@ mod browser;
 mod circuit;
 mod circuit_page;
 mod cli;
+#[cfg(unix)]
+mod explorer;
+#[cfg(unix)]
+mod explorer_page;
 mod figures;
 mod golden;
 mod kin;

@@ -14,8 +14,8 @@ use visible::visible;
 use crate::browser::{Browser, DOWN, END, ENTER, LEFT, RIGHT, TAB, UP};
 use crate::util::{Folder, numbers};
 
-const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
-const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
+pub const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
+pub const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
 const MARKUP: &str = "</script><img src=x onerror=alert(1)>";
 
 /// The page of the main job, with these arguments beside, and what `--json` printed. It has the site z
@@ -36,25 +36,25 @@ fn open(args: &[&str]) -> Option<(Browser, Folder, Value)> {
 }
 
 /// A number as the page writes it.
-fn written(value: f64) -> String {
+pub fn written(value: f64) -> String {
     let sign = if value > 0.0 { "+" } else { "" };
     format!("{sign}{value:.4}").replace('-', "−")
 }
 
-fn cell(row: usize, column: usize) -> String {
+pub fn cell(row: usize, column: usize) -> String {
     format!("#heatmap tbody tr:nth-child({}) td:nth-child({})", row + 1, column + 2)
 }
 
 /// What the tooltip says: the value of the fact with this name.
 #[track_caller]
-fn fact(browser: &Browser, name: &str) -> String {
+pub fn fact(browser: &Browser, name: &str) -> String {
     browser.text(&format!("#tooltip:not([hidden]) [data-fact={name}]"))
 }
 
 /// Asserts that the table of a run's next tokens has what these logits say: token, id, logit and
 /// probability.
 #[track_caller]
-fn assert_top(browser: &Browser, run: &str, tiny: &Pretrained, logits: &[f32]) {
+pub fn assert_top(browser: &Browser, run: &str, tiny: &Pretrained, logits: &[f32]) {
     let shown = top(browser, run);
     assert_eq!(shown.len(), 10);
     for (shown, id) in shown.iter().zip(rank(logits, 10)) {
@@ -69,14 +69,14 @@ fn assert_top(browser: &Browser, run: &str, tiny: &Pretrained, logits: &[f32]) {
 }
 
 /// The rows of the table of a run's next tokens: token, id, logit and probability as they are shown.
-fn top(browser: &Browser, run: &str) -> Vec<[String; 4]> {
+pub fn top(browser: &Browser, run: &str) -> Vec<[String; 4]> {
     let script = "return [...document.querySelectorAll(`#top-${arguments[0]} tbody tr`)].map((row) =>
         [...row.cells].slice(1).map((cell) => cell.textContent));";
     serde_json::from_value(browser.script(script, &[run.into()])).unwrap()
 }
 
 /// The logits after the corrupted prompt with one activation of the clean one's put in.
-fn patched_logits(tiny: &Pretrained, patch: Patch) -> Vec<f32> {
+pub fn patched_logits(tiny: &Pretrained, patch: Patch) -> Vec<f32> {
     let [clean, corrupted] = [CLEAN, CORRUPTED].map(|text| tiny.tokenizer.encode(text).unwrap());
     let mut source = None;
     tiny.model.transformer(&clean, &mut |site, x| {

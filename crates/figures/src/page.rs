@@ -16,6 +16,12 @@ use sha2::{Digest as _, Sha256};
 
 pub use self::circuit::{CircuitPage, render_circuit_page};
 
+/// What the script of any page needs first: helpers, tables that can be sorted, light and dark, the tooltip. It reads
+/// the element "data" ([`data`]).
+pub const COMMON_SCRIPT: &str = include_str!("page/common.js");
+/// What pages look like.
+pub const COMMON_STYLE: &str = include_str!("page/page.css");
+
 const TEMPLATE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = concat!(include_str!("page/common.js"), include_str!("page/page.js"));
@@ -140,7 +146,10 @@ pub fn render_page(page: &Page, software: &str) -> Result<String, serde_json::Er
 }
 
 /// What a page shows, as JSON inside a script element.
-fn data(page: &impl Serialize) -> Result<String, serde_json::Error> {
+///
+/// # Errors
+/// If a number cannot be written as JSON.
+pub fn data(page: &impl Serialize) -> Result<String, serde_json::Error> {
     // A script element ends at "</script" wherever it stands, also inside a JSON string.
     Ok(serde_json::to_string(page)?.replace('<', "\\u003c"))
 }

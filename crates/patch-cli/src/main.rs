@@ -39,6 +39,7 @@ mod repeat;
 mod running;
 mod screen;
 mod selection;
+mod serve;
 mod study;
 mod sweep;
 mod tokens;
@@ -99,6 +100,8 @@ enum Command {
     Compose(compose::Args),
     /// Predict indirect objects and find the heads that name them
     Ioi(ioi::Args),
+    /// Open a live page in the browser: type two prompts, see every patched run, click, patch, ask again
+    Explore(serve::Args),
     /// Draw an export (--json, --csv, --npy or --safetensors) again
     Plot(plot::Args),
     /// Compare two exports number by number
@@ -179,6 +182,7 @@ fn main() -> ExitCode {
         Command::Lens(args) => lens::run(&args),
         Command::Compose(args) => compose::run(&args),
         Command::Ioi(args) => ioi::run(&args),
+        Command::Explore(args) => serve::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Models(args) => models::run(&args),

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use clap::ValueEnum;
 use gpt2::Pretrained;
 use patching::{Means, Scale};
 use report::quoted;
@@ -42,20 +41,8 @@ pub struct MetricArgs {
 
     /// Scale of the numbers: the metric's value; its change from the base run; normalized, so that the clean
     /// run is 1 and the corrupted run 0 [default: value; for path: change]
-    #[arg(long = "as", value_enum, value_name = "SCALE")]
-    pub given_as: Option<ScaleName>,
-}
-
-/// The names of the scales.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum ScaleName {
-    Value,
-    Change,
-    /// Over many pairs: normalize the means
-    Normalized,
-    /// Over many pairs: the mean of the pairs, each normalized by itself
-    NormalizedByPair,
+    #[arg(long = "as", value_name = "SCALE", value_parser = names::scales())]
+    pub given_as: Option<(Scale, Means)>,
 }
 
 impl MetricArgs {
@@ -66,15 +53,10 @@ impl MetricArgs {
 
     /// How the numbers are given; `default` is how they are if nothing else is asked for.
     fn scale(&self, default: Scale) -> (Scale, Means) {
-        let means = match (self.metric, self.given_as) {
-            (MetricKind::NormalizedByPair, _) | (_, Some(ScaleName::NormalizedByPair)) => Means::OfScaled,
-            _ => Means::OnOneScale,
-        };
-        let scale = match self.given_as {
-            None => default,
-            Some(ScaleName::Value) => Scale::Value,
-            Some(ScaleName::Change) => Scale::Change,
-            Some(ScaleName::Normalized | ScaleName::NormalizedByPair) => Scale::Normalized,
+        let (scale, means) = self.given_as.unwrap_or((default, Means::OnOneScale));
+        let means = match self.metric {
+            MetricKind::NormalizedByPair => Means::OfScaled,
+            _ => means,
         };
         let scale = match (self.metric.is_normalized(), scale) {
             (false, scale) => scale,

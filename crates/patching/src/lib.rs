@@ -38,6 +38,7 @@
 //! | [`attribution`] | what a sweep would give, predicted from one backward pass |
 //! | [`path`] | path patching: which head talks to which |
 //! | [`circuit`] | which edges carry an answer: scores, exact effects, ACDC, and what a circuit is worth |
+//! | [`observe`](mod@observe) | one run, with all its activations |
 //! | [`Scale`] | how the numbers are given: values, changes, normalised |
 //! | [`prompts`] | many pairs of prompts, from a file or from templates, and the mean over them |
 //!
@@ -72,6 +73,7 @@ mod engine;
 mod experiment;
 pub mod incremental;
 mod metric;
+pub mod observe;
 pub mod path;
 pub mod plain;
 pub mod prompts;

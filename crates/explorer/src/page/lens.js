@@ -1,0 +1,40 @@
+// The logit lens: what the base run would say if it stopped earlier.
+
+import { on, question, set, state } from "./state.js";
+import { newest } from "./api.js";
+import { rows, tokenElement } from "./tokens.js";
+
+const ask = newest("lens");
+
+export function showLens() {
+  byId("lens-on").checked = state.lens;
+  if (!state.lens) return byId("lens").replaceChildren();
+  return ask({ ask: question() }, (line) => {
+    if (line.refused) byId("lens").replaceChildren(line.refused.message);
+    if (line.lens) draw(line.lens);
+  });
+}
+
+function draw({ run, points, tokens, probs, answers, answer_probs, n_tokens }) {
+  const heads = [...Array(n_tokens).keys()].map((pos) => make("th", { scope: "col" }, tokenElement(rows[run][pos]?.text ?? "")));
+  const lines = points.map((point, p) => {
+    const cells = [...Array(n_tokens).keys()].map((pos) => {
+      const at = p * n_tokens + pos;
+      const cell = make("td", { tabindex: -1 }, tokenElement(tokens[at]));
+      cell.style.setProperty("--share", `${(100 * (probs[at] ?? 0)).toFixed(1)}%`);
+      const facts = [["point", point], ["position", String(pos)], ["says", tokens[at]], ["probability", exact(probs[at], 4)]];
+      answers.forEach((answer, i) => facts.push([`p(${answer})`, exact(answer_probs[2 * at + i], 4)]));
+      cell.addEventListener("mouseover", () => showTooltip(cell, facts));
+      cell.addEventListener("mouseout", hideTooltip);
+      return cell;
+    });
+    return make("tr", {}, make("th", { scope: "row" }, point), ...cells);
+  });
+  const head = make("thead", {}, make("tr", {}, make("th", {}, `${run} run`), ...heads));
+  byId("lens").replaceChildren(make("table", { class: "lens" }, head, make("tbody", {}, ...lines.reverse())));
+}
+
+export function startLens() {
+  byId("lens-on").addEventListener("change", (event) => set({ lens: event.target.checked }));
+  on(["lens", "clean", "corrupted", "a", "b", "direction"], showLens);
+}

@@ -36,8 +36,7 @@ def test_prompts_are_taken_in_every_form(model: gp.Model) -> None:
     assert (model.run([CLEAN, CORRUPTED])[0] == expected).all()
 
 
-def test_tensors_are_taken_through_their_buffer(model: gp.Model) -> None:
-    torch = pytest.importorskip("torch")
+def test_tensors_are_taken_through_their_buffer(model: gp.Model, torch: Any) -> None:
     ids = torch.tensor(model.to_tokens(CLEAN))
     assert (model.run(ids) == model.run(CLEAN)).all()
 

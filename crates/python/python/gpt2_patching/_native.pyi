@@ -7,6 +7,7 @@ from typing import Any, Optional, final
 import numpy as np
 import numpy.typing as npt
 
+__version__: str
 _Floats = npt.NDArray[np.float32]
 _Prompt = tuple[str, list[int]]
 _Report = Optional[Callable[[float], object]]

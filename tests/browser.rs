@@ -104,7 +104,12 @@ impl Browser {
     pub fn wait_for(&self, script: &str) {
         let start = Instant::now();
         while self.script(script, &[]) != true {
-            assert!(start.elapsed() < PATIENCE, "never true: {script}");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "never true: {script}\n{:?}\n{}",
+                self.console(),
+                self.text("body")
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -258,7 +263,8 @@ fn base64_bytes(text: &str) -> Vec<u8> {
     };
     let digits: Vec<u8> = text.bytes().filter(|c| *c != b'=').map(value).collect();
     let group = |four: &[u8]| {
-        let bits = four.iter().fold(0_u32, |bits, digit| bits << 6 | u32::from(*digit)) << (6 * (4 - four.len()));
+        let bits =
+            four.iter().fold(0_u32, |bits, digit| bits << 6 | u32::from(*digit)) << (6 * (4 - four.len()));
         bits.to_be_bytes()[1..four.len()].to_vec()
     };
     digits.chunks(4).flat_map(group).collect()

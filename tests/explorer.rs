@@ -110,6 +110,18 @@ impl Explorer {
         panic!("it goes on after the signal");
     }
 
+    /// Prints its memory, before and after 200 requests.
+    #[cfg(target_os = "linux")]
+    pub fn print_memory(&self) {
+        let before = self.memory() >> 20;
+        for i in 0..200 {
+            let mut asked = main_job(json!({"site": (if i % 2 == 0 { "resid_post" } else { "z" })}));
+            asked["tab"] = json!(i.to_string());
+            self.line("sweep", &asked, "grid");
+        }
+        println!("{before} MB beyond the mapped weights, after 200 sweeps {} MB", self.memory() >> 20);
+    }
+
     /// How many bytes of memory it holds.
     #[cfg(target_os = "linux")]
     fn memory(&self) -> u64 {
@@ -259,18 +271,18 @@ fn a_walk_has_the_exact_effects_and_pins_their_worth() {
     assert!(sizes.iter().rev().is_sorted());
 
     // A circuit of all edges into the logits, saved, judged by the command line, and loaded again.
-    let known: Vec<Value> =
-        edges.iter().map(|edge| json!({"name": edge["name"], "score": edge["effect"], "pinned": true})).collect();
+    let known: Vec<Value> = edges
+        .iter()
+        .map(|edge| json!({"name": edge["name"], "score": edge["effect"], "pinned": true}))
+        .collect();
     asked["edges"] = json!(known);
     let worth = explorer.line("worth", &asked, "worth");
     let saved = explorer.line("save", &asked, "file");
     std::fs::write(folder.file("pinned.json"), saved.as_str().unwrap()).unwrap();
     let from = ["circuit", "--from", "pinned.json", "--direction", "noising", "--judge", "--json"];
     let judged = folder.tiny(&[&from[..], &["--threshold", "-1e30"]].concat()).success().json();
-    let (ours, theirs) = (worth["faithfulness"].as_f64().unwrap(), &judged["verdict"]["faithfulness"]);
-    if let Some(theirs) = theirs.as_f64() {
-        assert!((ours - theirs).abs() < 1e-4, "{ours} {theirs}");
-    }
+    assert_eq!((&worth["edges"], &worth["of"]), (&json!(61), &json!(4555)));
+    assert_eq!(judged["clean_metric"], walk["clean_metric"]);
     asked["text"] = saved;
     assert_eq!(explorer.line("load", &asked, "edges").as_array().unwrap().len(), 61);
     asked["text"] = json!("{}");
@@ -286,7 +298,11 @@ fn requests_of_others_are_refused() {
     let page = |headers: &[(&str, &str)], path: &str| explorer.request("GET", path, headers, b"");
     let own = page(&[("Host", host)], path);
     assert_eq!(own.status, 200);
-    assert!(own.head.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{}", own.head);
+    assert!(
+        own.head.contains("content-security-policy: default-src 'none'; script-src 'self'"),
+        "{}",
+        own.head
+    );
     assert!(!own.head.contains("unsafe") && !own.head.contains("access-control"), "{}", own.head);
     let wrong = format!("/{}/", "0".repeat(32));
     for (headers, path) in [
@@ -378,7 +394,11 @@ fn what_cannot_be_computed_is_said_of_the_field() {
         (json!({"site": "ln1_scale"}), "site", "ln1_scale"),
         (json!({"direction": "up"}), "direction", "noising"),
         (json!({"scale": "x"}), "scale", "normalized"),
-        (json!({"given": [{"site": "z", "layer": 99, "head": 1, "pos": null, "value": "zero"}]}), "given", "99"),
+        (
+            json!({"given": [{"site": "z", "layer": 99, "head": 1, "pos": null, "value": "zero"}]}),
+            "given",
+            "99",
+        ),
         (json!({"clean": "One two"}), "", "equally many"),
         (json!({"clean": "Michelle Smith was a top-notch student. Michelle"}), "", "same"),
     ] {
@@ -463,7 +483,8 @@ fn whoever_goes_away_is_not_computed_for() {
     let start = Instant::now();
     let prompt = |name: &str| format!("{name}{}", " the".repeat(118));
     for i in 0..20 {
-        let mut asked = main_job(json!({"clean": prompt("Michelle Jones"), "corrupted": prompt("Michelle Smith")}));
+        let mut asked =
+            main_job(json!({"clean": prompt("Michelle Jones"), "corrupted": prompt("Michelle Smith")}));
         asked["tab"] = json!(i.to_string());
         let body = asked.to_string();
         let mut stream = TcpStream::connect(explorer.host()).unwrap();
@@ -488,7 +509,8 @@ fn signals_end_it_cleanly_also_while_it_computes() {
         let explorer = Explorer::tiny(&folder);
         let (host, path) = (explorer.host().to_owned(), explorer.path().to_owned());
         let prompt = |name: &str| format!("{name}{}", " the".repeat(118));
-        let asked = main_job(json!({"clean": prompt("Michelle Jones"), "corrupted": prompt("Michelle Smith")}));
+        let asked =
+            main_job(json!({"clean": prompt("Michelle Jones"), "corrupted": prompt("Michelle Smith")}));
         let body = asked.to_string();
         let mut stream = TcpStream::connect(&host).unwrap();
         write!(

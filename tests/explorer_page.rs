@@ -107,15 +107,19 @@ fn the_main_job_is_there_and_typing_and_choosing_follow_json() {
 fn unequal_counts_are_shown_aligned_and_nothing_is_computed() {
     let Some(open) = open_tiny() else { return };
     open.browser.type_into("#clean", "Michelle Robinson-Smythe was a top-notch student. Michelle");
-    open.browser.wait_for("return !document.getElementById('refused').hidden
-        && document.getElementById('token-note').textContent.includes('against')");
+    open.browser.wait_for(
+        "return !document.getElementById('refused').hidden
+        && document.getElementById('token-note').textContent.includes('against')",
+    );
     let (refused, note) = (open.browser.text("#refused"), open.browser.text("#token-note"));
     assert!(refused.contains("equally many"), "{refused}");
     assert!(note.contains("Robinson") && note.contains("Smith” (1)"), "{note}");
     let columns = "return [...document.querySelectorAll('#tokens .place')].map((place) => place.textContent)";
     let columns: Vec<String> = serde_json::from_value(open.browser.script(columns, &[])).unwrap();
     // The first and the last tokens stand below each other.
-    assert!(columns[0].ends_with("MichelleMichelle") && columns.last().unwrap().ends_with("␣Michelle␣Michelle"));
+    assert!(
+        columns[0].ends_with("MichelleMichelle") && columns.last().unwrap().ends_with("␣Michelle␣Michelle")
+    );
     assert!(columns.iter().any(|column| column.contains('·')), "{columns:?}");
     assert_eq!(open.browser.script("return document.querySelector('#heatmap.stale') !== null", &[]), true);
     // An answer that is not one token is said to be none.
@@ -156,7 +160,8 @@ fn a_click_shows_the_next_tokens_and_patterns_of_three_runs() {
         }
     });
     row.resize(11, "–".to_owned());
-    let shown = "return [...document.querySelectorAll('.run[data-run=clean] .weight')].map((it) => it.textContent)";
+    let shown =
+        "return [...document.querySelectorAll('.run[data-run=clean] .weight')].map((it) => it.textContent)";
     let row = serde_json::to_string(&row).unwrap();
     open.browser.wait_for(&format!("return JSON.stringify((() => {{ {shown} }})()) === '{row}'"));
 }
@@ -192,7 +197,8 @@ fn shift_keeps_a_patch_and_undo_takes_it_back() {
 #[test]
 fn all_that_is_chosen_is_in_the_address() {
     let Some(open) = open_tiny() else { return };
-    let state = "#site=z&direction=noising&metric=prob_diff&given=z8.3%3Dzero&cell=7.2&pins=m11-%3Elogits&lens=1";
+    let state =
+        "#site=z&direction=noising&metric=prob_diff&given=z8.3%3Dzero&cell=7.2&pins=m11-%3Elogits&lens=1";
     open.browser.open_address("about:blank");
     open.browser.open_address(&format!("{}{state}", open.explorer.address));
     open.browser.wait_for(IDLE);
@@ -211,7 +217,7 @@ fn all_that_is_chosen_is_in_the_address() {
     open.browser.wait_for(IDLE);
     assert_eq!(open.values(), values);
     let command = open.browser.text("#command");
-    for part in ["--logit-diff ' Smith' ' Michelle'", "--given 'z8.3=zero'", "--direction noising"] {
+    for part in ["--logit-diff ' Smith' ' Michelle'", "--given z8.3=zero", "--direction noising"] {
         assert!(command.contains(part), "{command}");
     }
 }
@@ -241,13 +247,33 @@ fn a_walk_follows_edges_and_pins_them() {
         .collect();
     asked["edges"] = json!(pins);
     let worth = open.explorer.line("worth", &asked, "worth");
-    let faithfulness = written(worth["faithfulness"].as_f64().unwrap()).replace('+', "");
-    assert_eq!(browser.text("#faithfulness"), faithfulness);
+    // Their writers hear nothing that is pinned: the page says so.
+    assert_eq!((&worth["edges"], &worth["of_use"]), (&json!(3), &json!(0)));
+    assert!(browser.text("#worth").contains("none of them lies on a path"), "{}", browser.text("#worth"));
+    // A circuit that the command line has found, loaded as a file is.
+    let args = ["circuit", "--edges", "200", "--graph", "graph.json", "--judge", "--json"];
+    let json = open.folder.tiny(&args).success().json();
+    let file = std::fs::read_to_string(open.folder.file("graph.json")).unwrap();
+    let load = "const data = new DataTransfer();
+        data.items.add(new File([arguments[0]], 'graph.json'));
+        document.getElementById('load').files = data.files;
+        document.getElementById('load').dispatchEvent(new Event('change'))";
+    browser.script(load, &[file.clone().into()]);
+    let file: Value = serde_json::from_str(&file).unwrap();
+    let n = file["edges"].as_object().unwrap().values().filter(|edge| edge["in_graph"] == true).count();
+    browser.wait_for(&format!(
+        "return document.getElementById('worth').textContent.startsWith('{n} of 4555 edges')"
+    ));
+    let shown: f64 = browser.text("#faithfulness").replace('−', "-").parse().unwrap();
+    let faithfulness = json["verdict"]["faithfulness"].as_f64().unwrap();
+    assert!((shown - faithfulness).abs() < 1e-4, "{shown} {faithfulness}");
     // On to what feeds the first writer that hears anything, and back.
     let onward = browser.text(".edges tbody button");
     browser.click(".edges tbody button");
     let reader = onward.trim_start_matches("→ ").to_owned();
-    browser.wait_for(&format!("return document.getElementById('walk-note').textContent.includes('into {reader}')"));
+    browser.wait_for(&format!(
+        "return document.getElementById('walk-note').textContent.includes('into {reader}')"
+    ));
     browser.click("#path button");
     browser.wait_for("return document.getElementById('walk-note').textContent.includes('into logits')");
     // Another question has other effects: the walk and the worth are computed anew.
@@ -283,7 +309,8 @@ fn the_keyboard_reaches_cells_and_keeps_patches() {
     assert_eq!(at(), chosen);
     let undo = "dispatchEvent(new KeyboardEvent('keydown', {key: 'z', ctrlKey: true}))";
     open.and_wait(|browser| {
-        browser.script(&format!("document.activeElement.{}", undo.replace("'z',", "'z', bubbles: true,")), &[]);
+        browser
+            .script(&format!("document.activeElement.{}", undo.replace("'z',", "'z', bubbles: true,")), &[]);
     });
     assert_eq!(browser.script("return document.querySelectorAll('.chip').length", &[]), 0);
 }
@@ -302,7 +329,7 @@ fn the_tour_has_five_stations_that_work() {
         browser.click("#tour-do");
         match i {
             0 => browser.wait_for("return !document.getElementById('refused').hidden"),
-            1 => browser.wait_for("return document.getElementById('attention-layer').value === '7'"),
+            1 => browser.wait_for("return document.getElementById('attention-layer').value === '8'"),
             2 => browser.wait_for("return document.querySelectorAll('.lens tbody tr').length === 25"),
             3 => browser.wait_for("return document.getElementById('next-section').dataset.cell === '0,1'"),
             _ => browser.wait_for(IDLE),
@@ -356,7 +383,9 @@ fn markup_in_prompts_addresses_and_model_names_stays_text() {
     assert_eq!(browser.script("return document.querySelectorAll('img, b').length", &[]), 0);
     assert_eq!(browser.script("return document.scripts.length", &[]), 3);
     let own = explorer.address.clone();
-    assert!(browser.requests().iter().all(|request| request.starts_with(&own) || request.starts_with("data:")));
+    assert!(
+        browser.requests().iter().all(|request| request.starts_with(&own) || request.starts_with("data:"))
+    );
     assert_eq!(browser.console(), [""; 0]);
     // What an attacker would try if markup came through.
     let script = "const done = arguments[0];
@@ -381,7 +410,8 @@ fn screenshots() {
     };
     let shoot = |name: &str| {
         std::thread::sleep(std::time::Duration::from_millis(600));
-        std::fs::write(std::path::Path::new(&folder).join(format!("{name}.png")), browser.screenshot()).unwrap();
+        std::fs::write(std::path::Path::new(&folder).join(format!("{name}.png")), browser.screenshot())
+            .unwrap();
     };
     size(1280, 1000);
     shoot("main");
@@ -408,4 +438,43 @@ fn screenshots() {
     shoot("narrow-dark");
     browser.script("document.getElementById('next-section').scrollIntoView()", &[]);
     shoot("narrow-dark-2");
+}
+
+/// Not a test: the median time from a key press to the drawn grid, beside that of the sweep, for the model that MODEL
+/// names.
+#[test]
+#[ignore = "measures: MODEL=folder cargo test … -- --ignored --nocapture key_press"]
+fn key_press_to_grid() {
+    let Ok(model) = std::env::var("MODEL") else { return };
+    let Some(open) = open(&["--model", &model]) else { return };
+    let (mut whole, mut sweeps) = (Vec::new(), Vec::new());
+    for i in 0..21 {
+        let text = ["student", "teacher"][i % 2];
+        open.and_wait(|browser| {
+            // Both prompts at once, as by one key: the page measures from this event to the drawn grid.
+            let script = "for (const name of ['clean', 'corrupted']) {
+                    const field = document.getElementById(name);
+                    field.value = field.value.replace(/student|teacher/, arguments[0]);
+                    field.dispatchEvent(new Event('input', {bubbles: true}));
+                }";
+            browser.script(script, &[text.into()]);
+        });
+        let timing = open.browser.text("#timing");
+        let seconds: Vec<f64> = timing.split(' ').filter_map(|word| word.parse().ok()).collect();
+        if i > 0 {
+            sweeps.push(seconds[1]);
+            whole.push(seconds[2]);
+        }
+    }
+    let median = |all: &mut Vec<f64>| {
+        all.sort_by(f64::total_cmp);
+        (all[9] + all[10]) / 2.0
+    };
+    println!(
+        "key press to grid {:.3} s, sweep {:.3} s: medians of 20",
+        median(&mut whole),
+        median(&mut sweeps)
+    );
+    #[cfg(target_os = "linux")]
+    open.explorer.print_memory();
 }

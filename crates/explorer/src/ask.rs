@@ -174,7 +174,11 @@ impl Ask {
     }
 
     /// The experiment and the metric, from the prompts' ids.
-    pub fn question(&self, model: &Pretrained, [clean, corrupted]: [Vec<u32>; 2]) -> Result<Question, Refused> {
+    pub fn question(
+        &self,
+        model: &Pretrained,
+        [clean, corrupted]: [Vec<u32>; 2],
+    ) -> Result<Question, Refused> {
         if clean.len() != corrupted.len() {
             return Err(Refused::from(format!(
                 "the clean prompt has {} tokens and the corrupted one {}; patching needs equally many: change a word \
@@ -183,7 +187,8 @@ impl Ask {
                 corrupted.len()
             )));
         }
-        let direction: Direction = self.direction.parse().map_err(|error: String| Refused::of("direction", error))?;
+        let direction: Direction =
+            self.direction.parse().map_err(|error: String| Refused::of("direction", error))?;
         let experiment = Experiment::new(&model.model, clean, corrupted, direction)?;
         if self.given.len() > MOST_EDITS {
             return Err(Refused::of("given", format!("at most {MOST_EDITS} patches stay")));

@@ -1,12 +1,12 @@
 //! The command that computes what the page shows, and the files that this very command writes.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
-use std::io;
 
 use crate::ask::{Ask, Edit, Refused};
 use crate::queue::Turn;

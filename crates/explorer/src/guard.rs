@@ -50,15 +50,17 @@ impl Guard {
             return forbidden("the request comes from another origin");
         }
         // Somebody may follow a link to the page, from a note, say; nothing else comes from another site.
-        let is_followed =
-            request.method == "GET" && request.header("sec-fetch-dest")?.is_some_and(|dest| dest == "document");
+        let is_followed = request.method == "GET"
+            && request.header("sec-fetch-dest")?.is_some_and(|dest| dest == "document");
         let site = request.header("sec-fetch-site")?;
         if site.is_some_and(|site| site != "same-origin" && site != "none") && !is_followed {
             return forbidden("the request comes from another site");
         }
         let path = request.target.strip_prefix('/').unwrap_or_default();
         match path.split_once('/') {
-            Some((secret, rest)) if is_same(secret, &self.secret) => Ok(rest.split('?').next().unwrap_or_default()),
+            Some((secret, rest)) if is_same(secret, &self.secret) => {
+                Ok(rest.split('?').next().unwrap_or_default())
+            }
             _ => forbidden("the address lacks the token that patch-cli explore has printed"),
         }
     }

@@ -121,7 +121,9 @@ impl Measure {
     /// What a low and a high number say.
     pub fn ends_in_words(&self) -> [String; 2] {
         match (self.scale, self.kind) {
-            (Scale::Normalized, _) => ["as corrupted, or beyond".to_owned(), "as clean, or beyond".to_owned()],
+            (Scale::Normalized, _) => {
+                ["as corrupted, or beyond".to_owned(), "as clean, or beyond".to_owned()]
+            }
             (Scale::Value, Kind::LogitDiff | Kind::ProbDiff) => {
                 [1, 0].map(|answer: usize| format!("favours {}", quoted(&self.answers[answer].1)))
             }

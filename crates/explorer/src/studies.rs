@@ -7,7 +7,9 @@ use std::time::Instant;
 use gpt2::generate::check_logits;
 use gpt2::{Pretrained, Site, SiteKind};
 use patching::observe::{Run, observe};
-use patching::{Direction, Endpoints, Engine, Grid, Method, Metric, Outcome, Progress, Sweep, Watch, attribute};
+use patching::{
+    Direction, Endpoints, Engine, Grid, Method, Metric, Outcome, Progress, Sweep, Watch, attribute,
+};
 use report::{Candidate, top};
 use serde::Serialize;
 use tensor::Tensor;
@@ -195,7 +197,8 @@ impl Bench {
         let metric = question.measure.metric();
         let sweep = std::slice::from_ref(sweep);
         let Ok(predicted) = attribute(&self.model.model, sweep, metric, Method::Atp, &|_| {}) else { return };
-        let Some(grid) = predicted.first().filter(|it| it.complete).and_then(|it| it.on(question.measure.scale).ok())
+        let Some(grid) =
+            predicted.first().filter(|it| it.complete).and_then(|it| it.on(question.measure.scale).ok())
         else {
             return;
         };
@@ -223,7 +226,8 @@ impl Bench {
             Direction::Denoising => (Run::Source, Run::Base),
             Direction::Noising => (Run::Base, Run::Source),
         };
-        let runs = [("clean", Some(clean)), ("corrupted", Some(corrupted)), ("patched", patch.map(Run::Patched))];
+        let runs =
+            [("clean", Some(clean)), ("corrupted", Some(corrupted)), ("patched", patch.map(Run::Patched))];
         let mut clean_logits = None;
         let mut seen = BTreeMap::new();
         for (name, run) in runs {
@@ -294,15 +298,18 @@ impl Bench {
         let lens = lens::logit_lens::logit_lens(model, ids, &answers).map_err(|error| error.to_string())?;
         let tokens: Vec<String> =
             lens.top_token.iter().map(|&id| visible(&self.model.tokenizer.token(id))).collect();
-        job.client.send("lens", &Lens {
-            run: base_name(question.experiment.direction()),
-            points: &lens.labels,
-            tokens,
-            probs: lens.top_prob.data(),
-            answer_probs: lens.answer_probs.data(),
-            answers: question.measure.answers.each_ref().map(|(_, text)| visible(text)),
-            n_tokens: ids.len(),
-        });
+        job.client.send(
+            "lens",
+            &Lens {
+                run: base_name(question.experiment.direction()),
+                points: &lens.labels,
+                tokens,
+                probs: lens.top_prob.data(),
+                answer_probs: lens.answer_probs.data(),
+                answers: question.measure.answers.each_ref().map(|(_, text)| visible(text)),
+                n_tokens: ids.len(),
+            },
+        );
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use gpt2::Pretrained;
 use gpt2::graph::{Circuit, Edge, Graph, HeadInput, Reader, Writer};
 use patching::circuit::judge::faithfulness;
-use patching::circuit::{Replacement, Runs, Scores, file};
+use patching::circuit::{Replacement, Runs, Scores, file, pruned};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{Question, Refused};
@@ -46,6 +46,8 @@ struct Worth {
     /// How many edges it has, and how many the model.
     edges: usize,
     of: usize,
+    /// How many of its edges lie on a path from the embeddings to the logits: the others do nothing.
+    of_use: usize,
     /// The metric with all edges, with none, and with those of the circuit.
     whole: f32,
     empty: f32,
@@ -54,7 +56,12 @@ struct Worth {
 }
 
 /// The effects of all edges into a reader, the largest first.
-pub fn into_reader(model: &Pretrained, question: &Question, reader: &str, job: &Job<'_>) -> Result<(), Refused> {
+pub fn into_reader(
+    model: &Pretrained,
+    question: &Question,
+    reader: &str,
+    job: &Job<'_>,
+) -> Result<(), Refused> {
     let graph = Graph::of(&model.model.config);
     let reader: Reader = reader.parse()?;
     let edges: Vec<Edge> = graph.edges().filter(|edge| edge.reader == reader).collect();
@@ -79,7 +86,8 @@ pub fn into_reader(model: &Pretrained, question: &Question, reader: &str, job: &
     into.sort_by(|a, b| b.effect.abs().total_cmp(&a.effect.abs()));
     let ends = runs.ends();
     let (clean_metric, corrupted_metric) = (ends.clean, ends.corrupted);
-    job.client.send("walk", &Walked { reader: reader.to_string(), edges: into, clean_metric, corrupted_metric });
+    job.client
+        .send("walk", &Walked { reader: reader.to_string(), edges: into, clean_metric, corrupted_metric });
     Ok(())
 }
 
@@ -95,14 +103,18 @@ pub fn worth(model: &Pretrained, question: &Question, edges: &[Known], job: &Job
     };
     let faithfulness = faithfulness(f64::from(value), f64::from(empty), f64::from(whole));
     let (edges, of) = (circuits[2].len(), graph.edges().count());
-    job.client.send("worth", &Worth { edges, of, whole, empty, value, faithfulness });
+    job.client.send(
+        "worth",
+        &Worth { edges, of, of_use: pruned(&circuits[2]).len(), whole, empty, value, faithfulness },
+    );
     Ok(())
 }
 
 /// The file of a circuit, in the form of EAP-IG.
 pub fn save(model: &Pretrained, edges: &[Known]) -> Result<String, Refused> {
     let (scores, circuit) = circuit_of(Graph::of(&model.model.config), edges)?;
-    file::to_json(&scores, &circuit, model.model.config.n_embd).map_err(|error| Refused::from(error.to_string()))
+    file::to_json(&scores, &circuit, model.model.config.n_embd)
+        .map_err(|error| Refused::from(error.to_string()))
 }
 
 /// The edges of a file: those that are in its circuit.
@@ -133,7 +145,11 @@ fn circuit_of(graph: Graph, known: &[Known]) -> Result<(Scores, Circuit), Refuse
     Ok((Scores::of(graph, &edges, &numbers), circuit))
 }
 
-fn runs<'a>(model: &'a Pretrained, question: &'a Question, job: &'a Job<'_>) -> Result<Option<Runs<'a>>, Refused> {
+fn runs<'a>(
+    model: &'a Pretrained,
+    question: &'a Question,
+    job: &'a Job<'_>,
+) -> Result<Option<Runs<'a>>, Refused> {
     let metric = question.measure.metric();
     Ok(Runs::new(&model.model, &question.experiment, metric, Replacement::Source, job.watch())?)
 }

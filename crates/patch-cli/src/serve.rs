@@ -29,7 +29,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     if args.model.ids || args.model.json {
         let flag = if args.model.ids { "--ids" } else { "--json" };
-        return Err(Failure::Input(format!("explore has no {flag}: it shows a page, in which prompts are texts")));
+        return Err(Failure::Input(format!(
+            "explore has no {flag}: it shows a page, in which prompts are texts"
+        )));
     }
     let model = args.model.load()?;
     let bos = args.model.bos(&model)?;

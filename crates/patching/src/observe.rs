@@ -90,7 +90,8 @@ mod tests {
             let metric = Metric::LogitDiff { a: &[4176], b: &[5437] };
             let of = |run: Run| {
                 let mut patterns = 0;
-                let mut see = |site: Site, _: &Tensor| patterns += usize::from(site.kind == SiteKind::Pattern);
+                let mut see =
+                    |site: Site, _: &Tensor| patterns += usize::from(site.kind == SiteKind::Pattern);
                 let rows = observe(&tiny.model, &experiment, run, &mut see, Watch::NOBODY).unwrap();
                 assert_eq!(patterns, tiny.model.config.n_layer);
                 let logits = tiny.model.unembed_rows(&rows);

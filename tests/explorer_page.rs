@@ -449,7 +449,7 @@ fn key_press_to_grid() {
     let Some(open) = open(&["--model", &model]) else { return };
     let (mut whole, mut sweeps) = (Vec::new(), Vec::new());
     for i in 0..21 {
-        let text = ["student", "teacher"][i % 2];
+        let text = ["teacher", "student"][i % 2];
         open.and_wait(|browser| {
             // Both prompts at once, as by one key: the page measures from this event to the drawn grid.
             let script = "for (const name of ['clean', 'corrupted']) {

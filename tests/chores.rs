@@ -5,6 +5,7 @@
 mod download;
 mod hub;
 mod synth_weights;
+mod train_tiny;
 
 use std::fs;
 use std::path::Path;

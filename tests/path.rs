@@ -133,6 +133,18 @@ fn path_prints_one_json_object_with_the_golden_change() {
 }
 
 #[test]
+fn names_of_senders_and_receivers_may_be_typed_in_capitals() {
+    let folder = Folder::new();
+    let typed = |from: &str, to: &str| {
+        let args = ["--from", from, "--to", to, "--receivers", "8.1", "--json"];
+        path(&folder, &args).success().json()
+    };
+    let (small, capital) = (typed("mlp_out", "k"), typed("MLP_OUT", "K"));
+    assert_eq!((&small["from"], &small["to"]), (&"mlp_out".into(), &"k".into()));
+    assert_eq!(small["grids"], capital["grids"]);
+}
+
+#[test]
 fn path_takes_the_mean_over_a_set_of_pairs() {
     let folder = Folder::new();
     let args = ["path", "--prompt-set", "ioi", "--count", "3", "--pos", "end", "--json"];

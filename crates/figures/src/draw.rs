@@ -13,6 +13,8 @@ const MOST_ALONG_AN_AXIS: usize = 10_000;
 const MOST_GRIDS: usize = 150;
 /// More panels cannot be told apart (GPT-2 xl has 1,200 heads).
 const MOST_PANELS: usize = 1_296;
+/// More points of a line than this, at places with numbers, stand on a scale.
+const MOST_SIDE_BY_SIDE: usize = 24;
 /// More panels than this are tiny ones.
 const MOST_LARGE_PANELS: usize = 12;
 
@@ -222,6 +224,11 @@ fn heatmap(grid: &Grid, rows: &AxisLabels, columns: &AxisLabels, values: Vec<f32
 }
 
 fn lines(grid: &Grid, series_axis: &AxisLabels, columns: &AxisLabels) -> Figure {
+    let is_scale = !columns.places.is_empty()
+        && columns.is_numbered()
+        && columns.labels.len() > MOST_SIDE_BY_SIDE
+        && columns.places.is_sorted();
+    let places = if is_scale { columns.places.as_slice() } else { &[] };
     let Heatmap {
         title,
         values,
@@ -248,6 +255,7 @@ fn lines(grid: &Grid, series_axis: &AxisLabels, columns: &AxisLabels) -> Figure 
             })
             .collect(),
         columns,
+        scale: places.iter().map(|place| *place as f32).collect(),
         column_axis,
         series_axis: row_axis,
         value_label,
@@ -368,6 +376,23 @@ mod tests {
         let Figure::Sheet(sheet) = all.figure().unwrap() else { panic!("no sheet") };
         assert!(sheet.compact && sheet.columns == 4);
         assert_eq!(sheet.panels[11].title, "2.3");
+    }
+
+    #[test]
+    fn many_numbered_places_are_a_scale() {
+        let chart = |places: Vec<usize>| {
+            let labels: Vec<String> = places.iter().map(usize::to_string).collect();
+            let Figure::Lines(chart) =
+                counted(vec![AxisLabels::at("step", places, labels)]).figure().unwrap()
+            else {
+                panic!("no lines")
+            };
+            chart
+        };
+        assert!(chart(vec![3, 5, 7]).scale.is_empty());
+        assert!(chart((0..40).collect()).scale.is_empty(), "positions, not places");
+        let steps = chart((0..40).map(|point| 50 * point).collect());
+        assert_eq!((steps.scale[39], steps.columns[39].as_str()), (1950.0, "1950"));
     }
 
     #[test]

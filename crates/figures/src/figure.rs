@@ -168,6 +168,9 @@ pub struct LineChart {
     pub series: Vec<Series>,
     /// The label of each point of the axis: the raw text of a token, or a number.
     pub columns: Vec<String>,
+    /// Where the points stand if the axis is a scale, for example of steps: a number for each, in ascending order.
+    /// Empty where they stand side by side.
+    pub scale: Vec<f32>,
     /// What the axis is, for example `position and token`.
     pub column_axis: String,
     /// What the series are, for example `head`. Heads the key.

@@ -79,6 +79,29 @@ fn scatter() -> Scatter {
     }
 }
 
+/// A loss over the steps of a training.
+fn curve() -> LineChart {
+    let points = 60;
+    let values = |fall: f32| (1..=points).map(|point| 7.0 * (-fall * point as f32).exp() + 0.4).collect();
+    let mut series = vec![
+        Series { name: "text".into(), values: values(0.15) },
+        Series { name: "repeated tokens".into(), values: values(0.05) },
+    ];
+    series[1].values[30] = f32::NAN;
+    LineChart {
+        title: "Training".into(),
+        subtitle: vec!["seed 1, 6000 of 6000 steps".into()],
+        series,
+        columns: (1..=points).map(|point| (100 * point).to_string()).collect(),
+        scale: (1..=points).map(|point| 100.0 * point as f32).collect(),
+        column_axis: "step".into(),
+        series_axis: "batches".into(),
+        value_label: "loss, nats a token".into(),
+        center: Some(0.0),
+        ..LineChart::default()
+    }
+}
+
 fn attention(title: &str, slope: f32) -> Heatmap {
     let tokens = ["Michelle", " Jones", " was", " a"].map(str::to_owned);
     let weight = |place: usize| {
@@ -209,6 +232,11 @@ fn the_scatter_snapshot_is_what_is_painted() {
 }
 
 #[test]
+fn the_curve_snapshot_is_what_is_painted() {
+    check_picture("curve", curve());
+}
+
+#[test]
 fn the_sheet_snapshot_is_what_is_painted() {
     check_picture("sheet", sheet(false));
 }
@@ -300,11 +328,12 @@ fn the_text_snapshots_are_what_is_printed_in_true_colours() {
 #[test]
 fn no_printed_line_of_any_figure_is_longer_than_the_terminal_is_wide() {
     let long_title = Sheet { title: "A very long title that has to be wrapped ".repeat(4), ..sheet(true) };
-    let figures: [Figure; 8] = [
+    let figures: [Figure; 9] = [
         heatmap().into(),
         circuit().into(),
         scatter().into(),
         chart().into(),
+        curve().into(),
         sheet(false).into(),
         sheet(true).into(),
         tall().into(),

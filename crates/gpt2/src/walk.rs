@@ -281,42 +281,11 @@ impl<'a> Walk<'a> {
         // Forks that attention is frozen for have no part in it.
         let n_active = if plan.frozen.attention { 2 } else { x.runs.len() };
         let active = x.runs[..n_active].to_vec();
-        let n_rows: usize = active.iter().map(|run| run.rows.len()).sum();
-        let normalized = match self.wires {
-            // (Then each head reads for itself.)
-            Some(_) => Tensor::zeros(&[0, c]),
-            None => self.model.h[layer].ln_1.forward_rows(&front(&rows, n_rows)), // (R, C)
-        };
         x.data = rows.into_data();
-
-        // Queries, keys and values of the changed rows.
         let asking = laid_out(&active, |run| {
             run.rows.start.max(from).min(run.rows.end.max(from))..run.rows.end.max(from)
         });
-        let (weight, bias) = (attn.c_attn.weight.view(), attn.c_attn.bias.data());
-        let (mut own_q, mut kv, keys);
-        if let Some(wires) = &self.wires {
-            let [q, of_all] = wires.read_heads(self.model, layer, x, from);
-            (own_q, kv, keys) = (Some(q), of_all, 0);
-            self.flops += 2 * (n_rows * c * 3 * c) as u64;
-        } else if from == 0 {
-            kv = self.linear(normalized.view(), weight, bias); // (R, 3C): queries, keys, values
-            (own_q, keys) = (None, c);
-        } else {
-            let normalized = Rows { runs: active.clone(), data: normalized.into_data(), c };
-            let tail = normalized.tail(from);
-            let tail = Tensor::new(&[tail.len() / c, c], tail);
-            own_q = Some(self.linear(tail.view(), weight.columns(0..c), &bias[..c])); // (R', C)
-            let all = normalized.into_tensor();
-            kv = self.linear(all.view(), weight.columns(c..3 * c), &bias[c..]); // (R, 2C)
-            keys = 0;
-        }
-        match &mut own_q {
-            Some(q) => self.edit_columns(layer, Q, &asking, q, 0..c),
-            None => self.edit_columns(layer, Q, &active, &mut kv, 0..c),
-        }
-        self.edit_columns(layer, K, &active, &mut kv, keys..keys + c);
-        self.edit_columns(layer, V, &active, &mut kv, keys + c..keys + 2 * c);
+        let Made { q: own_q, kv, keys } = self.queries_keys_values(layer, x, [&active, &asking], from);
         let nothing = Known::default();
         let seen = known.as_deref().unwrap_or(&nothing);
 
@@ -354,18 +323,58 @@ impl<'a> Walk<'a> {
         let of_row = |(_, dest): (usize, usize)| 4 * c as u64 * (dest as u64 + 1);
         let flops: u64 = z.index().into_iter().map(of_row).sum();
         if let Some(known) = known {
-            for row in &active[BASE]
-                .rows
-                .clone()
-                .map(|pos| kv.row(pos - active[BASE].rows.start))
-                .collect::<Vec<_>>()
-            {
+            for pos in active[BASE].rows.clone() {
+                let row = kv.row(pos - active[BASE].rows.start);
                 known.keys.extend_from_slice(&row[keys..keys + c]);
                 known.values.extend_from_slice(&row[keys + c..keys + 2 * c]);
             }
         }
         self.flops += flops;
         z
+    }
+
+    /// Queries, keys and values of the rows of the active runs, with their edits; queries from the position `from` on,
+    /// where the rows of `asking` begin.
+    fn queries_keys_values(
+        &mut self,
+        layer: usize,
+        x: &Rows,
+        [active, asking]: [&[Run]; 2],
+        from: usize,
+    ) -> Made {
+        let c = x.c;
+        let (weight, bias) = {
+            let c_attn = &self.model.h[layer].attn.c_attn;
+            (c_attn.weight.view(), c_attn.bias.data())
+        };
+        let n_rows: usize = active.iter().map(|run| run.rows.len()).sum();
+        let normalized = || {
+            let rows = Tensor::new(&[n_rows, c], x.data[..n_rows * c].to_vec());
+            self.model.h[layer].ln_1.forward_rows(&rows) // (R, C)
+        };
+        let mut made = if let Some(wires) = &self.wires {
+            let [q, kv] = wires.read_heads(self.model, layer, x, from);
+            self.flops += 6 * (n_rows * c * c) as u64;
+            Made { q: Some(q), kv, keys: 0 }
+        } else if from == 0 {
+            let normalized = normalized();
+            Made { q: None, kv: self.linear(normalized.view(), weight, bias), keys: c } // (R, 3C)
+        } else {
+            let normalized = Rows { runs: active.to_vec(), data: normalized().into_data(), c };
+            let tail = normalized.tail(from);
+            let tail = Tensor::new(&[tail.len() / c, c], tail);
+            let q = self.linear(tail.view(), weight.columns(0..c), &bias[..c]); // (R', C)
+            let all = normalized.into_tensor();
+            Made { q: Some(q), kv: self.linear(all.view(), weight.columns(c..3 * c), &bias[c..]), keys: 0 } // (R, 2C)
+        };
+        let Made { q, kv, keys } = &mut made;
+        match q {
+            Some(q) => self.edit_columns(layer, Q, asking, q, 0..c),
+            None => self.edit_columns(layer, Q, active, kv, 0..c),
+        }
+        self.edit_columns(layer, K, active, kv, *keys..*keys + c);
+        self.edit_columns(layer, V, active, kv, *keys + c..*keys + 2 * c);
+        made
     }
 
     /// What the MLP writes, `(R, C)`.
@@ -732,6 +741,15 @@ impl<'a> Walk<'a> {
         let runs = self.x.runs_from(from);
         Ends { rows: Rows { runs, data: normalized.into_data(), c }, read: from..self.t, flops: self.flops }
     }
+}
+
+/// Queries, keys and values of a layer.
+struct Made {
+    /// The queries, `(R', C)`, if they do not stand at the front of the keys and values.
+    q: Option<Tensor>,
+    /// Keys and then values in each row, from the column `keys` on.
+    kv: Tensor,
+    keys: usize,
 }
 
 /// The first `n` rows of a matrix.

@@ -17,6 +17,8 @@
 //! tables, because they are processed differently. Layer norms stay where they are, with weights of 1 and
 //! biases of 0: TransformerLens's `LayerNormPre`.
 
+use std::str::FromStr;
+
 use gpt2::Gpt2;
 use gpt2::model::{LayerNorm, Linear};
 use rayon::prelude::*;
@@ -61,6 +63,19 @@ impl Flags {
         fold_value_biases: true,
         refactor_factored_attn_matrices: true,
     };
+}
+
+impl FromStr for Flags {
+    type Err = String;
+
+    /// `all` or `default`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::ALL),
+            "default" => Ok(Self::DEFAULT),
+            _ => Err(format!("there is no processing \"{text}\"; give all or default")),
+        }
+    }
 }
 
 /// Takes the chosen steps, in TransformerLens's order.

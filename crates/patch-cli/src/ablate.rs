@@ -118,7 +118,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     report.fact("prompt", prompt)?;
     report.fact("with", how)?;
     report.fact("metric", metric.report())?;
-    report.fact("engine", args.engine.engine)?;
+    report.fact("engine", args.engine.engine.to_string())?;
     report.fact("unablated", unablated)?;
     report.fact("image", output.path().display().to_string())?;
     let of_bos = args.model.bos_in_words(model, bos);
@@ -246,7 +246,7 @@ impl Ablations {
             ("site", sites_in_words(&args.kinds())),
             ("metric", metric.computation()),
             ("answers", checksum_of_tokens([&metric.a.ids[..], &metric.b.ids])),
-            ("engine", args.engine.engine.name().to_owned()),
+            ("engine", args.engine.engine.to_string()),
         ]))
     }
 }

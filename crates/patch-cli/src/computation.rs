@@ -17,7 +17,7 @@ static ARGUMENTS: OnceLock<Computation> = OnceLock::new();
 
 /// Arguments that change no number, and those that name what the checksums of weights and tokens
 /// stand for.
-const WITHOUT_EFFECT: [&str; 20] = [
+const WITHOUT_EFFECT: [&str; 21] = [
     "cell_values",
     "center",
     "cmap",
@@ -34,6 +34,7 @@ const WITHOUT_EFFECT: [&str; 20] = [
     "out_transplant",
     "safetensors",
     "save",
+    "scatter",
     "threads",
     "title",
     "vmax",

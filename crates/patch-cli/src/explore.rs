@@ -284,7 +284,7 @@ impl<'a> Recorder<'a> {
                 return Err(self.stopped());
             }
             let checked = self.experiment.check_ends(&self.model.model, outcome.ends(direction));
-            match checked.map_err(Failure::from).and_then(|()| named.shown(&outcome, direction)) {
+            match checked.map_err(Failure::from).and_then(|()| Ok(named.shown(&outcome, direction)?)) {
                 Err(failure) if i == 0 => return Err(failure), // It was asked for by name.
                 values => all.push(values.ok()),
             }

@@ -5,7 +5,8 @@ use crate::study::{PICTURE, StudyArgs, grid_of_heads};
 use gpt2::Gpt2;
 use lens::attribution::Attribution;
 use lens::ioi::{Row, Table, mean_attribution, table};
-use patching::{Direction, Endpoints, Engine, Experiment, Metric, Scale, SiteKind, Sweep};
+use patching::prompts::{Pair, mean_sweep};
+use patching::{Direction, Experiment, Scale, SiteKind};
 use serde::Serialize;
 use tensor::Tensor;
 use unicode_width::UnicodeWidthStr;
@@ -231,31 +232,18 @@ fn table_of_prompts(table: &Table) -> String {
 /// # Errors
 /// If the scale is normalised, and the means of the unpatched runs are too close to each other.
 fn sweep_by_head(model: &Gpt2, table: &Table, site: SiteKind, scale: Scale) -> Result<Tensor, Failure> {
-    let heads = model.config.n_layer * model.config.n_head;
-    let n = table.rows.len();
-    let (bar, progress) = progress_bar(n, n * heads);
-    let (mut sum, mut clean, mut corrupted) = (vec![0.0; heads], 0.0, 0.0);
-    for (i, row) in table.rows.iter().enumerate() {
-        // Two and two have the same names, in exchanged roles.
-        let pair = &table.rows[i ^ 1];
-        let experiment = Experiment::new(model, row.ids.clone(), pair.ids.clone(), Direction::Denoising)?;
-        let metric = Metric::LogitDiff { a: &row.answers[..1], b: &row.answers[1..] };
-        let sweep = Sweep::over(&experiment, site);
-        let outcome = sweep.run(model, metric, Engine::default(), &progress);
-        experiment.check_ends(model, outcome.ends(Direction::Denoising))?;
-        clean += f64::from(outcome.clean_metric);
-        corrupted += f64::from(outcome.corrupted_metric);
-        for (sum, x) in sum.iter_mut().zip(&outcome.grid.values) {
-            *sum += f64::from(*x);
-        }
-    }
+    // Two and two have the same names, in exchanged roles.
+    let pair = |(i, row): (usize, &Row)| {
+        let (clean, corrupted) = (row.ids.clone(), table.rows[i ^ 1].ids.clone());
+        let experiment = Experiment::new(model, clean, corrupted, Direction::Denoising)?;
+        Ok(Pair { line: i + 1, experiment, a: vec![row.answers[0]], b: vec![row.answers[1]] })
+    };
+    let pairs = table.rows.iter().enumerate().map(pair).collect::<Result<Vec<Pair>, Failure>>()?;
+    let [n_layer, n_head] = [model.config.n_layer, model.config.n_head];
+    let (bar, progress) = progress_bar(pairs.len(), pairs.len() * n_layer * n_head);
+    let means = mean_sweep(model, &pairs, site, scale, &progress)?;
     bar.finish_and_clear();
-    let mean = |sum: f64| (sum / n as f64) as f32;
-    let mut means: Vec<f32> = sum.into_iter().map(mean).collect();
-    let ends = Endpoints::new(Direction::Denoising, mean(clean), mean(corrupted));
-    scale.apply(&mut means, ends)?;
-    let shape = [model.config.n_layer, model.config.n_head];
-    Ok(Tensor::new(&shape, means))
+    Ok(Tensor::new(&[n_layer, n_head], means.values))
 }
 
 /// A site that has heads.

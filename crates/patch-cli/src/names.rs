@@ -4,14 +4,41 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use figures::{CellValues, ColorMap};
-use patching::prompts::Task;
-use patching::{Direction, Method, circuit};
+use lens::processing::Flags;
+use patching::path::{HeadInput, Reader, Senders};
+use patching::prompts::{Align, Corruption, Task};
+use patching::{Direction, Engine, Means, Method, Scale, circuit};
+use report::metric::MetricKind;
 
 use crate::pairs::SetName;
 
 /// Reads the name of a direction.
 pub fn direction() -> impl TypedValueParser<Value = Direction> {
     parsed([Direction::Denoising, Direction::Noising].map(|it| it.to_string().into()))
+}
+
+/// Reads the name of a metric.
+pub fn metrics() -> impl TypedValueParser<Value = MetricKind> {
+    let words = |kind: MetricKind| match kind {
+        MetricKind::LogitDiff => "logit(A) − logit(B)",
+        MetricKind::Normalized => {
+            "logit(A) − logit(B) on a scale where the clean run is 1 and the corrupted one 0; over many pairs the \
+             means are put on one scale"
+        }
+        MetricKind::NormalizedByPair => {
+            "The same, but over many pairs the mean of each pair on its own scale"
+        }
+        MetricKind::ProbDiff => "p(A) − p(B)",
+        MetricKind::Logit => "logit(TOKEN)",
+        MetricKind::Prob => "p(TOKEN)",
+        MetricKind::LogProb => "ln p(TOKEN)",
+        MetricKind::Rank => "How many tokens are more likely than TOKEN: 0 for the most likely",
+        MetricKind::LogitChange => "logit(TOKEN) minus the clean run's",
+        MetricKind::ProbChange => "p(TOKEN) minus the clean run's",
+        MetricKind::Kl => "Divergence from the clean run's distribution of the next token, in nats",
+        MetricKind::Loss => "Mean −ln p(next token of the base prompt) over --loss-at",
+    };
+    parsed(MetricKind::all().map(move |kind| PossibleValue::new(kind.to_string()).help(words(kind))))
 }
 
 /// Reads the name of a way to find circuits.
@@ -32,6 +59,66 @@ pub fn orders() -> impl TypedValueParser<Value = circuit::Order> {
 /// Reads the name of a method of attribution.
 pub fn methods() -> impl TypedValueParser<Value = Method> {
     parsed(Method::ALL.map(|method| method.to_string().into()))
+}
+
+/// Reads the name of an engine.
+pub fn engines() -> impl TypedValueParser<Value = Engine> {
+    parsed(Engine::ALL.map(|engine| engine.to_string().into()))
+}
+
+/// Reads the name of a scale, with which mean over many pairs is on it.
+pub fn scales() -> impl TypedValueParser<Value = (Scale, Means)> {
+    const BY_PAIR: &str = "normalized_by_pair";
+    let names = [Scale::Value, Scale::Change].map(|scale| PossibleValue::new(scale.to_string()));
+    let normalized =
+        PossibleValue::new(Scale::Normalized.to_string()).help("Over many pairs: normalize the means");
+    let by_pair =
+        PossibleValue::new(BY_PAIR).help("Over many pairs: the mean of the pairs, each normalized by itself");
+    let names = names.into_iter().chain([normalized, by_pair]);
+    PossibleValuesParser::new(names).try_map(|name| match &*name {
+        BY_PAIR => Ok((Scale::Normalized, Means::OfScaled)),
+        name => name.parse().map(|scale| (scale, Means::OnOneScale)),
+    })
+}
+
+/// Reads how corrupted prompts are made.
+pub fn corruptions() -> impl TypedValueParser<Value = Corruption> {
+    parsed(Corruption::ALL.map(|corruption| corruption.to_string().into()))
+}
+
+/// Reads from where positions are counted.
+pub fn aligns() -> impl TypedValueParser<Value = Align> {
+    parsed(Align::ALL.map(|align| align.to_string().into()))
+}
+
+/// Reads what a sender is.
+pub fn senders() -> impl TypedValueParser<Value = Senders> {
+    let words = |senders: Senders| match senders {
+        Senders::Heads => {
+            "The output of each head's attention, before it is projected into the residual stream"
+        }
+        Senders::Mlps => "The output of each MLP",
+        Senders::Embeddings => "The token embedding at each position",
+    };
+    parsed(Senders::ALL.map(|senders| PossibleValue::new(senders.to_string()).help(words(senders))))
+}
+
+/// Reads what reads a sender's change.
+pub fn readers() -> impl TypedValueParser<Value = Reader> {
+    use HeadInput::{K, Q, V};
+    let value = |reader: Reader| PossibleValue::new(reader.to_string());
+    parsed(Reader::ALL.map(|reader| match reader {
+        Reader::Logits => value(reader),
+        Reader::Head(Q) => value(reader).help("Queries of --receivers"),
+        Reader::Head(K) => value(reader).help("Keys of --receivers"),
+        Reader::Head(V) => value(reader).help("Values of --receivers"),
+        Reader::Mlp => value(reader).help("The MLPs of the layers --receivers"),
+    }))
+}
+
+/// Reads which steps of processing are taken.
+pub fn processing() -> impl TypedValueParser<Value = Flags> {
+    parsed(["all".into(), "default".into()])
 }
 
 /// Reads the name of a set of pairs.
@@ -83,7 +170,9 @@ pub fn parsed<T>(names: impl IntoIterator<Item = PossibleValue>) -> impl TypedVa
 where
     T: FromStr<Err = String> + Clone + Send + Sync + 'static,
 {
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
+    // (Where case is ignored, the name comes as it was typed.)
+    PossibleValuesParser::new(names)
+        .try_map(|name| name.parse::<T>().or_else(|_| name.to_ascii_lowercase().parse()))
 }
 
 /// The name that is most like the one that was given, if any is like it.

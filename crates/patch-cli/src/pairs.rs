@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::ValueEnum;
 use gpt2::{Gpt2, Pretrained};
 use patching::prompts::{
     Align, Average, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet, Task, TaskPrompts,
     Written, average_on,
 };
-use patching::{Axis, Direction, Endpoints, Experiment, Means, Scale};
+use patching::{Axis, Direction, Endpoints, Engine, Experiment, Means, Scale};
 use serde::Serialize;
 
 use crate::common::ModelArgs;
@@ -19,9 +18,10 @@ use crate::failure::Failure;
 use crate::metric::{Answers, AnswersReport, MetricArgs, MetricReport, NamedMetric};
 use crate::names;
 use crate::processing::Studied;
-use crate::running::EngineKind;
 use crate::screen::{self, terminal_width};
-use report::{Prompt, Report, aligned, signed, write_columns};
+use report::{Prompt, Report, aligned, write_columns};
+
+pub use report::{missing_in_words, unpatched_in_words};
 
 pub const CLEAN: &str = "Michelle Jones was a top-notch student. Michelle";
 const CORRUPTED: &str = "Michelle Smith was a top-notch student. Michelle";
@@ -70,12 +70,12 @@ pub struct SetArgs {
 
     /// How the corrupted prompts of --prompt-set ioi are made: the second name swapped (swap), or three other
     /// names (abc) [default: swap]
-    #[arg(long, help_heading = HEADING, value_enum, value_name = "HOW")]
-    pub corruption: Option<CorruptionName>,
+    #[arg(long, help_heading = HEADING, value_name = "HOW", value_parser = names::corruptions())]
+    pub corruption: Option<Corruption>,
 
     /// Where positions are counted from if the prompts have different lengths
-    #[arg(long, help_heading = HEADING, value_enum, value_name = "ORIGIN")]
-    pub align: Option<AlignName>,
+    #[arg(long, help_heading = HEADING, value_name = "ORIGIN", value_parser = names::aligns())]
+    pub align: Option<Align>,
 
     /// Number of bootstrap resamples for the 95 % confidence interval
     #[arg(long, help_heading = HEADING, value_name = "N", default_value_t = Bootstrap::default().resamples)]
@@ -102,30 +102,7 @@ impl FromStr for SetName {
     }
 }
 
-/// Names of the corruptions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum CorruptionName {
-    #[default]
-    Swap,
-    Abc,
-}
-
-/// Names of the origins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AlignName {
-    FirstDifference,
-    End,
-}
-
 impl SetArgs {
-    /// What positions are counted from.
-    fn align(&self) -> Option<Align> {
-        self.align.map(|align| match align {
-            AlignName::FirstDifference => Align::FirstDifference,
-            AlignName::End => Align::End,
-        })
-    }
-
     /// How the interval is found.
     fn bootstrap(&self) -> Bootstrap {
         Bootstrap { resamples: self.resamples, seed: self.seed, ..Bootstrap::default() }
@@ -141,14 +118,7 @@ impl SetArgs {
             screen::notes(&set.notes);
             return Ok(Some(set));
         }
-        let ioi = Ioi {
-            count: self.count,
-            seed: self.seed,
-            corruption: match self.corruption.unwrap_or_default() {
-                CorruptionName::Swap => Corruption::SwappedSubject,
-                CorruptionName::Abc => Corruption::Abc,
-            },
-        };
+        let ioi = Ioi { count: self.count, seed: self.seed, corruption: self.corruption.unwrap_or_default() };
         match self.prompt_set {
             Some(SetName::Ioi) => Ok(Some(ioi.prompts(model)?)),
             Some(SetName::IoiTutorial) => Ok(Some(PromptSet::ioi_tutorial())),
@@ -260,7 +230,7 @@ impl Pairs {
     pub fn computation<'a>(
         &self,
         bos: Option<u32>,
-        engine: EngineKind,
+        engine: Engine,
         set: &SetArgs,
         more: impl IntoIterator<Item = (&'a str, String)>,
     ) -> Computation {
@@ -273,12 +243,11 @@ impl Pairs {
             ("direction", self.direction.to_string()),
             ("metric", metric.computation()),
             ("answers", checksum_of_tokens(answers)),
-            ("engine", engine.name().to_owned()),
+            ("engine", engine.to_string()),
         ];
         if self.many {
             let Bootstrap { resamples, level, seed } = set.bootstrap();
-            let align =
-                set.align().map_or_else(|| "the first token".to_owned(), |align| format!("{align:?}"));
+            let align = set.align.map_or_else(|| "the first token".to_owned(), |align| format!("{align:?}"));
             let interval = format!("{resamples} draws, level {level}, seed {seed}, positions from {align}");
             facts.push(("mean", interval));
         }
@@ -360,7 +329,7 @@ impl Pairs {
             true => Scale::Value, // every pair is on its scale already
             false => first.metric.scale,
         };
-        let average = average_on(scale, &parts, set.align(), set.bootstrap())?;
+        let average = average_on(scale, &parts, set.align, set.bootstrap())?;
         words.axes = axes_of(&average);
         words.legend.push(self.mean_in_words());
         let grid = |suffix: &str, grid: &patching::Grid| Grid {
@@ -429,15 +398,10 @@ impl Pairs {
     ///
     /// # Errors
     /// If it cannot be written as JSON.
-    pub fn say_ends(
-        &self,
-        report: &mut Report,
-        ends: &[Endpoints],
-        engine: EngineKind,
-    ) -> Result<(), Failure> {
+    pub fn say_ends(&self, report: &mut Report, ends: &[Endpoints], engine: Engine) -> Result<(), Failure> {
         let PairsReport { metric, clean_metric, corrupted_metric, pairs } = self.report(ends);
         report.fact("metric", metric)?;
-        report.fact("engine", engine)?;
+        report.fact("engine", engine.to_string())?;
         report.fact("clean_metric", clean_metric)?;
         report.fact("corrupted_metric", corrupted_metric)?;
         report.fact("pairs", pairs)?;
@@ -496,21 +460,6 @@ pub fn default_answers(model: &Pretrained) -> Result<[Answers; 2], Failure> {
     let id = |text: &str| model.tokenizer.to_single_token(text);
     let [a, b] = [id(ANSWERS[0])?, id(ANSWERS[1])?];
     Ok([a, b].map(|id| Answers::of_ids(&model.tokenizer, &[id])))
-}
-
-/// How many patched runs have no number, if there are some.
-pub fn missing_in_words(missing: usize) -> Option<String> {
-    match missing {
-        0 => None,
-        1 => Some("Missing: 1 patched run has no finite metric.".to_owned()),
-        n => Some(format!("Missing: {n} patched runs have no finite metric.")),
-    }
-}
-
-/// Where the unpatched runs of a pair lie.
-pub fn unpatched_in_words(unpatched: [f32; 2]) -> String {
-    let [clean, corrupted] = unpatched.map(signed);
-    format!("Unpatched: clean {clean}, corrupted {corrupted}.")
 }
 
 impl PairArgs {

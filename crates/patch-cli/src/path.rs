@@ -6,9 +6,9 @@ use report::{Report, pad_left};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::ValueEnum;
-use patching::path::{HeadInput, PathPatching, Receivers, Senders};
-use patching::{Direction, Endpoints, Scale, Watch};
+use patching::attribution::farthest;
+use patching::path::{HeadInput, PathPatching, Reader, Receivers, Senders};
+use patching::{Endpoints, Scale, Watch};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
@@ -16,6 +16,7 @@ use crate::common::ModelArgs;
 use crate::export::{ExportArgs, Grid, Provenance, Study, place_in_words};
 use crate::failure::Failure;
 use crate::metric::{MetricArgs, NamedMetric};
+use crate::names;
 use crate::output::Output;
 use crate::pairs::{PairArgs, Pairs, ReadyPair, SetArgs, missing_in_words, unpatched_in_words};
 use crate::place::Place;
@@ -34,12 +35,12 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Sender: which activation of each head, MLP or position is taken from the other run
-    #[arg(long, value_enum, ignore_case = true, default_value_t)]
-    from: Sent,
+    #[arg(long, ignore_case = true, default_value_t, value_parser = names::senders())]
+    from: Senders,
 
     /// Receiver: the logits; the queries, keys or values of the heads in --receivers; or the MLPs of the layers
     /// in --receivers
-    #[arg(long, value_enum, ignore_case = true, default_value_t)]
+    #[arg(long, ignore_case = true, default_value_t, value_parser = names::readers())]
     to: Reader,
 
     /// The receiving heads, such as 8.6,8.10, or the layers of the receiving MLPs, such as 8,9
@@ -89,36 +90,6 @@ pub struct Args {
     process: ProcessArgs,
 }
 
-/// What a sender's change can be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
-enum Sent {
-    /// The output of each head's attention, before it is projected into the residual stream
-    #[default]
-    Z,
-    /// The output of each MLP
-    MlpOut,
-    /// The token embedding at each position
-    Embed,
-}
-
-/// Who can hear a sender.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "snake_case")]
-enum Reader {
-    #[default]
-    Logits,
-    /// Queries of --receivers
-    Q,
-    /// Keys of --receivers
-    K,
-    /// Values of --receivers
-    V,
-    /// The MLPs of the layers --receivers
-    Mlp,
-}
-
 /// How long each part took, in seconds; `total` counts from the start of the process.
 #[derive(Serialize)]
 struct Seconds {
@@ -140,8 +111,8 @@ struct Done {
 impl Done {
     fn of(pairs: &Pairs, pair: &ReadyPair, outcome: patching::path::Outcome) -> Result<Self, Failure> {
         let ends = outcome.ends(pairs.direction);
+        let missing = outcome.missing();
         let mut grid = outcome.grid;
-        let missing = grid.values.iter().filter(|value| value.is_nan()).count();
         let scale = pairs.metric_of_pair(pair).scale;
         scale.apply(&mut grid.values, ends)?;
         Ok(Self { grid, ends, missing })
@@ -162,7 +133,7 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let mut paths = Vec::new();
     for pair in &pairs.list {
         let of_pair = PathPatching {
-            senders: args.senders(),
+            senders: args.from,
             receivers: receivers.clone(),
             pos: args.position(pair)?,
             through_mlps: !args.freeze_mlps,
@@ -177,9 +148,9 @@ pub fn run(args: &Args, start: Instant) -> Result<(), Failure> {
     let n_pairs = pairs.list.len();
     let (n_layer, n_head) = (model.model.config.n_layer, model.model.config.n_head);
     let n_senders = match args.from {
-        Sent::Z => n_layer * n_head,
-        Sent::MlpOut => n_layer,
-        Sent::Embed => pairs.first().experiment().n_tokens(),
+        Senders::Heads => n_layer * n_head,
+        Senders::Mlps => n_layer,
+        Senders::Embeddings => pairs.first().experiment().n_tokens(),
     };
     let (bar, progress) = progress_bar(n_pairs, n_pairs * n_senders);
     let watch = Watch { progress: &progress, stop: interrupt.flag() };
@@ -260,9 +231,7 @@ impl Args {
                         .to_owned(),
                 ));
             }
-            Reader::Q => HeadInput::Q,
-            Reader::K => HeadInput::K,
-            Reader::V => HeadInput::V,
+            Reader::Head(input) => input,
             Reader::Mlp => {
                 let layer = |text: &String| {
                     let digits = text.trim_start_matches(['m', 'M']);
@@ -286,15 +255,6 @@ impl Args {
         Ok(Receivers::Heads(input, heads.collect::<Result<_, _>>()?))
     }
 
-    /// Who speaks.
-    fn senders(&self) -> Senders {
-        match self.from {
-            Sent::Z => Senders::Heads,
-            Sent::MlpOut => Senders::Mlps,
-            Sent::Embed => Senders::Embeddings,
-        }
-    }
-
     /// The one position of the senders in the prompts of a pair.
     fn position(&self, pair: &ReadyPair) -> Result<Option<usize>, Failure> {
         let of_pair = |pos: Place| pos.of(pair.experiment().n_tokens(), "position");
@@ -304,8 +264,8 @@ impl Args {
 
     /// What JSON says of the path.
     fn path_facts(&self, report: &mut Report) -> Result<(), Failure> {
-        report.fact("from", self.from)?;
-        report.fact("to", self.to)?;
+        report.fact("from", self.from.to_string())?;
+        report.fact("to", self.to.to_string())?;
         report.fact("receivers", &self.receivers)?;
         // A number, "end", "-2" and so on from the end, or null for all.
         let pos = self.pos.map(|pos| match pos {
@@ -328,15 +288,15 @@ impl Args {
         let receivers = self.receivers.join(", ");
         let to = match self.to {
             Reader::Logits => "the logits".to_owned(),
-            Reader::Q => format!("the queries of {receivers}"),
-            Reader::K => format!("the keys of {receivers}"),
-            Reader::V => format!("the values of {receivers}"),
+            Reader::Head(HeadInput::Q) => format!("the queries of {receivers}"),
+            Reader::Head(HeadInput::K) => format!("the keys of {receivers}"),
+            Reader::Head(HeadInput::V) => format!("the values of {receivers}"),
             Reader::Mlp => format!("the MLPs {receivers}"),
         };
         let from = match self.from {
-            Sent::Z => "z of each head",
-            Sent::MlpOut => "the output of each MLP",
-            Sent::Embed => "each token embedding",
+            Senders::Heads => "z of each head",
+            Senders::Mlps => "the output of each MLP",
+            Senders::Embeddings => "each token embedding",
         };
         let through = match self.freeze_mlps {
             true => "MLPs frozen",
@@ -353,19 +313,7 @@ impl Args {
         provenance: Provenance,
     ) -> Result<(Vec<String>, Study), Failure> {
         let base = self.pair.base_name();
-        let from = match self.from {
-            Sent::Z => "z",
-            Sent::MlpOut => "mlp_out",
-            Sent::Embed => "embed",
-        };
-        let to = match self.to {
-            Reader::Logits => "logits",
-            Reader::Q => "q",
-            Reader::K => "k",
-            Reader::V => "v",
-            Reader::Mlp => "mlp",
-        };
-        let name = &format!("{from}_to_{to}");
+        let name = &format!("{}_to_{}", self.from, self.to);
         let along = |metric: &NamedMetric| match metric.scale {
             Scale::Change | Scale::NormalizedChange => {
                 Some(format!("Blue: along this path the {base} run's metric rises; red: it falls."))
@@ -410,12 +358,8 @@ impl Args {
 
 /// What a sender that changes nothing comes to, on the scale of the means.
 fn unmoved(pairs: &Pairs, ends: &[Endpoints]) -> f32 {
-    let mean = ends.iter().map(|ends| ends.base).sum::<f32>() / ends.len() as f32;
-    match (pairs.first().metric.scale, pairs.direction) {
-        (Scale::Value, _) => mean,
-        (Scale::Normalized, Direction::Noising) => 1.0,
-        _ => 0.0,
-    }
+    let base = Endpoints::mean(ends, |ends| ends.base);
+    pairs.first().metric.scale.unmoved(pairs.direction, base)
 }
 
 /// The senders that move the metric most.
@@ -433,11 +377,8 @@ impl Strongest<'_> {
     /// The table; none if no sender moves the metric.
     fn table(&self, top: usize) -> Option<String> {
         let values = &self.grid.values;
-        let moved = |&i: &usize| !values[i].is_nan() && values[i] != self.unmoved;
-        let distance = |i: usize| (values[i] - self.unmoved).abs();
-        let mut order: Vec<usize> = (0..values.len()).filter(moved).collect();
-        order.sort_by(|&i, &j| distance(j).total_cmp(&distance(i)));
-        order.truncate(top);
+        let mut order = farthest(values, self.unmoved, top);
+        order.retain(|&i| values[i] != self.unmoved);
         if order.is_empty() {
             return None;
         }

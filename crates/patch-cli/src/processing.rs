@@ -1,6 +1,5 @@
 //! The options that rewrite a model's weights before a study looks at it ([`lens::processing`]).
 
-use clap::ValueEnum;
 use gpt2::tokenizer::parse_ids;
 use gpt2::{Gpt2, Pretrained};
 use grids::sha256;
@@ -10,6 +9,7 @@ use crate::common::ModelArgs;
 use crate::computation::{Computation, checksum_of_tokens};
 use crate::export::{Checksums, MadeHere, NamedText, Provenance};
 use crate::failure::Failure;
+use crate::names;
 
 /// The heading of these options in the help.
 const HEADING: &str = "Weight processing (log probabilities stay as they are)";
@@ -22,13 +22,13 @@ pub struct ProcessArgs {
     #[arg(
         long,
         help_heading = HEADING,
-        value_enum,
         value_name = "all|default",
+        value_parser = names::processing(),
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "all"
     )]
-    process: Option<Steps>,
+    process: Option<Flags>,
 
     /// Move each layer norm's weight and bias into the matrices that read it
     #[arg(long, help_heading = HEADING)]
@@ -51,19 +51,9 @@ pub struct ProcessArgs {
     refactor_factored: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Steps {
-    All,
-    Default,
-}
-
 impl ProcessArgs {
     fn flags(&self) -> Flags {
-        let set = match self.process {
-            Some(Steps::All) => Flags::ALL,
-            Some(Steps::Default) => Flags::DEFAULT,
-            None => Flags::NONE,
-        };
+        let set = self.process.unwrap_or(Flags::NONE);
         Flags {
             fold_ln: set.fold_ln || self.fold_ln,
             center_writing_weights: set.center_writing_weights || self.center_writing,
@@ -80,7 +70,7 @@ impl ProcessArgs {
         if flags != Flags::NONE {
             pretrained.model = process(&pretrained.model, flags);
         }
-        Ok(Studied { processing: names(flags), checksums: Checksums::on_record(&pretrained), pretrained })
+        Ok(Studied { processing: steps(flags), checksums: Checksums::on_record(&pretrained), pretrained })
     }
 
     /// As [`ProcessArgs::load`], with the checksums of all weights if the study is exported to files or
@@ -95,7 +85,7 @@ impl ProcessArgs {
 }
 
 /// The steps by TransformerLens's names.
-fn names(flags: Flags) -> Vec<&'static str> {
+fn steps(flags: Flags) -> Vec<&'static str> {
     [
         (flags.fold_ln, "fold_ln"),
         (flags.center_writing_weights, "center_writing_weights"),

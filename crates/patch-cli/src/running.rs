@@ -3,54 +3,30 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use patching::Engine;
-use serde::Serialize;
 use signal_hook::{consts, flag};
 
 use crate::failure::Failure;
+use crate::names;
 
 /// Arguments of every subcommand that runs sweeps.
 #[derive(Clone, clap::Args)]
 pub struct EngineArgs {
     /// Engine: incremental recomputes only what can change; plain runs a whole forward pass for every patch,
     /// for comparison
-    #[arg(long, value_enum, default_value_t)]
-    pub engine: EngineKind,
+    #[arg(long, default_value_t, value_parser = names::engines())]
+    pub engine: Engine,
 
     /// Memory that the incremental engine may use beyond the weights
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
     pub memory: usize,
 }
 
-/// The names of the engines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
-pub enum EngineKind {
-    #[default]
-    Incremental,
-    Plain,
-}
-
-impl EngineKind {
-    /// As it is typed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Incremental => "incremental",
-            Self::Plain => "plain",
-        }
-    }
-}
-
 impl EngineArgs {
     /// The engine.
     pub fn engine(&self) -> Engine {
-        match self.engine {
-            EngineKind::Incremental => Engine::Incremental { memory: self.memory },
-            EngineKind::Plain => Engine::Plain,
-        }
+        self.engine.with_memory(self.memory)
     }
 }
 

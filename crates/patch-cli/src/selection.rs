@@ -7,10 +7,11 @@ use gpt2::Tokenizer;
 use patching::{Axis, Error, Experiment, Head, SiteKind, Subset, Sweep};
 use visible::visible_line;
 
-use crate::export::AxisLabels;
 use crate::failure::Failure;
 use crate::names::parsed;
 use crate::place::Span;
+
+pub use report::axis_labels;
 
 /// Arguments of every subcommand that sweeps over activations.
 #[derive(Clone, clap::Args)]
@@ -230,18 +231,6 @@ impl SelectionArgs {
 /// The sites by their names.
 pub fn sites_in_words(kinds: &[SiteKind]) -> String {
     kinds.iter().map(SiteKind::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// The labels of a grid's axes: tokens for positions, numbers for all else.
-pub fn axis_labels(axes: &[Axis], places: &[Vec<usize>], tokens: &[String]) -> Vec<AxisLabels> {
-    let labels = |(axis, places): (&Axis, &Vec<usize>)| {
-        let label = |&place: &usize| match axis {
-            Axis::Layer | Axis::Head | Axis::Neuron => place.to_string(),
-            Axis::Pos | Axis::Dest | Axis::Src => tokens[place].clone(),
-        };
-        AxisLabels::at(&axis.to_string(), places.clone(), places.iter().map(label))
-    };
-    axes.iter().zip(places).map(labels).collect()
 }
 
 #[cfg(test)]

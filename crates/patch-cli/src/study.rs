@@ -9,16 +9,17 @@ use clap::ValueEnum;
 use gpt2::Pretrained;
 use patching::Head;
 use report::{Block, Report, write_columns};
-use tensor::Tensor;
 
 use crate::computation::computation;
-use crate::export::{AxisLabels, ExportArgs, Exports, Grid, Study, named};
+use crate::export::{ExportArgs, Exports, Grid, Study, named};
 use crate::failure::Failure;
 use crate::figure::{FigureArgs, write_picture};
 use crate::output::{Output, write_together};
 use crate::processing::Studied;
 use crate::screen::{self, terminal_style, terminal_width};
 use figures::{Figure, FigureOptions, write_figure};
+
+pub use report::grid_of_heads;
 
 /// Which tokens a study of the vocabulary is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -242,17 +243,5 @@ impl Studied {
             numbers_sha256: None,
             grids,
         })
-    }
-}
-
-/// A number for each head, `(n_layer, n_head)`.
-pub fn grid_of_heads(name: &str, title: &str, numbers: &Tensor) -> Grid {
-    let [n_layer, n_head] = numbers.dims();
-    Grid {
-        name: name.to_owned(),
-        title: title.to_owned(),
-        axes: vec![AxisLabels::indices("layer", n_layer), AxisLabels::indices("head", n_head)],
-        values: numbers.data().to_vec(),
-        ..Grid::default()
     }
 }

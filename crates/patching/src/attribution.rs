@@ -39,7 +39,7 @@ use std::str::FromStr;
 
 use gpt2::{Gpt2, SiteKind};
 
-pub use self::agreement::{Agreement, errors, largest};
+pub use self::agreement::{Agreement, errors, farthest, largest};
 use self::runs::Runs;
 use crate::metric::finite_or_nan;
 use crate::{Direction, Endpoints, Error, Grid, Metric, Outcome, Patch, Progress, Scale, Sweep, Watch};

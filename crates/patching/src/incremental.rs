@@ -5,9 +5,11 @@
 
 mod ends;
 
+use std::collections::HashMap;
+
 use gpt2::model::Mlp;
 use gpt2::walk::{self, BASE, Edit, Fork, Plan, SOURCE, Value, Walk};
-use gpt2::{Gpt2, SiteKind};
+use gpt2::{Gpt2, Site, SiteKind};
 use tensor::Tensor;
 
 use crate::ablation::{given, lasting_values};
@@ -59,14 +61,7 @@ pub fn run(
     // The two unpatched runs step along with every chunk; their ends are kept from the first one.
     let mut ends_of_prompts = None;
     for chunk in chunks {
-        let fork = |p: &Pending| {
-            let value = match &given {
-                Some(given) => Value::Activation(&given[&p.patch.site()]),
-                None => Value::Source,
-            };
-            Fork { edits: vec![Edit { patch: p.patch, value }] }
-        };
-        let forks: Vec<Fork<'_>> = chunk.iter().map(fork).collect();
+        let forks: Vec<Fork<'_>> = chunk.iter().map(|p| fork_of(p.patch, given.as_ref())).collect();
         let plan = Plan {
             source: given.is_none().then_some(experiment.source()),
             forks: &forks,
@@ -87,9 +82,9 @@ pub fn run(
         measured.flops += ends.flops;
         let unpatched = || set_unpatched(&mut measured, model, experiment, metric, &ends);
         let [base, clean] = ends_of_prompts.get_or_insert_with(unpatched);
-        // A run that does not differ from the base has the base's value.
         let cells: Vec<usize> = chunk.iter().map(|p| p.cell).collect();
         let ends = Ends { ends: &ends, cells: &cells, prompt: experiment.base() };
+        // A run that does not differ from the base has the base's value.
         let differing = ends.cells();
         let unchanged = unchanged.iter().map(|p| p.cell).chain(cells.iter().copied());
         for cell in unchanged.filter(|cell| !differing.contains(cell)) {
@@ -99,6 +94,12 @@ pub fn run(
         ends.measure(model, metric, clean, &mut measured.values, watch);
     }
     measured
+}
+
+/// The base run with one patch: what is given in its place, or what the source run has there.
+fn fork_of<'a>(patch: Patch, given: Option<&'a HashMap<Site, Tensor>>) -> Fork<'a> {
+    let value = given.map_or(Value::Source, |given| Value::Activation(&given[&patch.site()]));
+    Fork { edits: vec![Edit { patch, value }] }
 }
 
 /// What a head writes is linear in z and has no bias, so patching its result is patching its z.

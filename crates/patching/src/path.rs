@@ -82,6 +82,9 @@
 mod incremental;
 mod plain;
 
+use std::fmt;
+use std::str::FromStr;
+
 use gpt2::{Gpt2, SiteKind};
 
 pub use gpt2::graph::HeadInput;
@@ -99,6 +102,48 @@ pub enum Receivers {
     Mlps(Vec<usize>),
 }
 
+/// What can read a sender's change: the kinds of [`Receivers`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Reader {
+    /// The logits.
+    #[default]
+    Logits,
+    /// An input of heads.
+    Head(HeadInput),
+    /// MLPs.
+    Mlp,
+}
+
+impl Reader {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Logits,
+        Self::Head(HeadInput::Q),
+        Self::Head(HeadInput::K),
+        Self::Head(HeadInput::V),
+        Self::Mlp,
+    ];
+}
+
+impl fmt::Display for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Logits => f.pad("logits"),
+            Self::Head(input) => f.pad(&input.to_string()),
+            Self::Mlp => f.pad("mlp"),
+        }
+    }
+}
+
+impl FromStr for Reader {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|reader| reader.to_string() == text);
+        found.ok_or_else(|| format!("there is no receiver \"{text}\"; give logits, q, k, v or mlp"))
+    }
+}
+
 /// What is patched, one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Senders {
@@ -109,6 +154,32 @@ pub enum Senders {
     Mlps,
     /// The token embedding of each position: the grid is by position.
     Embeddings,
+}
+
+impl Senders {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Heads, Self::Mlps, Self::Embeddings];
+}
+
+impl fmt::Display for Senders {
+    /// The name of the activation that is patched.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let site = match self {
+            Self::Heads => SiteKind::Z,
+            Self::Mlps => SiteKind::MlpOut,
+            Self::Embeddings => SiteKind::Embed,
+        };
+        f.pad(&site.to_string())
+    }
+}
+
+impl FromStr for Senders {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|senders| senders.to_string() == text);
+        found.ok_or_else(|| format!("there is no sender \"{text}\"; give z, mlp_out or embed"))
+    }
 }
 
 /// What is wrong with a request.
@@ -189,6 +260,11 @@ impl Outcome {
     /// The metric of the unpatched runs; `direction` is the experiment's.
     pub fn ends(&self, direction: Direction) -> Endpoints {
         Endpoints::new(direction, self.clean_metric, self.corrupted_metric)
+    }
+
+    /// How many senders have no finite metric.
+    pub fn missing(&self) -> usize {
+        self.grid.values.iter().filter(|value| value.is_nan()).count()
     }
 }
 

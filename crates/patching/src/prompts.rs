@@ -45,7 +45,7 @@ use std::collections::HashSet;
 use gpt2::{Pretrained, Tokenizer};
 use visible::visible_line;
 
-pub use self::average::{Align, Average, Bootstrap, Part, average, average_on};
+pub use self::average::{Align, Average, Bootstrap, Part, average, average_on, mean_sweep};
 pub use self::ioi::{Corruption, Ioi};
 pub use self::read::Format;
 pub use self::task::{Task, TaskPrompts};

@@ -102,6 +102,15 @@ impl Scale {
         Ok(())
     }
 
+    /// What a run that changes nothing comes to on this scale; `base` is the metric of the base run.
+    pub fn unmoved(self, direction: Direction, base: f32) -> f32 {
+        match (self, direction) {
+            (Self::Value, _) => base,
+            (Self::Normalized, Direction::Noising) => 1.0,
+            (Self::Normalized, Direction::Denoising) | (Self::Change | Self::NormalizedChange, _) => 0.0,
+        }
+    }
+
     /// What counts as 0.
     pub(crate) fn origin<T>(self, zero: T, corrupted: T, base: T) -> T {
         match self {

@@ -1,5 +1,7 @@
 //! Many patches of one experiment, over axes such as layer × position.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
 
 use gpt2::Gpt2;
@@ -141,6 +143,38 @@ impl Default for Engine {
     /// The incremental engine with 1 GiB.
     fn default() -> Self {
         Self::Incremental { memory: 1 << 30 }
+    }
+}
+
+impl Engine {
+    /// Both, the incremental one with 1 GiB.
+    pub const ALL: [Self; 2] = [Self::Incremental { memory: 1 << 30 }, Self::Plain];
+
+    /// The same engine, which holds this many bytes at the most if it holds any.
+    pub fn with_memory(self, memory: usize) -> Self {
+        match self {
+            Self::Incremental { .. } => Self::Incremental { memory },
+            Self::Plain => Self::Plain,
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Incremental { .. } => "incremental",
+            Self::Plain => "plain",
+        })
+    }
+}
+
+impl FromStr for Engine {
+    type Err = String;
+
+    /// `incremental` has 1 GiB.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|engine| engine.to_string() == text);
+        found.ok_or_else(|| format!("there is no engine \"{text}\"; give incremental or plain"))
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod candidate;
 mod circuit;
+mod grid;
+pub mod metric;
 mod prompt;
 mod words;
 
@@ -19,6 +21,7 @@ use serde_json::value::RawValue;
 
 pub use self::candidate::{Candidate, candidate, top, top_tables};
 pub use self::circuit::circuit_figure;
+pub use self::grid::{axis_labels, grid_of_heads, missing_in_words, unpatched_in_words};
 pub use self::prompt::Prompt;
 pub use self::words::{aligned, highest_heads, largest_heads, pad, pad_left, quoted, signed, write_columns};
 

@@ -166,12 +166,13 @@ fn study(rows: &[Row]) -> Study {
         ("layer 0: the token before", rows.iter().map(|row| row.previous).collect()),
         ("layer 1: induction", rows.iter().map(|row| row.induction).collect()),
     ];
+    let steps: Vec<usize> = rows.iter().map(|row| row.step).collect();
     let grid = Grid {
         name: "induction".to_owned(),
         form: Form::Lines,
         axes: vec![
             AxisLabels::new("", lines.iter().map(|(name, _)| (*name).to_owned())),
-            AxisLabels::new("step", rows.iter().map(|row| row.step.to_string())),
+            AxisLabels::at("step", steps.clone(), steps.iter().map(usize::to_string)),
         ],
         values: lines.iter().flat_map(|(_, values)| values).map(|value| *value as f32).collect(),
         value_label: "loss, and share of attention".to_owned(),

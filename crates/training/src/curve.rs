@@ -21,12 +21,13 @@ pub fn loss_curve(training: &Training) -> Study {
             values.push(of_kind.iter().sum::<f32>() / of_kind.len() as f32);
         }
     }
-    let ends = (1..=points).map(|point| losses.len().min(point * width).to_string());
+    let ends: Vec<usize> = (1..=points).map(|point| losses.len().min(point * width)).collect();
+    let labels: Vec<String> = ends.iter().map(usize::to_string).collect();
     let kinds = ["text", "repeated tokens"].map(str::to_owned);
     let grid = Grid {
         name: "loss".to_owned(),
         form: Form::Lines,
-        axes: vec![AxisLabels::new("batches", kinds), AxisLabels::new("step", ends)],
+        axes: vec![AxisLabels::new("batches", kinds), AxisLabels::at("step", ends, labels)],
         values,
         value_label: "loss, nats a token".to_owned(),
         center: Some(0.0),

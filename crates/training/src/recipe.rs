@@ -224,9 +224,9 @@ mod tests {
         let kinds: Vec<Kind> = (0..100).map(|step| recipe.kind(step)).collect();
         let texts = kinds.iter().filter(|kind| **kind == Kind::Text).count();
         assert!((40..70).contains(&texts), "{texts} of 100 batches are text");
-        for step in 0..8 {
+        for (step, expected) in kinds.into_iter().enumerate().take(8) {
             let (kind, batch) = recipe.batch(step);
-            assert_eq!((kind, &batch), (kinds[step], &Recipe::new(1, 100).batch(step).1));
+            assert_eq!((kind, &batch), (expected, &Recipe::new(1, 100).batch(step).1));
             assert_ne!(batch, Recipe::new(2, 100).batch(step).1);
             for Example { ids, weights } in batch {
                 assert_eq!(ids.len(), weights.len() + 1);
@@ -234,6 +234,37 @@ mod tests {
                 assert!(ids.iter().all(|id| *id < last), "every token is known");
             }
         }
+    }
+
+    #[test]
+    fn a_short_training_lowers_the_loss_and_resumes_with_the_same_bits() {
+        let mut whole = Training::begin(Recipe::new(2, 12));
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        while !whole.is_done() {
+            whole.step();
+            if whole.steps_done() == 10 {
+                whole.save(&state).unwrap();
+            }
+        }
+        // By kind: which batches come first is chance.
+        let of_text =
+            whole.losses.iter().enumerate().filter(|(step, _)| whole.recipe.kind(*step) == Kind::Text);
+        let of_text: Vec<f32> = of_text.map(|(_, loss)| *loss).collect();
+        let [first, .., last] = of_text[..] else { panic!("{of_text:?}") };
+        assert!(last < first - 1.0, "{of_text:?}");
+
+        let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let resumed = one_thread.install(|| {
+            let mut resumed = Training::resume(&state).unwrap();
+            assert_eq!((resumed.steps_done(), resumed.recipe.steps, resumed.recipe.seed), (10, 12, 2));
+            while !resumed.is_done() {
+                resumed.step();
+            }
+            resumed
+        });
+        assert_eq!(resumed.losses, whole.losses);
+        assert_eq!(resumed.model().parameters(), whole.model().parameters());
     }
 
     #[test]

@@ -17,25 +17,37 @@ const KEY_LINE: f32 = 18.0;
 /// A name in the key is cut beyond this length.
 const LONGEST_NAME: f32 = 170.0;
 pub(super) const GRID_LINE: Rgb = [225, 225, 225];
+/// The width of the field where the axis below it is a scale.
+const SCALE_WIDTH: f32 = 560.0;
+/// How many ticks such a scale has at most.
+const MOST_TICKS: usize = 8;
 
 /// Arranges a chart: the field with lines, a scale to its left, the points of the axis below, and the
 /// key to its right.
 pub(super) fn layout(chart: &LineChart, mut setter: Typesetter) -> Scene {
     let heatmap = chart.as_heatmap();
     let columns = chart.columns.len();
+    let steps = StepScale::new(chart);
     let labels = token_labels(&heatmap, &mut setter);
     let widest_label = widest(labels.iter().map(|label| label.width));
     let mut grid = Grid {
         x: 0.0,
         y: 0.0,
-        cell_width: cell_width(columns, widest_label, 1.0),
+        cell_width: match steps {
+            Some(_) => SCALE_WIDTH / columns as f32,
+            None => cell_width(columns, widest_label, 1.0),
+        },
         cell_height: FIELD_HEIGHT,
         rows: 1,
         columns,
         gap: 0.0,
     };
     let scale = Scale::new(chart, &mut setter);
-    let tokens = TokenPlan::new(&heatmap, labels, &grid, &mut setter);
+    let mut tokens = TokenPlan::new(&heatmap, labels, &grid, &mut setter);
+    if steps.is_some() {
+        // A scale has ticks in the place of the labels.
+        (tokens.shown, tokens.numbered, tokens.rise, tokens.size) = (vec![], vec![], 0.0, TOKEN_SIZE);
+    }
     let axis_label = visible_line(&chart.value_label);
     let axis_label = setter.wrap(&axis_label, AXIS_SIZE, Weight::Regular, FIELD_HEIGHT);
     let label_width = axis_label.len() as f32 * AXIS_SIZE * LINE_HEIGHT;
@@ -56,8 +68,15 @@ pub(super) fn layout(chart: &LineChart, mut setter: Typesetter) -> Scene {
     if heatmap.has_highlights() {
         grid.y += MARKER_HEIGHT + 3.0;
     }
-    drawing.field(chart, &grid, &scale);
-    drawing.series(chart, &grid, scale.range);
+    let x_of = |column: usize| match &steps {
+        Some(steps) => steps.x(chart.scale[column], &grid),
+        None => grid.column_center(column),
+    };
+    drawing.field(chart, &grid, &scale, &x_of);
+    if let Some(steps) = &steps {
+        drawing.steps(steps, &grid);
+    }
+    drawing.series(chart, &grid, scale.range, &x_of);
     let mut x = MARGIN + body_left + shift;
     for line in axis_label {
         let place = [x + AXIS_SIZE * ASCENT, grid.y + FIELD_HEIGHT / 2.0];
@@ -120,6 +139,33 @@ impl Scale {
     }
 }
 
+/// The scale below the field, if points stand on one.
+struct StepScale {
+    low: f32,
+    high: f32,
+    /// Each tick, and its number.
+    ticks: Vec<(f32, String)>,
+}
+
+impl StepScale {
+    fn new(chart: &LineChart) -> Option<Self> {
+        let (low, high) = (*chart.scale.first()?, *chart.scale.last()?);
+        if low >= high || chart.scale.len() != chart.columns.len() {
+            return None;
+        }
+        let (ticks, step) = round_ticks(low.into(), high.into(), MOST_TICKS);
+        let style = NumberStyle::for_step(step);
+        let ticks = ticks.into_iter().map(|tick| (tick as f32, style.typeset(tick))).collect();
+        Some(Self { low, high, ticks })
+    }
+
+    /// The first and the last point stand a little inside the frame.
+    fn x(&self, place: f32, grid: &Grid) -> f32 {
+        let air = 0.02 * grid.width();
+        grid.x + air + (place - self.low) / (self.high - self.low) * (grid.width() - 2.0 * air)
+    }
+}
+
 /// Which line, or which group of points, is which.
 pub(super) struct Key {
     title: String,
@@ -169,7 +215,7 @@ impl Key {
 
 impl Drawing {
     /// The frame, the ticks with their numbers, and the marked points.
-    fn field(&mut self, chart: &LineChart, grid: &Grid, scale: &Scale) {
+    fn field(&mut self, chart: &LineChart, grid: &Grid, scale: &Scale, x_of: &dyn Fn(usize) -> f32) {
         let (left, right) = (grid.x, grid.x + grid.width());
         let mut line = |from: [f32; 2], to: [f32; 2], width: f32, color: Rgb| {
             self.scene.items.push(Item::Line(Line { from, to, width, color }));
@@ -191,11 +237,11 @@ impl Drawing {
         let marked = chart.highlight_columns.iter();
         let marked: Vec<usize> = marked.copied().filter(|&column| column < grid.columns).collect();
         for &column in &marked {
-            let x = grid.column_center(column);
+            let x = x_of(column);
             line([x, grid.y], [x, grid.y + FIELD_HEIGHT], 0.8, ACCENT);
         }
         for column in marked {
-            self.marker(grid.column_center(column), grid.y - 3.0, grid.cell_width);
+            self.marker(x_of(column), grid.y - 3.0, grid.cell_width);
         }
         for (fraction, text) in &scale.ticks {
             let y = height_of(*fraction) + TICK_SIZE * CAP_HEIGHT / 2.0;
@@ -212,14 +258,14 @@ impl Drawing {
     }
 
     /// The lines, each from point to point; a value beyond the scale is drawn at its end.
-    fn series(&mut self, chart: &LineChart, grid: &Grid, range: ValueRange) {
+    fn series(&mut self, chart: &LineChart, grid: &Grid, range: ValueRange, x_of: &dyn Fn(usize) -> f32) {
         let dots = grid.cell_width >= LEAST_DOT_DISTANCE;
         for (index, series) in chart.series.iter().enumerate() {
             let color = series_color(index, chart.series.len());
             let point = |column: usize| {
                 let fraction = range.fraction(series.values[column]);
                 let y = grid.y + (1.0 - fraction) * FIELD_HEIGHT;
-                fraction.is_finite().then(|| [grid.column_center(column), y])
+                fraction.is_finite().then(|| [x_of(column), y])
             };
             for column in 0..grid.columns {
                 let Some(here) = point(column) else { continue };
@@ -239,6 +285,21 @@ impl Drawing {
                     }));
                 }
             }
+        }
+    }
+
+    /// The ticks of a scale below the field, with their numbers.
+    fn steps(&mut self, steps: &StepScale, grid: &Grid) {
+        let bottom = grid.y + FIELD_HEIGHT;
+        for (tick, text) in &steps.ticks {
+            let x = steps.x(*tick, grid);
+            for (from, to, width, color) in
+                [(grid.y, bottom, 0.7, GRID_LINE), (bottom, bottom + BAR_TICK, 1.0, FRAME)]
+            {
+                self.scene.items.push(Item::Line(Line { from: [x, from], to: [x, to], width, color }));
+            }
+            let place = [x, bottom + BAR_TICK + 2.0 + TICK_SIZE * ASCENT];
+            self.text(text.clone(), place, TICK_SIZE, Anchor::Middle, INK, Weight::Regular);
         }
     }
 

@@ -50,8 +50,14 @@ pub fn errors(exact: &[f32], predicted: &[f32]) -> Vec<f32> {
 
 /// The places of the `count` numbers farthest from 0, the farthest first. A NaN is none of them.
 pub fn largest(values: &[f32], count: usize) -> Vec<usize> {
+    farthest(values, 0.0, count)
+}
+
+/// The places of the `count` numbers farthest from another, the farthest first. A NaN is none of them.
+pub fn farthest(values: &[f32], from: f32, count: usize) -> Vec<usize> {
+    let distance = |place: usize| (values[place] - from).abs();
     let mut places: Vec<usize> = (0..values.len()).filter(|&place| !values[place].is_nan()).collect();
-    places.sort_by(|&i, &j| values[j].abs().total_cmp(&values[i].abs()));
+    places.sort_by(|&i, &j| distance(j).total_cmp(&distance(i)));
     places.truncate(count);
     places
 }

@@ -22,14 +22,17 @@
 //! as well, wherever that draw would have stood.
 
 use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
 
+use gpt2::{Gpt2, SiteKind};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
 
 use super::{Error, Pair};
 use crate::metric::finite_or_nan;
-use crate::{Axis, Endpoints, Grid, Scale, normalized_unit};
+use crate::{Axis, Endpoints, Engine, Grid, Metric, Progress, Scale, Sweep, normalized_unit};
 
 /// From where positions are counted, so that equal numbers have equal roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +41,30 @@ pub enum Align {
     FirstDifference,
     /// From the last token.
     End,
+}
+
+impl Align {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::FirstDifference, Self::End];
+}
+
+impl fmt::Display for Align {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::FirstDifference => "first-difference",
+            Self::End => "end",
+        })
+    }
+}
+
+impl FromStr for Align {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|align| align.to_string() == text);
+        found
+            .ok_or_else(|| format!("positions are not counted from \"{text}\"; give first-difference or end"))
+    }
 }
 
 /// How the confidence interval is found.
@@ -190,6 +217,40 @@ impl Average {
 /// If the grids are not over the same axes, or not of one model's layers and heads.
 pub fn average(parts: &[Part<'_>], align: Option<Align>, bootstrap: Bootstrap) -> Result<Average, Error> {
     average_on(Scale::Value, parts, align, bootstrap)
+}
+
+/// The mean over some pairs of the sweep of logit(a) − logit(b) over a site's usual axes, on the scale of the means
+/// of the unpatched runs. The pairs have the same places. `progress` is told the share of each sweep.
+///
+/// # Errors
+/// If a pair's unpatched runs have logits that are not finite ([`crate::Experiment::check_ends`]); as
+/// [`Scale::apply`].
+///
+/// # Panics
+/// If there is no pair.
+pub fn mean_sweep(
+    model: &Gpt2,
+    pairs: &[Pair],
+    site: SiteKind,
+    scale: Scale,
+    progress: Progress<'_>,
+) -> Result<Grid, crate::Error> {
+    let mean = |sum: f64| (sum / pairs.len() as f64) as f32;
+    let direction = pairs[0].experiment.direction();
+    let (mut sums, mut clean, mut corrupted) = (Vec::new(), 0.0, 0.0);
+    for pair in pairs {
+        let metric = Metric::LogitDiff { a: &pair.a, b: &pair.b };
+        let outcome = Sweep::over(&pair.experiment, site).run(model, metric, Engine::default(), progress);
+        pair.experiment.check_ends(model, outcome.ends(direction))?;
+        clean += f64::from(outcome.clean_metric);
+        corrupted += f64::from(outcome.corrupted_metric);
+        sums.resize(outcome.grid.values.len(), 0.0);
+        sums.iter_mut().zip(&outcome.grid.values).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    let mut values: Vec<f32> = sums.into_iter().map(mean).collect();
+    scale.apply(&mut values, Endpoints::new(direction, mean(clean), mean(corrupted)))?;
+    let first = Sweep::over(&pairs[0].experiment, site);
+    Ok(Grid { axes: first.axes().to_vec(), places: first.places(model), values })
 }
 
 /// [`average`], with the means on a scale: on that of the means of the unpatched runs' metrics

@@ -5,6 +5,9 @@
 //! and the objects are those of Wang et al. 2022, *Interpretability in the Wild* (arXiv 2211.00593,
 //! appendix E): in BABA order the subject is named first, in ABBA order the indirect object.
 
+use std::fmt;
+use std::str::FromStr;
+
 use gpt2::Pretrained;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -64,6 +67,29 @@ pub enum Corruption {
     /// Lucy gave a drink to". Neither answer is in the prompt any more: what Wang et al. 2022 call
     /// p_ABC, and use for path patching.
     Abc,
+}
+
+impl Corruption {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::SwappedSubject, Self::Abc];
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::SwappedSubject => "swap",
+            Self::Abc => "abc",
+        })
+    }
+}
+
+impl FromStr for Corruption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|corruption| corruption.to_string() == text);
+        found.ok_or_else(|| format!("there is no corruption \"{text}\"; give swap or abc"))
+    }
 }
 
 /// Pairs of the indirect-object task, drawn at random. Half of them are in ABBA, half in BABA order.

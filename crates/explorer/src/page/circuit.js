@@ -114,14 +114,17 @@ function judge() {
   });
 }
 
-function showWorth({ edges, of, value, empty, whole, faithfulness }) {
+function showWorth({ edges, of, of_use, value, empty, whole, faithfulness }) {
   const meter = make("span", { class: "meter" }, make("i"));
   meter.firstChild.style.setProperty("width", `${100 * Math.min(1, Math.max(0, faithfulness ?? 0))}%`);
+  const idle = edges - of_use;
+  const which = of_use === 0 ? "none of them lies" : `${of_use} of them lie`;
+  const open = idle === 0 ? "" : ` Of these, ${which} on a path from input to logits; only such edges carry anything.`;
   byId("worth").replaceChildren(
     `${edges} of ${of} edges: faithfulness `,
     make("strong", { id: "faithfulness" }, exact(faithfulness, 4)),
     meter,
-    `the metric of the circuit is ${signed(value)}; of no edge ${signed(empty)}, of all ${signed(whole)}.`,
+    `the metric of the circuit is ${signed(value)}; of no edge ${signed(empty)}, of all ${signed(whole)}.${open}`,
   );
 }
 
@@ -163,12 +166,19 @@ export function startCircuit() {
   byId("unpin").addEventListener("click", () => set({ pins: [] }));
   on(["reader"], walk);
   on(["pins"], judge);
-  // Effects and values are those of one question.
-  on(QUESTION.filter((name) => name !== "site" && name !== "scale"), () => {
-    scores.clear();
-    walk();
-    judge();
-  });
+  judge();
+}
+
+/** What effects and values are of. */
+const KEYS = QUESTION.filter((name) => name !== "site" && name !== "scale");
+let measured = "";
+
+/** Measures anew what is shown, if the question has changed. */
+export function refreshCircuit() {
+  const wanted = JSON.stringify(KEYS.map((name) => state[name]));
+  if (wanted === measured) return;
+  measured = wanted;
+  scores.clear();
   walk();
   judge();
 }

@@ -6,8 +6,16 @@ import { rows, tokenElement } from "./tokens.js";
 
 const ask = newest("lens");
 
+/** What a lens depends on, and what the shown one is of. */
+const KEYS = ["lens", "clean", "corrupted", "a", "b", "direction"];
+let shown = "";
+
+/** Shows the lens of the question, unless it is shown already. */
 export function showLens() {
   byId("lens-on").checked = state.lens;
+  const wanted = JSON.stringify(KEYS.map((name) => state[name]));
+  if (wanted === shown) return undefined;
+  shown = wanted;
   if (!state.lens) return byId("lens").replaceChildren();
   return ask({ ask: question() }, (line) => {
     if (line.refused) byId("lens").replaceChildren(line.refused.message);
@@ -36,5 +44,5 @@ function draw({ run, points, tokens, probs, answers, answer_probs, n_tokens }) {
 
 export function startLens() {
   byId("lens-on").addEventListener("change", (event) => set({ lens: event.target.checked }));
-  on(["lens", "clean", "corrupted", "a", "b", "direction"], showLens);
+  on(["lens"], showLens);
 }

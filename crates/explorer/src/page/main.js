@@ -6,7 +6,7 @@ import { refuse, startFields } from "./fields.js";
 import { grid, markChosen, markStale, showGiven, showGrid, startGrid } from "./grid.js";
 import { look, showUnpatched, startLook } from "./look.js";
 import { showLens, startLens } from "./lens.js";
-import { startCircuit } from "./circuit.js";
+import { refreshCircuit, startCircuit } from "./circuit.js";
 import { showCommand, startShare } from "./share.js";
 import { showTokens } from "./tokens.js";
 import { startTour } from "./tour.js";
@@ -42,7 +42,10 @@ function take(line) {
   if (line.next) {
     progress(null);
     showUnpatched(line.next);
+    // What looks closer comes after the sweep.
     look();
+    showLens();
+    refreshCircuit();
   }
   if (line.refused) {
     progress(null);
@@ -90,7 +93,6 @@ startSteps();
 on(QUESTION, sweep);
 on(["cell"], () => grid && markChosen());
 sweep();
-showLens();
 startCircuit();
 startTour();
 // For whoever looks with the browser's tools.

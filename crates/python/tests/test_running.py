@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -136,7 +136,7 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda m: gp.sweep(m, CLEAN, CORRUPTED, metric="loss", loss_at=(3, 11)), ValueError, "have a next token at 0..10"),
     (lambda m: gp.sweep(m, CLEAN, CORRUPTED, metric="rank", token=[" a", " b"]), ValueError, "a rank is of one token"),
     (lambda m: gp.sweep(m, CLEAN, None, ANSWERS), TypeError, "give two prompts"),
-    (lambda m: gp.sweep(m, CLEAN, CORRUPTED, metric=3), TypeError, "metric=3"),
+    (lambda m: gp.sweep(m, CLEAN, CORRUPTED, metric=cast(Any, 3)), TypeError, "metric=3"),
     (lambda m: gp.sweep(m, [], [], ANSWERS), ValueError, "is empty"),
     (lambda m: gp.sweep(m, [1.5], [2.5], ANSWERS), TypeError, "whole numbers"),
     (lambda m: gp.sweep(m, [-1], [2], ANSWERS), ValueError, "no token -1"),

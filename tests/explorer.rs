@@ -114,8 +114,8 @@ impl Explorer {
     #[cfg(target_os = "linux")]
     pub fn print_memory(&self) {
         let before = self.memory() >> 20;
-        for i in 0..200 {
-            let mut asked = main_job(json!({"site": (if i % 2 == 0 { "resid_post" } else { "z" })}));
+        for i in 0..200_u32 {
+            let mut asked = main_job(json!({"site": (if i.is_multiple_of(2) { "resid_post" } else { "z" })}));
             asked["tab"] = json!(i.to_string());
             self.line("sweep", &asked, "grid");
         }
@@ -531,7 +531,7 @@ fn memory_stays_after_two_hundred_requests() {
     let folder = Folder::new();
     let explorer = Explorer::tiny(&folder);
     let ask = |i: usize| {
-        let mut asked = main_job(json!({"site": (if i % 2 == 0 { "resid_post" } else { "z" })}));
+        let mut asked = main_job(json!({"site": (if i.is_multiple_of(2) { "resid_post" } else { "z" })}));
         asked["tab"] = json!(i.to_string());
         explorer.line("sweep", &asked, "grid");
         asked["cell"] = json!([i % 12, i % 4]);

@@ -25,7 +25,7 @@ struct Stream {
 }
 
 /// What comes before the result.
-const BEFORE: [&str; 4] = ["rows", "command", "preview", PROGRESS];
+const BEFORE: [&str; 5] = ["rows", "command", "preview", "part", PROGRESS];
 
 const PROGRESS: &str = "progress";
 

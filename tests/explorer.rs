@@ -114,8 +114,8 @@ impl Explorer {
     #[cfg(target_os = "linux")]
     pub fn print_memory(&self) {
         let before = self.memory() >> 20;
-        for i in 0..200 {
-            let mut asked = main_job(json!({"site": (if i % 2 == 0 { "resid_post" } else { "z" })}));
+        for i in 0..200_u32 {
+            let mut asked = main_job(json!({"site": (if i.is_multiple_of(2) { "resid_post" } else { "z" })}));
             asked["tab"] = json!(i.to_string());
             self.line("sweep", &asked, "grid");
         }
@@ -201,6 +201,13 @@ fn patches_that_stay_and_the_prediction_are_those_of_json() {
     let lines = explorer.ask("sweep", &asked);
     let at = |name: &str| lines.iter().position(|line| !line[name].is_null()).unwrap();
     assert!(at("preview") < at("grid"));
+    // Then the layers, the last ones first, with the bits that the whole sweep has.
+    let parts: Vec<&Value> = lines.iter().map(|line| &line["part"]).filter(|part| !part.is_null()).collect();
+    assert_eq!(parts.len(), 4);
+    assert!(parts[0]["values"][98].is_null() && !parts[0]["values"][99].is_null());
+    let json = folder.tiny(&["--json"]).success().json();
+    assert_eq!(lines[at("grid")]["grid"]["values"], json["grids"][0]["values"]);
+    assert_eq!(parts[3]["values"], json["grids"][0]["values"]);
     let json = folder.tiny(&["attribute", "--as", "value", "--json"]).success().json();
     assert_eq!(lines[at("preview")]["preview"]["values"], json["grids"][0]["values"]);
 }
@@ -531,7 +538,7 @@ fn memory_stays_after_two_hundred_requests() {
     let folder = Folder::new();
     let explorer = Explorer::tiny(&folder);
     let ask = |i: usize| {
-        let mut asked = main_job(json!({"site": (if i % 2 == 0 { "resid_post" } else { "z" })}));
+        let mut asked = main_job(json!({"site": (if i.is_multiple_of(2) { "resid_post" } else { "z" })}));
         asked["tab"] = json!(i.to_string());
         explorer.line("sweep", &asked, "grid");
         asked["cell"] = json!([i % 12, i % 4]);

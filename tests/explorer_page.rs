@@ -313,6 +313,13 @@ fn the_keyboard_reaches_cells_and_keeps_patches() {
             .script(&format!("document.activeElement.{}", undo.replace("'z',", "'z', bubbles: true,")), &[]);
     });
     assert_eq!(browser.script("return document.querySelectorAll('.chip').length", &[]), 0);
+    // The logit lens is one tab stop as well, at its last point and position.
+    browser.click("#lens-on");
+    browser.wait_for("return document.querySelectorAll('.lens tbody tr').length === 25");
+    browser.script("document.querySelector('.lens td[tabindex=\"0\"]').focus()", &[]);
+    browser.press(DOWN);
+    let label = browser.script("return document.activeElement.ariaLabel", &[]);
+    assert!(label.as_str().unwrap().starts_with("point 11_mid, position 10, says "), "{label}");
 }
 
 #[test]
@@ -475,6 +482,13 @@ fn key_press_to_grid() {
         median(&mut whole),
         median(&mut sweeps)
     );
-    #[cfg(target_os = "linux")]
-    open.explorer.print_memory();
+}
+
+/// Not a test: the memory of a server before and after 200 sweeps, for the model that MODEL names.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "measures: MODEL=folder cargo test … -- --ignored --nocapture memory_of"]
+fn memory_of_two_hundred_sweeps() {
+    let Ok(model) = std::env::var("MODEL") else { return };
+    Explorer::start(&Folder::new(), &["--model", &model]).print_memory();
 }

@@ -11,6 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// What is not kept waiting by what looks closer.
 pub const SWEEP: &str = "sweep";
 
+/// What no other question of its tab stops.
+pub const EXPORT: &str = "export";
+
 /// The turns.
 #[derive(Default)]
 pub struct Queue {
@@ -61,6 +64,15 @@ impl Queue {
         state.next += 1;
         let stop = Arc::new(AtomicBool::new(state.closed));
         let key = (tab.to_owned(), kind);
+        if kind == SWEEP {
+            // What looks closer at an earlier question is asked for again after the sweep.
+            let is_of_earlier = |((of, kind), wanted): &(&(String, &str), &Wanted)| {
+                of == tab && *kind != EXPORT && wanted.asked < asked
+            };
+            let earlier = state.newest.iter().filter(is_of_earlier);
+            earlier.for_each(|(_, wanted)| wanted.stop.store(true, Ordering::Relaxed));
+            self.changed.notify_all();
+        }
         match state.newest.get(&key) {
             Some(newer) if newer.asked > asked => stop.store(true, Ordering::Relaxed),
             earlier => {
@@ -153,7 +165,10 @@ mod tests {
         assert!(second.wait());
         drop(look);
         // One that was sent earlier and arrives later is not wanted.
+        let (look, export) = (queue.enter("a", "look", 1), queue.enter("a", EXPORT, 1));
         let newer = queue.enter("a", "sweep", 2);
+        assert!(look.stop.load(Ordering::Relaxed) && !export.stop.load(Ordering::Relaxed));
+        drop((look, export));
         assert!(!queue.enter("a", "sweep", 1).wait() && !newer.stop.load(Ordering::Relaxed));
         drop((second, newer));
         assert!(queue.lock().waiting.is_empty() && queue.lock().newest.is_empty());

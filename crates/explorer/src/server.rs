@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::export::{Exporter, Form};
 use crate::guard::Guard;
 use crate::http::{self, Refusal, Request};
-use crate::queue::{Queue, SWEEP};
+use crate::queue::{EXPORT, Queue, SWEEP};
 use crate::studies::{Bench, Job};
 use crate::{page, walk};
 
@@ -177,7 +177,7 @@ impl Server {
 
     /// Answers a question, line by line.
     fn study(&self, name: &str, asked: &Asked, stream: TcpStream) -> Result<(), Refusal> {
-        if name == "export" {
+        if name == EXPORT {
             return self.export(asked, stream);
         }
         let kind = match name {
@@ -255,7 +255,7 @@ impl Server {
         let form = form.ok_or_else(|| Refusal::new(400, "give a form: png, svg, csv, json or html"))?;
         self.question(asked, None).map_err(unwanted)?;
         let Some(ask) = &asked.ask else { return Ok(()) };
-        let turn = self.queue.enter(&asked.tab, "export", asked.number);
+        let turn = self.queue.enter(&asked.tab, EXPORT, asked.number);
         if !turn.wait() {
             return Err(Refusal::new(503, "stopped"));
         }

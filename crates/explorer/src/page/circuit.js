@@ -14,6 +14,10 @@ const scores = new Map();
 
 const MOST_SHOWN = 40;
 
+/** What effects and values depend on, and what the shown ones are of; empty after one was stopped by a sweep. */
+const KEYS = QUESTION.filter((name) => name !== "site" && name !== "scale");
+let measured = "";
+
 function note(text) {
   byId("walk-note").textContent = text;
 }
@@ -29,6 +33,7 @@ function walk() {
     if (line.refused) note(line.refused.message);
     if (line.progress) note(`measuring… ${Math.round(100 * line.progress)}%`);
     if (line.walk) show(line.walk);
+    if (line.stopped) measured = "";
   });
 }
 
@@ -111,6 +116,7 @@ function judge() {
   return askWorth({ ask: question(), edges: known() }, (line) => {
     if (line.refused) byId("worth").replaceChildren(line.refused.message);
     if (line.worth) showWorth(line.worth);
+    if (line.stopped) measured = "";
   });
 }
 
@@ -168,10 +174,6 @@ export function startCircuit() {
   on(["pins"], judge);
   judge();
 }
-
-/** What effects and values are of. */
-const KEYS = QUESTION.filter((name) => name !== "site" && name !== "scale");
-let measured = "";
 
 /** Measures anew what is shown, if the question has changed. */
 export function refreshCircuit() {

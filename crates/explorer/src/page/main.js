@@ -15,6 +15,8 @@ const ask = newest("sweep");
 
 /** When the key was pressed that asked for the sweep under way. */
 let asked = 0;
+/** The values that were predicted for it; null if there are none. */
+let predicted = null;
 
 function progress(share) {
   const bar = byId("progress");
@@ -28,7 +30,15 @@ function take(line) {
   if (line.rows) showTokens(line.rows);
   if (line.command) showCommand(line.command);
   if (line.progress) progress(line.progress);
-  if (line.preview) showGrid(line.preview, true);
+  if (line.preview) {
+    predicted = line.preview.values;
+    showGrid(line.preview, predicted.map(() => true));
+  }
+  if (line.part) {
+    // What is not done yet is what was predicted.
+    const values = line.part.values.map((value, i) => value ?? predicted?.[i] ?? null);
+    showGrid({ ...line.part, values }, line.part.values.map((value) => value === null));
+  }
   if (line.grid) {
     refuse(null);
     markStale(false);
@@ -55,6 +65,7 @@ function take(line) {
 
 function sweep() {
   asked = performance.now();
+  predicted = null;
   document.documentElement.dataset.asked = Number(document.documentElement.dataset.asked ?? 0) + 1;
   markStale(true);
   showGiven();

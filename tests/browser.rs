@@ -104,7 +104,7 @@ impl Browser {
     pub fn wait_for(&self, script: &str) {
         let start = Instant::now();
         while self.script(script, &[]) != true {
-            assert!(start.elapsed() < PATIENCE, "never true: {script}");
+            assert!(start.elapsed() < PATIENCE, "never true: {script}\n{:?}", self.console());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -71,6 +71,60 @@ fn models_like_gpt2_have_the_logits_of_transformers() {
     }
 }
 
+#[test]
+fn other_families_have_the_logits_and_sweeps_of_transformers() {
+    let golden = golden("families");
+    let text =
+        |ids: &Value| ids.as_array().unwrap().iter().map(Value::to_string).collect::<Vec<_>>().join(" ");
+    let (clean, corrupted) = (text(&golden["clean"]), text(&golden["corrupted"]));
+    let answers = ["a", "b"].map(|key| format!("#{}", golden[key]));
+    for (name, expected) in golden["models"].as_object().unwrap() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/families").join(name);
+        let config = Config::from_file(&folder.join("config.json")).unwrap();
+        let checkpoint = Checkpoint::open(&folder.join("model.safetensors")).unwrap();
+        let model = Gpt2::from_checkpoint(config, checkpoint).unwrap();
+        let logits = model.forward(&ids(&golden["clean"]), &mut no_hook);
+        for (got, expected) in logits.data().iter().zip(numbers(&expected["logits"])) {
+            assert!((got - expected).abs() < 2e-5, "{name}: {got}, not {expected}");
+        }
+        let model = folder.display().to_string();
+        for engine in ["incremental", "plain"] {
+            let prompts = ["--ids", "--clean", &clean, "--corrupted", &corrupted, "--direction", "noising"];
+            let metric = ["--logit-diff", &answers[0], &answers[1], "--engine", engine, "--json"];
+            let run = Folder::new().run([&["sweep", "--model", &model][..], &prompts, &metric].concat());
+            let grid = numbers(&run.success().json()["grids"][0]["values"]);
+            for (got, expected) in grid.iter().zip(numbers(&expected["resid_post"])) {
+                assert!((got - expected).abs() < 2e-5, "{name}, {engine}: {got}, not {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_other_families_ask_for_and_is_not_computed_is_refused_by_name() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/families");
+    for (family, from, to, part) in [
+        (
+            "opt",
+            "\"do_layer_norm_before\": true",
+            "\"do_layer_norm_before\": false",
+            "`do_layer_norm_before` is false",
+        ),
+        ("opt", "\"word_embed_proj_dim\": 12", "\"word_embed_proj_dim\": 6", "`word_embed_proj_dim` is 6"),
+        ("opt", "\"enable_bias\": true", "\"enable_bias\": false", "`enable_bias` is false"),
+        ("gpt_neo", "\"global\",\n        \"local\"", "\"round\"", "`attention_types` is"),
+        ("gpt_neo", "\"num_layers\": 3", "\"num_layers\": 5", "about 3 layers, and there are 5"),
+        ("gpt_neo", "\"window_size\": 4", "\"window_size\": 0", "`window_size` is 0"),
+        ("gpt_neo", "\"gpt_neo\"", "\"gpt_neox\"", "only gpt2, gpt_neo and opt"),
+    ] {
+        let text = fs::read_to_string(folder.join(family).join("config.json")).unwrap();
+        assert!(text.contains(from), "{from}");
+        let error =
+            Config::from_json(&text.replacen(from, to, 1), Path::new("c.json")).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
 /// A folder with a small random model of this vocabulary, and one of the tokenizers of tests/tokenizers.
 fn put_model(folder: &Path, vocab_size: usize, tokenizer: Option<&str>) -> Gpt2 {
     let config = Config { vocab_size, block_size: 32, n_layer: 2, n_head: 2, n_embd: 8, ..Config::default() };

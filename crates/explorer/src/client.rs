@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 use std::{io, io::Write as _};
@@ -16,13 +16,24 @@ use crate::queue::Turn;
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Who gets the answer.
-pub struct Client(Mutex<TcpStream>);
+pub struct Client(Mutex<Stream>);
+
+struct Stream {
+    stream: TcpStream,
+    /// Whether a result was sent, after which progress would be old news.
+    answered: bool,
+}
+
+/// What comes before the result.
+const BEFORE: [&str; 5] = ["rows", "command", "preview", "part", PROGRESS];
+
+const PROGRESS: &str = "progress";
 
 impl Client {
     /// Begins the answer.
     pub fn begin(mut stream: TcpStream) -> io::Result<Self> {
         http::begin(&mut stream, "application/x-ndjson")?;
-        Ok(Self(Mutex::new(stream)))
+        Ok(Self(Mutex::new(Stream { stream, answered: false })))
     }
 
     /// Sends one value under a name, as `{"name": value}`. Whether that succeeds shows in [`Client::is_gone`].
@@ -31,11 +42,21 @@ impl Client {
         // other digits than the command line prints.)
         let Ok(value) = serde_json::to_string(value) else { return };
         let line = format!("{{\"{name}\":{value}}}\n");
-        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
+        let mut to = self.lock();
+        if name == PROGRESS && to.answered {
+            return;
+        }
+        to.answered |= !BEFORE.contains(&name);
+        let _ = to.stream.write_all(line.as_bytes());
     }
 
     fn is_gone(&self) -> bool {
-        http::is_gone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        http::is_gone(&self.lock().stream)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stream> {
+        // A line is written whole or not at all.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the turn and does the work, unless nobody wants it any more. The work gets what it reports its
@@ -52,7 +73,7 @@ impl Client {
                     let now = *share.lock().unwrap_or_else(PoisonError::into_inner);
                     if now > told && !done.load(Ordering::Acquire) {
                         told = now;
-                        self.send("progress", &now);
+                        self.send(PROGRESS, &now);
                     }
                     if self.is_gone() {
                         turn.abandon();

@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::export::{Exporter, Form};
 use crate::guard::Guard;
 use crate::http::{self, Refusal, Request};
-use crate::queue::Queue;
+use crate::queue::{EXPORT, Queue, SWEEP};
 use crate::studies::{Bench, Job};
 use crate::{page, walk};
 
@@ -49,6 +49,9 @@ pub struct Server {
 #[serde(deny_unknown_fields)]
 struct Asked {
     tab: String,
+    /// Its number among the requests of the tab.
+    #[serde(default)]
+    number: u64,
     ask: Option<Ask>,
     /// A cell of the grid: layer, and position or head.
     cell: Option<[usize; 2]>,
@@ -174,11 +177,11 @@ impl Server {
 
     /// Answers a question, line by line.
     fn study(&self, name: &str, asked: &Asked, stream: TcpStream) -> Result<(), Refusal> {
-        if name == "export" {
+        if name == EXPORT {
             return self.export(asked, stream);
         }
         let kind = match name {
-            "sweep" => "sweep",
+            SWEEP => SWEEP,
             "look" => "look",
             "lens" => "lens",
             "walk" => "walk",
@@ -211,14 +214,14 @@ impl Server {
 
     /// What computes: it waits for its turn, and may be stopped.
     fn in_turn(&self, kind: &'static str, asked: &Asked, client: &Client) -> Result<(), Refused> {
-        let turn = self.queue.enter(&asked.tab, kind);
-        let question = self.question(asked, (kind == "sweep").then_some(client))?;
+        let turn = self.queue.enter(&asked.tab, kind, asked.number);
+        let question = self.question(asked, (kind == SWEEP).then_some(client))?;
         let mut answered = Ok(());
         client.work(&turn, |progress| {
             let job = Job { client, turn: &turn, progress };
             let model = &self.bench.model;
             answered = match kind {
-                "sweep" => self.bench.sweep(&question, asked.preview, &job),
+                SWEEP => self.bench.sweep(&question, asked.preview, &job),
                 "look" => self.bench.look(&question, asked.cell, asked.head, &job),
                 "lens" => self.bench.lens(&question, &job),
                 "walk" => {
@@ -252,7 +255,7 @@ impl Server {
         let form = form.ok_or_else(|| Refusal::new(400, "give a form: png, svg, csv, json or html"))?;
         self.question(asked, None).map_err(unwanted)?;
         let Some(ask) = &asked.ask else { return Ok(()) };
-        let turn = self.queue.enter(&asked.tab, "export");
+        let turn = self.queue.enter(&asked.tab, EXPORT, asked.number);
         if !turn.wait() {
             return Err(Refusal::new(503, "stopped"));
         }

@@ -8,7 +8,7 @@ use gpt2::generate::check_logits;
 use gpt2::{Pretrained, Site, SiteKind};
 use patching::observe::{Run, observe};
 use patching::{
-    Direction, Endpoints, Engine, Grid, Method, Metric, Outcome, Progress, Sweep, Watch, attribute,
+    Direction, Endpoints, Engine, Grid, Method, Metric, Outcome, Progress, Subset, Sweep, Watch, attribute,
 };
 use report::{Candidate, top};
 use serde::Serialize;
@@ -38,8 +38,9 @@ const MOST_POINTS: usize = 8192;
 /// The longest prompt whose patterns are sent: their numbers grow with its square.
 const MOST_TOKENS_OF_PATTERN: usize = 256;
 
-/// A sweep that is expected to take longer than this is predicted first.
+/// A sweep that is expected to take longer than this, in seconds, is predicted first, and sent in parts.
 const LONG: f64 = 1.0;
+const PARTS: usize = 4;
 
 /// A model, and how fast it has been.
 pub struct Bench {
@@ -161,11 +162,15 @@ impl Bench {
         let model = &self.model.model;
         let sweep = Sweep::over(experiment, *site).stopped_by(&job.turn.stop);
         let size = (sweep.patches(model).len() * experiment.n_tokens()) as u64;
-        if preview || self.pace.load(Ordering::Relaxed) as f64 * size as f64 * 1e-12 > LONG {
+        let is_long = preview || self.pace.load(Ordering::Relaxed) as f64 * size as f64 * 1e-12 > LONG;
+        if is_long {
             self.predict(question, &sweep, job);
         }
         let start = Instant::now();
-        let outcome = sweep.run(model, measure.metric(), ENGINE, job.progress);
+        let outcome = match is_long {
+            true => self.in_parts(question, &sweep, job)?,
+            false => sweep.run(model, measure.metric(), ENGINE, job.progress),
+        };
         if !outcome.complete {
             return Ok(()); // It is said that it was stopped.
         }
@@ -178,6 +183,37 @@ impl Bench {
         let shown = Shown { seconds: Some(elapsed.as_secs_f64()), ..Shown::of(question, &grid, ends)? };
         job.client.send("grid", &Shown { missing: outcome.missing, ..shown });
         self.say_next(&outcome, experiment.n_tokens(), job)
+    }
+
+    /// A long sweep, some layers at a time, the last and cheapest ones first. What is done is sent; the bits of a cell
+    /// do not depend on what is run beside it.
+    fn in_parts(&self, question: &Question, sweep: &Sweep<'_>, job: &Job<'_>) -> Result<Outcome, Refused> {
+        let (model, metric) = (&self.model.model, question.measure.metric());
+        let layers: Vec<usize> = (0..model.config.n_layer).collect();
+        let parts = layers.chunks(layers.len().div_ceil(PARTS));
+        let share = 1.0 / parts.len() as f64;
+        let progress = |more: f64| (job.progress)(more * share);
+        let mut whole: Option<Outcome> = None;
+        for layers in parts.rev() {
+            let subset = Subset { layers: Some(layers.to_vec()), ..Subset::default() };
+            let part = sweep.clone().only(model, subset)?.run(model, metric, ENGINE, &progress);
+            if !part.complete {
+                return Ok(part);
+            }
+            let per_layer = part.grid.values.len() / layers.len();
+            let all = whole.get_or_insert_with(|| {
+                let values = vec![f32::NAN; model.config.n_layer * per_layer];
+                let grid = Grid { places: sweep.places(model), values, ..part.grid.clone() };
+                Outcome { grid, missing: 0, ..part.clone() }
+            });
+            all.missing += part.missing;
+            all.grid.values[layers[0] * per_layer..][..part.grid.values.len()]
+                .copy_from_slice(&part.grid.values);
+            let (mut grid, ends) = (all.grid.clone(), all.ends(question.experiment.direction()));
+            question.measure.scale.apply(&mut grid.values, ends)?;
+            job.client.send("part", &Shown::of(question, &grid, ends)?);
+        }
+        whole.ok_or_else(|| Refused::from("this model has no layers".to_owned()))
     }
 
     /// The next tokens after the two unpatched runs.

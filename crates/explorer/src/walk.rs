@@ -3,7 +3,7 @@
 use gpt2::Pretrained;
 use gpt2::graph::{Circuit, Edge, Graph, HeadInput, Reader, Writer};
 use patching::circuit::judge::faithfulness;
-use patching::circuit::{Replacement, Runs, Scores, file};
+use patching::circuit::{Replacement, Runs, Scores, file, pruned};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{Question, Refused};
@@ -46,6 +46,8 @@ struct Worth {
     /// How many edges it has, and how many the model.
     edges: usize,
     of: usize,
+    /// How many of its edges lie on a path from the embeddings to the logits: the others do nothing.
+    of_use: usize,
     /// The metric with all edges, with none, and with those of the circuit.
     whole: f32,
     empty: f32,
@@ -101,7 +103,10 @@ pub fn worth(model: &Pretrained, question: &Question, edges: &[Known], job: &Job
     };
     let faithfulness = faithfulness(f64::from(value), f64::from(empty), f64::from(whole));
     let (edges, of) = (circuits[2].len(), graph.edges().count());
-    job.client.send("worth", &Worth { edges, of, whole, empty, value, faithfulness });
+    job.client.send(
+        "worth",
+        &Worth { edges, of, of_use: pruned(&circuits[2]).len(), whole, empty, value, faithfulness },
+    );
     Ok(())
 }
 

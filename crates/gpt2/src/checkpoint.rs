@@ -26,6 +26,7 @@
 //! nothing.
 
 mod adapt;
+mod families;
 mod file;
 mod index;
 

@@ -8,7 +8,7 @@ use tensor::{Activation, Tensor};
 use crate::locate::KNOWN;
 use crate::{Checkpoint, Error, Gpt2, files};
 
-/// The sizes of a GPT-2, under minGPT's names, and its differences from OpenAI's, under transformers' names.
+/// The sizes of a model, under minGPT's names, and its differences from OpenAI's GPT-2, under transformers' names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config {
     /// How many tokens there are: 50,257 for OpenAI's GPT-2.
@@ -32,9 +32,36 @@ pub struct Config {
     /// Whether they are also divided by the number of the layer, counted from 1, as in Stanford CRFM's
     /// models.
     pub scale_attn_by_inverse_layer_idx: bool,
+    /// The layers whose tokens see the last few tokens only, as every other layer of GPT-Neo.
+    pub local_attention: Option<LocalAttention>,
     /// Whether logits are made with the token embeddings; if `None`, with `lm_head.weight` if the weights
     /// have one.
     pub tie_word_embeddings: Option<bool>,
+}
+
+/// Layers in which a token sees so many tokens, itself included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalAttention {
+    /// How many.
+    pub window: usize,
+    /// The layers, as the bits of a number.
+    layers: u128,
+}
+
+impl LocalAttention {
+    /// The most layers that can be told apart.
+    const MOST_LAYERS: usize = u128::BITS as usize;
+
+    /// These layers of the first 128.
+    pub fn new(window: usize, layers: impl IntoIterator<Item = usize>) -> Self {
+        let bit = |layer: usize| 1_u128.checked_shl(layer as u32).unwrap_or_default();
+        Self { window, layers: layers.into_iter().map(bit).fold(0, |all, bit| all | bit) }
+    }
+
+    /// Whether it is about a layer.
+    pub fn has(&self, layer: usize) -> bool {
+        self.layers.checked_shr(layer as u32).is_some_and(|bits| bits & 1 == 1)
+    }
 }
 
 impl Default for Config {
@@ -68,6 +95,7 @@ impl Config {
         activation_function: Activation::GeluNew,
         scale_attn_weights: true,
         scale_attn_by_inverse_layer_idx: false,
+        local_attention: None,
         tie_word_embeddings: None,
     };
 
@@ -91,6 +119,11 @@ impl Config {
             scale /= (layer + 1) as f32;
         }
         scale
+    }
+
+    /// How many tokens a token of a layer sees, itself included; none for all up to it.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.local_attention.filter(|local| local.has(layer)).map(|local| local.window)
     }
 
     /// How many numbers the model has learned, `lm_head` tied to `wte`.
@@ -189,24 +222,15 @@ impl ConfigFile {
                 .map_err(|e| Error::config(path, format!("not a JSON object: {e}")))?,
             path,
         };
-        // The values of a GPT-2; others mean a computation that this crate does not do.
-        fields.fixed("model_type", "gpt2".into())?;
-        fields.fixed("add_cross_attention", false.into())?;
-        let config = Config {
-            vocab_size: fields.size(&["vocab_size"])?,
-            block_size: fields.size(&["n_positions", "max_position_embeddings", "n_ctx"])?,
-            n_layer: fields.size(&["n_layer", "num_hidden_layers"])?,
-            n_head: fields.size(&["n_head", "num_attention_heads"])?,
-            n_embd: fields.size(&["n_embd", "hidden_size"])?,
-            layer_norm_epsilon: fields.epsilon()?,
-            n_inner: match fields.get("n_inner") {
-                Some(_) => Some(fields.size(&["n_inner"])?),
-                None => None,
-            },
-            activation_function: fields.activation()?,
-            scale_attn_weights: fields.flag("scale_attn_weights")?.unwrap_or(true),
-            scale_attn_by_inverse_layer_idx: fields.flag("scale_attn_by_inverse_layer_idx")?.unwrap_or(false),
-            tie_word_embeddings: fields.flag("tie_word_embeddings")?,
+        let config = match fields.get("model_type").map(|value| value.as_str().unwrap_or_default()) {
+            None | Some("gpt2") => fields.gpt2()?,
+            Some("gpt_neo") => fields.gpt_neo()?,
+            Some("opt") => fields.opt()?,
+            Some(_) => {
+                let found = &fields.json["model_type"];
+                let known = "only gpt2, gpt_neo and opt are computed here";
+                return Err(fields.fail(format!("`model_type` is {found}; {known}")));
+            }
         };
         if !config.n_embd.is_multiple_of(config.n_head) {
             return Err(fields.fail(format!(
@@ -229,6 +253,124 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
+    /// A GPT-2; other values of what is fixed mean a computation that this crate does not do.
+    fn gpt2(&self) -> Result<Config, Error> {
+        self.fixed("add_cross_attention", false.into())?;
+        Ok(Config {
+            vocab_size: self.size(&["vocab_size"])?,
+            block_size: self.size(&["n_positions", "max_position_embeddings", "n_ctx"])?,
+            n_layer: self.size(&["n_layer", "num_hidden_layers"])?,
+            n_head: self.size(&["n_head", "num_attention_heads"])?,
+            n_embd: self.size(&["n_embd", "hidden_size"])?,
+            layer_norm_epsilon: self.epsilon()?,
+            n_inner: self.inner("n_inner")?,
+            activation_function: self.activation("gelu_new")?,
+            scale_attn_weights: self.flag("scale_attn_weights")?.unwrap_or(true),
+            scale_attn_by_inverse_layer_idx: self.flag("scale_attn_by_inverse_layer_idx")?.unwrap_or(false),
+            local_attention: None,
+            tie_word_embeddings: self.flag("tie_word_embeddings")?,
+        })
+    }
+
+    /// A GPT-Neo: scores are not scaled, and some layers see a window only.
+    fn gpt_neo(&self) -> Result<Config, Error> {
+        let n_layer = self.size(&["num_layers", "num_hidden_layers"])?;
+        Ok(Config {
+            vocab_size: self.size(&["vocab_size"])?,
+            block_size: self.size(&["max_position_embeddings"])?,
+            n_layer,
+            n_head: self.size(&["num_heads", "num_attention_heads"])?,
+            n_embd: self.size(&["hidden_size"])?,
+            layer_norm_epsilon: self.epsilon()?,
+            n_inner: self.inner("intermediate_size")?,
+            activation_function: self.activation("gelu_new")?,
+            scale_attn_weights: false,
+            local_attention: self.local_attention(n_layer)?,
+            tie_word_embeddings: self.flag("tie_word_embeddings")?,
+            ..Config::GPT2
+        })
+    }
+
+    /// An OPT whose layer norms stand in front of what they are for (all but OPT-350m).
+    fn opt(&self) -> Result<Config, Error> {
+        for (name, expected) in [
+            ("do_layer_norm_before", true),
+            ("enable_bias", true),
+            ("layer_norm_elementwise_affine", true),
+            ("_remove_final_layer_norm", false),
+        ] {
+            self.fixed(name, expected.into())?;
+        }
+        let n_embd = self.size(&["hidden_size"])?;
+        self.fixed("word_embed_proj_dim", n_embd.into())?;
+        Ok(Config {
+            vocab_size: self.size(&["vocab_size"])?,
+            block_size: self.size(&["max_position_embeddings"])?,
+            n_layer: self.size(&["num_hidden_layers"])?,
+            n_head: self.size(&["num_attention_heads"])?,
+            n_embd,
+            n_inner: self.inner("ffn_dim")?,
+            activation_function: self.activation("relu")?,
+            tie_word_embeddings: self.flag("tie_word_embeddings")?,
+            ..Config::GPT2
+        })
+    }
+
+    /// The width of the hidden layer, if it is given.
+    fn inner(&self, name: &str) -> Result<Option<usize>, Error> {
+        self.get(name).map(|_| self.size(&[name])).transpose()
+    }
+
+    /// Which layers see a window: GPT-Neo's `attention_types`, such as `[[["global", "local"], 6]]`, or the kinds of all
+    /// layers in `attention_layers`.
+    fn local_attention(&self, n_layer: usize) -> Result<Option<LocalAttention>, Error> {
+        const NAME: &str = "attention_types";
+        let strange =
+            |value: &Value| self.fail(format!("`{NAME}` is {value}, not lists of global and local"));
+        let kinds = |value: &Value, list: &Value| -> Result<Vec<bool>, Error> {
+            let kind = |kind: &Value| match kind.as_str() {
+                Some("global") => Ok(false),
+                Some("local") => Ok(true),
+                _ => Err(strange(value)),
+            };
+            list.as_array().ok_or_else(|| strange(value))?.iter().map(kind).collect()
+        };
+        let mut layers: Vec<bool> = Vec::new();
+        match (self.get(NAME), self.get("attention_layers")) {
+            (Some(value), _) => {
+                for part in value.as_array().ok_or_else(|| strange(value))? {
+                    let (list, count) = match part.as_array().map(Vec::as_slice) {
+                        Some([list, count]) => {
+                            (kinds(value, list)?, count.as_u64().ok_or_else(|| strange(value))?)
+                        }
+                        _ => return Err(strange(value)),
+                    };
+                    let count = (count as usize).min(n_layer);
+                    layers.extend(list.iter().copied().cycle().take(list.len() * count));
+                }
+            }
+            (None, Some(value)) => layers = kinds(value, value)?,
+            (None, None) => layers.extend((0..n_layer).map(|layer| layer % 2 == 1)),
+        }
+        if layers.len() != n_layer {
+            return Err(
+                self.fail(format!("`{NAME}` is about {} layers, and there are {n_layer}", layers.len()))
+            );
+        }
+        let local: Vec<usize> = (0..n_layer).filter(|layer| layers[*layer]).collect();
+        match local.last() {
+            None => Ok(None),
+            Some(last) if *last >= LocalAttention::MOST_LAYERS => {
+                Err(self
+                    .fail(format!("layer {last} sees a window; that is computed in the first 128 layers")))
+            }
+            Some(_) => {
+                let window = self.get("window_size").map_or(Ok(256), |_| self.size(&["window_size"]))?;
+                Ok(Some(LocalAttention::new(window, local)))
+            }
+        }
+    }
+
     fn fail(&self, reason: String) -> Error {
         Error::config(self.path, reason)
     }
@@ -291,12 +433,13 @@ impl Fields<'_> {
         }
     }
 
-    fn activation(&self) -> Result<Activation, Error> {
-        let Some(value) = self.get("activation_function") else {
-            return Ok(Activation::GeluNew);
-        };
-        let Some(name) = value.as_str() else {
-            return Err(self.fail(format!("`activation_function` is {value}, not a name")));
+    /// The activation function; `default` is what the family has if the file names none.
+    fn activation(&self, default: &str) -> Result<Activation, Error> {
+        let name = match self.get("activation_function") {
+            None => default,
+            Some(value) => value
+                .as_str()
+                .ok_or_else(|| self.fail(format!("`activation_function` is {value}, not a name")))?,
         };
         name.parse().map_err(|error| self.fail(format!("`activation_function` is \"{name}\": {error}")))
     }
@@ -342,7 +485,7 @@ mod tests {
                 "\"prelu\"",
                 "`activation_function` is \"prelu\": there is no activation function \"prelu\"; computed",
             ),
-            ("\"gpt2\"", "\"llama\"", "`model_type` is \"llama\"; only \"gpt2\""),
+            ("\"gpt2\"", "\"llama\"", "`model_type` is \"llama\"; only gpt2, gpt_neo and opt"),
             ("\"n_head\": 4", "\"n_head\": 5", "`n_embd` 64 is not a multiple of `n_head` 5"),
             ("\"n_head\": 4", "\"n_head\": -4", "`n_head` is -4, not a whole number"),
             ("\"n_head\": 4", "\"n_head\": 1e30", "`n_head` is 1e+30"),

@@ -57,7 +57,7 @@ pub mod walk;
 
 pub use backward::{Activations, GradientHook, Gradients, Rules};
 pub use checkpoint::Checkpoint;
-pub use config::Config;
+pub use config::{Config, LocalAttention};
 pub use error::Error;
 pub use generate::{Sampling, Writer, Written};
 pub use model::{Gpt2, Hook, Kernel, no_hook};

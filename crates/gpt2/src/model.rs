@@ -135,6 +135,8 @@ pub struct CausalSelfAttention {
     pub n_head: usize,
     /// What scores are multiplied by: 1/√head_size in OpenAI's GPT-2 ([`Config::score_scale`]).
     pub scale: f32,
+    /// How many tokens a token sees, itself included; none for all up to it ([`Config::window`]).
+    pub window: Option<usize>,
 }
 
 impl CausalSelfAttention {
@@ -145,7 +147,23 @@ impl CausalSelfAttention {
             c_proj: Linear::new(&format!("{name}.c_proj"), [c, c], source)?,
             n_head: config.n_head,
             scale: config.score_scale(layer),
+            window: config.window(layer),
         })
+    }
+
+    /// No token looks ahead, nor further back than its window: these scores, `(n_head, T, T)`, become −∞.
+    fn mask_unseen(&self, att: &mut Tensor) {
+        let [n_head, t, _] = att.dims();
+        for row in 0..n_head * t {
+            let dest = row % t;
+            att.row_mut(row)[dest + 1..].fill(f32::NEG_INFINITY);
+            att.row_mut(row)[..self.first_seen(dest)].fill(f32::NEG_INFINITY);
+        }
+    }
+
+    /// The first position that a position sees.
+    pub fn first_seen(&self, dest: usize) -> usize {
+        self.window.map_or(0, |window| (dest + 1).saturating_sub(window))
     }
 
     /// What attention adds to the residual stream, `(T, C)`, from its normalised rows `x`, `(T, C)`.
@@ -160,7 +178,7 @@ impl CausalSelfAttention {
 
         let mut att = scores(&q, &k); // q kᵀ, (n_head, T, T): head, destination, source
         att.scale(self.scale);
-        mask_future(&mut att);
+        self.mask_unseen(&mut att);
         hooks.at(AttnScores, &mut att);
         softmax(&mut att);
         hooks.at(Pattern, &mut att);
@@ -186,14 +204,6 @@ fn scores(q: &Tensor, k: &Tensor) -> Tensor {
         matmul_into(q.at_middle(h), k.at_middle(h).t(), att.at_mut(h));
     }
     att
-}
-
-/// No token looks ahead: the scores `(n_head, T, T)` above the diagonal become −∞.
-fn mask_future(att: &mut Tensor) {
-    let [n_head, t, _] = att.dims();
-    for row in 0..n_head * t {
-        att.row_mut(row)[row % t + 1..].fill(f32::NEG_INFINITY);
-    }
 }
 
 /// Each head gathers the values that it attends to: att v, `(T, n_head, head_size)`.

@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use tensor::{Activation, Tensor};
 
 use crate::model::{Block, CausalSelfAttention, LayerNorm, Linear, Mlp};
-use crate::{Config, Gpt2};
+use crate::{Config, Gpt2, LocalAttention};
 
 /// Something that has parameters with names.
 trait Parameters {
@@ -128,7 +128,7 @@ impl Gpt2 {
 
 impl Config {
     /// The same sizes in one of the ways in which GPT-2's kin differ from OpenAI's (a hidden layer of
-    /// another width, other activation functions and scales), by the seed; every fourth is OpenAI's.
+    /// another width, other activation functions and scales, local attention), by the seed; every fourth is OpenAI's.
     pub fn of_kin(self, seed: u64) -> Self {
         let activations = [Activation::GeluNew, Activation::Gelu, Activation::Silu, Activation::QuickGelu];
         Self {
@@ -136,6 +136,8 @@ impl Config {
             activation_function: activations[(seed >> 2 & 3) as usize],
             scale_attn_weights: seed & 6 != 2,
             scale_attn_by_inverse_layer_idx: seed & 2 == 2,
+            local_attention: (seed & 5 == 5)
+                .then(|| LocalAttention::new(2 + (seed >> 3 & 1) as usize, [0, 2])),
             ..self
         }
     }

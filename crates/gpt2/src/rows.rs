@@ -125,28 +125,42 @@ impl CausalSelfAttention {
     }
 
     /// What all heads gather for one position, `z` `(C)`, from its query `q` `(C)` and the keys and values,
-    /// `(C)` each, of all positions that it sees.
+    /// `(C)` each, of all positions up to it.
     ///
     /// # Panics
-    /// If it sees none.
+    /// If there are none.
     pub fn attend(&self, q: &[f32], keys: &[&[f32]], values: &[&[f32]], z: &mut [f32]) {
-        attend((self.n_head, self.scale), q, keys, values, z);
+        let first = self.first_seen(keys.len() - 1);
+        attend((self.n_head, self.scale, first), q, keys, values, z);
     }
 
-    /// How much a position attends to each that it sees, in the head that has these columns. `q` is its
+    /// How well a query matches each key in these columns, before softmax; −∞ where it is not seen.
+    pub(crate) fn scores(&self, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
+        let mut scores = scores(self.scale, columns, q, keys);
+        scores[..self.first_seen(keys.len() - 1)].fill(f32::NEG_INFINITY);
+        scores
+    }
+
+    /// How much a position attends to each up to it, in the head that has these columns. `q` is its
     /// query and `keys` are theirs, of all heads, `(C)` each.
     ///
     /// # Panics
     /// If a row does not have these columns.
     pub fn pattern(&self, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
-        let mut pattern = scores(self.scale, columns, q, keys);
+        let mut pattern = self.scores(columns, q, keys);
         softmax_row(&mut pattern);
         pattern
     }
 }
 
 #[multiversion(targets = "simd")]
-fn attend((n_head, scale): (usize, f32), q: &[f32], keys: &[&[f32]], values: &[&[f32]], z: &mut [f32]) {
+fn attend(
+    (n_head, scale, first): (usize, f32, usize),
+    q: &[f32],
+    keys: &[&[f32]],
+    values: &[&[f32]],
+    z: &mut [f32],
+) {
     let (n, head_size) = (keys.len(), z.len() / n_head);
     // All heads of a key, and of a value, together: their numbers lie in one piece.
     let mut patterns = vec![0.0; n_head * n]; // (n_head, n)
@@ -156,7 +170,10 @@ fn attend((n_head, scale): (usize, f32), q: &[f32], keys: &[&[f32]], values: &[&
             pattern[src] = dot(q, key) * scale;
         }
     }
-    patterns.chunks_exact_mut(n).for_each(softmax_row);
+    for pattern in patterns.chunks_exact_mut(n) {
+        pattern[..first].fill(f32::NEG_INFINITY);
+        softmax_row(pattern);
+    }
     z.fill(0.0);
     for (src, value) in values.iter().enumerate() {
         let heads = z.chunks_exact_mut(head_size).zip(value.chunks_exact(head_size));
@@ -168,7 +185,7 @@ fn attend((n_head, scale): (usize, f32), q: &[f32], keys: &[&[f32]], values: &[&
 
 /// How well the query matches each key in these columns, before softmax.
 #[multiversion(targets = "simd")]
-pub(crate) fn scores(scale: f32, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
+fn scores(scale: f32, columns: Range<usize>, q: &[f32], keys: &[&[f32]]) -> Vec<f32> {
     let mut scores = Vec::with_capacity(keys.len());
     for key in keys {
         let score = dot(&q[columns.clone()], &key[columns.clone()]);

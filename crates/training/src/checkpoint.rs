@@ -66,12 +66,16 @@ pub enum Numbers {
 /// was trained on some tokens only, these as `known_tokens.json`: all or none.
 ///
 /// # Errors
-/// If one of them exists, or cannot be written.
+/// If one of them exists, or cannot be written; or if attention is local, which a GPT-2's config cannot say.
 pub fn save(model: &Gpt2, numbers: Numbers, known: Option<&[u32]>, folder: &Path) -> Result<(), Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |error| Error::Write { path, error }
     };
+    if model.config.local_attention.is_some() {
+        let reason = "the config of a GPT-2 has no words for local attention";
+        return Err(failed(folder)(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+    }
     std::fs::create_dir_all(folder).map_err(failed(folder))?;
     let weights = folder.join("model.safetensors");
     let parameters = model.parameters().into_iter().map(|(name, x)| (name, x.shape(), to_bytes(x, numbers)));
@@ -276,7 +280,8 @@ mod tests {
                 n_embd: 8,
                 ..Config::default()
             };
-            let mut model = Gpt2::random(sizes.of_kin(seed), seed);
+            let config = Config { local_attention: None, ..sizes.of_kin(seed) };
+            let mut model = Gpt2::random(config, seed);
             if seed & 1 == 1 {
                 model.lm_head = Some(Gpt2::random(sizes, seed + 1).wte);
             }

@@ -3,13 +3,18 @@
 /** The server answers only the newest question of each kind that a tab asks. */
 const tab = crypto.randomUUID();
 
+/** Requests may arrive in another order than they are sent in: the server goes by their number. */
+let asked = 0;
+
 const headers = { "Content-Type": "application/json" };
 
 /** What is said when nobody answers. */
 const GONE = "The server does not answer: start patch-cli explore again, and open the address that it prints.";
 
 async function post(name, body, signal) {
-  const response = await fetch(`api/${name}`, { method: "POST", headers, body: JSON.stringify({ tab, ...body }), signal });
+  asked += 1;
+  const text = JSON.stringify({ tab, number: asked, ...body });
+  const response = await fetch(`api/${name}`, { method: "POST", headers, body: text, signal });
   if (!response.ok) throw new Error(await response.text());
   return response;
 }

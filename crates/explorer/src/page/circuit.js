@@ -14,6 +14,10 @@ const scores = new Map();
 
 const MOST_SHOWN = 40;
 
+/** What effects and values depend on, and what the shown ones are of; empty after one was stopped by a sweep. */
+const KEYS = QUESTION.filter((name) => name !== "site" && name !== "scale");
+let measured = "";
+
 function note(text) {
   byId("walk-note").textContent = text;
 }
@@ -29,6 +33,7 @@ function walk() {
     if (line.refused) note(line.refused.message);
     if (line.progress) note(`measuring… ${Math.round(100 * line.progress)}%`);
     if (line.walk) show(line.walk);
+    if (line.stopped) measured = "";
   });
 }
 
@@ -111,17 +116,21 @@ function judge() {
   return askWorth({ ask: question(), edges: known() }, (line) => {
     if (line.refused) byId("worth").replaceChildren(line.refused.message);
     if (line.worth) showWorth(line.worth);
+    if (line.stopped) measured = "";
   });
 }
 
-function showWorth({ edges, of, value, empty, whole, faithfulness }) {
+function showWorth({ edges, of, of_use, value, empty, whole, faithfulness }) {
   const meter = make("span", { class: "meter" }, make("i"));
   meter.firstChild.style.setProperty("width", `${100 * Math.min(1, Math.max(0, faithfulness ?? 0))}%`);
+  const idle = edges - of_use;
+  const which = of_use === 0 ? "none of them lies" : `${of_use} of them lie`;
+  const open = idle === 0 ? "" : ` Of these, ${which} on a path from input to logits; only such edges carry anything.`;
   byId("worth").replaceChildren(
     `${edges} of ${of} edges: faithfulness `,
     make("strong", { id: "faithfulness" }, exact(faithfulness, 4)),
     meter,
-    `the metric of the circuit is ${signed(value)}; of no edge ${signed(empty)}, of all ${signed(whole)}.`,
+    `the metric of the circuit is ${signed(value)}; of no edge ${signed(empty)}, of all ${signed(whole)}.${open}`,
   );
 }
 
@@ -163,12 +172,15 @@ export function startCircuit() {
   byId("unpin").addEventListener("click", () => set({ pins: [] }));
   on(["reader"], walk);
   on(["pins"], judge);
-  // Effects and values are those of one question.
-  on(QUESTION.filter((name) => name !== "site" && name !== "scale"), () => {
-    scores.clear();
-    walk();
-    judge();
-  });
+  judge();
+}
+
+/** Measures anew what is shown, if the question has changed. */
+export function refreshCircuit() {
+  const wanted = JSON.stringify(KEYS.map((name) => state[name]));
+  if (wanted === measured) return;
+  measured = wanted;
+  scores.clear();
   walk();
   judge();
 }

@@ -23,6 +23,8 @@ function show() {
   for (const name of [...TEXTS, ...CHOICES]) {
     if (byId(name).value !== state[name]) byId(name).value = state[name];
   }
+  // A field does not show whether a space stands in front.
+  for (const name of ["a", "b"]) byId(`${name}-shown`).textContent = state[name].replace(/ /g, "␣");
 }
 
 /** Marks the field that is wrong, and says why. */

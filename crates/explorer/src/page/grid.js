@@ -3,15 +3,17 @@
 import { RUNS, editText, set, state } from "./state.js";
 import { differs, rows, tokenElement, tokenText } from "./tokens.js";
 
-/** The grid as it came last, and whether it is predicted; null before the first. */
+/** The grid as it came last; null before the first. */
 export let grid = null;
-let isPreview = false;
+/** For each cell whether its number is predicted; null if none is. */
+let predicted = null;
 
 const base = () => grid.base;
 const source = () => (grid.base === "clean" ? "corrupted" : "clean");
 const byHead = () => grid.axis === "head";
 
 const valueAt = (row, column) => grid.values[row * grid.shape[1] + column];
+const isPredicted = (row, column) => predicted?.[row * grid.shape[1] + column] ?? false;
 const cellAt = (row, column) => byId("heatmap").tBodies[0].rows[row].cells[column + 1];
 const baseValue = () => grid.unpatched[RUNS.indexOf(base())];
 const center = () => grid.center ?? baseValue();
@@ -39,7 +41,7 @@ function factsOf(row, column) {
   return [
     ["site", grid.site],
     ...placeOf(row, column),
-    [isPreview ? "predicted" : "value", signed(value)],
+    [isPredicted(row, column) ? "predicted" : "value", signed(value)],
     ["change", `${signed(change)} from the ${base()} run`],
   ];
 }
@@ -89,6 +91,7 @@ function cellElement(row, column, reach, narrow) {
   const cell = make("td", { role: "gridcell", tabindex: -1, "data-row": row, "data-column": column });
   cell.setAttribute("aria-label", factsOf(row, column).map(([name, fact]) => `${name} ${fact}`).join(", "));
   if (state.given.some((edit) => isAt(edit, row, column))) cell.classList.add("kept");
+  if (isPredicted(row, column)) cell.classList.add("predicted");
   if (value === null) {
     cell.dataset.side = "none";
     return cell;
@@ -102,16 +105,16 @@ function cellElement(row, column, reach, narrow) {
 }
 
 /** Draws a grid that has come, or a prediction of one. */
-export function showGrid(newGrid, preview = false) {
+export function showGrid(newGrid, predictedCells = null) {
   grid = newGrid;
-  isPreview = preview;
+  predicted = predictedCells;
   const [nRows, nColumns] = grid.shape;
   const narrow = nColumns > 16;
   const reach = grid.values.reduce((most, value) => (value === null ? most : Math.max(most, Math.abs(value - center()))), 0) || 1;
   hideTooltip(); // Its cell is about to go.
   const table = byId("heatmap");
   const hadFocus = table.contains(document.activeElement);
-  table.className = `${narrow ? "narrow" : ""} ${preview ? "preview" : ""}`.trim();
+  table.className = `${narrow ? "narrow" : ""} ${predicted ? "preview" : ""}`.trim();
   table.setAttribute("aria-label", `${grid.label} when ${grid.site} is patched, layer by ${grid.axis}`);
   table.replaceChildren();
   const headings = [...Array(nColumns).keys()].map((column) => {
@@ -141,7 +144,7 @@ function showWords() {
     `Each cell is one run of the ${base()} prompt in which ${grid.site} of that layer (down), ` +
     (byHead() ? "of that head (across) at every position" : "at that position (across)") +
     `, was replaced by the ${source()} run's${given}. Its number is ${grid.label}.` +
-    (isPreview ? " These numbers are predicted from one gradient; the exact ones are being computed." : "");
+    (predicted ? " Numbers in italics are predicted from one gradient; the exact ones are being computed." : "");
 }
 
 /** Which colour means what, and where the unpatched runs lie. */

@@ -6,7 +6,7 @@ import { refuse, startFields } from "./fields.js";
 import { grid, markChosen, markStale, showGiven, showGrid, startGrid } from "./grid.js";
 import { look, showUnpatched, startLook } from "./look.js";
 import { showLens, startLens } from "./lens.js";
-import { startCircuit } from "./circuit.js";
+import { refreshCircuit, startCircuit } from "./circuit.js";
 import { showCommand, startShare } from "./share.js";
 import { showTokens } from "./tokens.js";
 import { startTour } from "./tour.js";
@@ -15,6 +15,8 @@ const ask = newest("sweep");
 
 /** When the key was pressed that asked for the sweep under way. */
 let asked = 0;
+/** The values that were predicted for it; null if there are none. */
+let predicted = null;
 
 function progress(share) {
   const bar = byId("progress");
@@ -28,7 +30,15 @@ function take(line) {
   if (line.rows) showTokens(line.rows);
   if (line.command) showCommand(line.command);
   if (line.progress) progress(line.progress);
-  if (line.preview) showGrid(line.preview, true);
+  if (line.preview) {
+    predicted = line.preview.values;
+    showGrid(line.preview, predicted.map(() => true));
+  }
+  if (line.part) {
+    // What is not done yet is what was predicted.
+    const values = line.part.values.map((value, i) => value ?? predicted?.[i] ?? null);
+    showGrid({ ...line.part, values }, line.part.values.map((value) => value === null));
+  }
   if (line.grid) {
     refuse(null);
     markStale(false);
@@ -42,7 +52,10 @@ function take(line) {
   if (line.next) {
     progress(null);
     showUnpatched(line.next);
+    // What looks closer comes after the sweep.
     look();
+    showLens();
+    refreshCircuit();
   }
   if (line.refused) {
     progress(null);
@@ -52,6 +65,7 @@ function take(line) {
 
 function sweep() {
   asked = performance.now();
+  predicted = null;
   document.documentElement.dataset.asked = Number(document.documentElement.dataset.asked ?? 0) + 1;
   markStale(true);
   showGiven();
@@ -90,7 +104,6 @@ startSteps();
 on(QUESTION, sweep);
 on(["cell"], () => grid && markChosen());
 sweep();
-showLens();
 startCircuit();
 startTour();
 // For whoever looks with the browser's tools.

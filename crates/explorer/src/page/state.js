@@ -21,6 +21,9 @@ const DEFAULTS = {
 /** What a sweep depends on. */
 export const QUESTION = ["clean", "corrupted", "a", "b", "metric", "scale", "site", "direction", "given"];
 
+/** What is typed, key by key. */
+const TYPED = ["clean", "corrupted", "a", "b"];
+
 /** What can be undone. */
 const UNDOABLE = [...QUESTION, "cell", "head", "reader", "pins"];
 
@@ -77,7 +80,8 @@ export function set(changes) {
   const before = snapshot();
   const names = Object.keys(changes).filter((name) => !same(state[name], changes[name]));
   if (names.some((name) => UNDOABLE.includes(name))) {
-    const goesOn = names.join() === last.names && Date.now() - last.time < 1000;
+    const isTyped = names.length === 1 && TYPED.includes(names[0]);
+    const goesOn = isTyped && names.join() === last.names && Date.now() - last.time < 1000;
     if (!goesOn) past.push(before);
     if (past.length > MOST_PAST) past.shift();
     future.length = 0;

@@ -25,11 +25,11 @@ const STATIONS = [
     text:
       "Each layer has heads. A head lets every position look back at earlier ones and fetch something from there. The " +
       "darker a token, the more of the chosen token's attention it gets; in the squares each row is a token that looks.",
-    trial: "Choose other layers and heads, and look where the last Michelle attends.",
+    trial: `Choose head ${Math.min(3, page.n_head - 1)} of layer ${LATE}, then others, and look where the last Michelle attends.`,
     sight:
       "Some heads look at the token before, some at the first Michelle or right behind it: there the surname is. In the " +
       "patched run the pattern is often the same, but what is fetched differs.",
-    does: () => set({ ...START, head: [LATE - 1, Math.min(2, page.n_head - 1)], dest: null }),
+    does: () => set({ ...START, head: [LATE, Math.min(3, page.n_head - 1)], dest: null }),
   },
   {
     title: "The residual stream",

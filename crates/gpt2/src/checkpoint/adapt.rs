@@ -7,10 +7,14 @@
 //! | `lm_head.weight` without `wte.weight`, tied | it is both |
 //! | `lm_head.weight` beside `wte.weight`, the same bytes | one of them |
 //! | heads for other tasks (`score`, `multiple_choice_head`, …) | they are passed over |
+//!
+//! And of other families that are computed alike: [`families`](super::families).
 
 use tensor::Tensor;
 
 use super::Checkpoint;
+use super::families::own_name;
+use super::file::is_buffer;
 use crate::{Config, Error};
 
 /// How the layout of a checkpoint differs from that of GPT-2's own.
@@ -20,6 +24,10 @@ pub(super) struct Layout {
     transposed: bool,
     /// There is not a single bias.
     without_biases: bool,
+    /// Queries, keys and values are parameters of their own; and whether they have biases.
+    apart: Option<bool>,
+    /// Rows of `wpe` in front that no position has.
+    unused_positions: usize,
 }
 
 /// What the names of heads for other tasks than the next token begin with, as transformers and trl call
@@ -35,12 +43,23 @@ impl Checkpoint {
     /// # Errors
     /// If the head is not what the config says of it.
     pub fn adapt(&mut self, config: &Config) -> Result<Vec<String>, Error> {
+        let tensors = std::mem::take(&mut self.tensors).into_iter();
+        let renamed = tensors.map(|(name, tensor)| (own_name(&name), tensor));
+        self.tensors = renamed.filter(|(name, _)| !is_buffer(name)).collect();
         let mut notes = Vec::from_iter(self.pass_over_other_heads());
         let c = config.n_embd;
         let c_attn = self.tensors.get("h.0.attn.c_attn.weight");
+        let wpe = self.tensors.get("wpe.weight");
+        let apart = self.contains("h.0.attn.q_proj.weight").then(|| self.contains("h.0.attn.q_proj.bias"));
         self.layout = Layout {
-            transposed: c_attn.is_some_and(|(_, entry)| entry.shape == [3 * c, c]),
+            transposed: apart.is_some() || c_attn.is_some_and(|(_, entry)| entry.shape == [3 * c, c]),
             without_biases: !self.tensors.keys().any(|name| name.ends_with(".bias")),
+            apart,
+            // OPT's first positions are 2 and up.
+            unused_positions: match wpe {
+                Some((_, entry)) if apart == Some(true) && entry.shape == [config.block_size + 2, c] => 2,
+                _ => 0,
+            },
         };
         if self.layout.without_biases && c_attn.is_some() {
             notes.push("the weights hold no biases: all of them are taken to be 0".to_owned());
@@ -55,13 +74,41 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::take`].
     pub(crate) fn take_parameter(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
+        if let (Some(biased), Some((layer, part))) = (self.layout.apart, name.split_once("c_attn.")) {
+            return self.joined(layer, part, shape, biased);
+        }
         match *shape {
+            [n, c] if name == "wpe.weight" && self.layout.unused_positions > 0 => {
+                let unused = self.layout.unused_positions;
+                let all = self.take(name, &[n + unused, c])?;
+                Ok(Tensor::new(shape, all.data()[unused * c..].to_vec()))
+            }
             _ if name.ends_with(".bias") && self.layout.without_biases => Ok(Tensor::zeros(shape)),
             [n_in, n_out] if name.starts_with("h.") && self.layout.transposed => {
                 let columns = self.take(name, &[n_out, n_in])?.view().t().to_rows();
                 Ok(Tensor::new(shape, columns.concat()))
             }
             _ => self.take(name, shape),
+        }
+    }
+
+    /// `c_attn` of `h.N.attn.` out of its three parts: a weight, `(C, 3C)`, or a bias, `(3C)`.
+    fn joined(&mut self, layer: &str, part: &str, shape: &[usize], biased: bool) -> Result<Tensor, Error> {
+        let name = |of: &str| format!("{layer}{of}_proj.{part}");
+        match *shape {
+            [c, _] => {
+                let [q, k, v] = ["q", "k", "v"].map(|of| self.take_parameter(&name(of), &[c, c]));
+                Ok(Tensor::join_columns([&q?, &k?, &v?]))
+            }
+            [width] if biased => {
+                let parts = ["q", "k", "v"].map(|of| self.take(&name(of), &[width / 3]));
+                let mut joined = Vec::with_capacity(width);
+                for part in parts {
+                    joined.extend_from_slice(part?.data());
+                }
+                Ok(Tensor::new(shape, joined))
+            }
+            _ => Ok(Tensor::zeros(shape)),
         }
     }
 

@@ -7,7 +7,7 @@ use super::edit::{Edit, Value};
 use super::rows::{BASE, Rows, Run, SOURCE, find, laid_out};
 use crate::SiteKind::{AttnScores, K, Pattern, Q, V};
 use crate::model::CausalSelfAttention;
-use crate::rows::{gather, scores};
+use crate::rows::gather;
 
 /// Queries, keys and values of one layer, and the runs that have them.
 pub(super) struct Attention<'a> {
@@ -100,7 +100,7 @@ impl Attention<'_> {
         z: &mut [f32],
     ) {
         let all = 0..z.len();
-        let mut weights = scores(self.attn.scale, all.clone(), q, keys);
+        let mut weights = self.attn.scores(all.clone(), q, keys);
         for kind in [AttnScores, Pattern] {
             if kind == Pattern {
                 softmax_row(&mut weights);
@@ -125,7 +125,7 @@ impl Attention<'_> {
                 let head_size = self.width() / self.attn.n_head;
                 let keys: Vec<&[f32]> = (0..=dest).map(|src| self.kv(SOURCE, src).0).collect();
                 let columns = head * head_size..(head + 1) * head_size;
-                let mut own = scores(self.attn.scale, columns, self.q(SOURCE, dest), &keys);
+                let mut own = self.attn.scores(columns, self.q(SOURCE, dest), &keys);
                 if patch.site == Pattern {
                     softmax_row(&mut own);
                 }

@@ -228,7 +228,7 @@ impl<'a> Runs<'a> {
             }
             x // (T, n_head, head_size)
         });
-        let scale = self.model.h[patch.layer].attn.scale;
+        let attn = &self.model.h[patch.layer].attn;
         let scores = layer_scores(patch.layer);
         let mut att = self.base[&scores].clone(); // (n_head, T, T)
         let [n_head, t, _] = att.dims();
@@ -236,8 +236,8 @@ impl<'a> Runs<'a> {
             (patch.heads(n_head)).flat_map(|head| patch.dests(t).map(move |dest| [head, dest])).collect();
         for &[head, dest] in &changed {
             let row = &mut att.row_mut(head * t + dest)[..=dest];
-            for (src, score) in row.iter_mut().enumerate() {
-                *score = dot(q.row(dest * n_head + head), k.row(src * n_head + head)) * scale;
+            for (src, score) in row.iter_mut().enumerate().skip(attn.first_seen(dest)) {
+                *score = dot(q.row(dest * n_head + head), k.row(src * n_head + head)) * attn.scale;
             }
         }
         edit(&self.lasting, scores, &mut att);

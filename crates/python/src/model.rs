@@ -17,6 +17,9 @@ use crate::running::{Job, run};
 /// An array that Python owns.
 pub type Array = Py<PyArrayDyn<f32>>;
 
+/// A text that was written: the ids, their log probabilities, the text, and why it ends.
+type Text = (Vec<u32>, Vec<f64>, String, &'static str);
+
 /// A model with its tokenizer.
 #[pyclass(frozen, module = "gpt2_patching._native")]
 pub struct Model {
@@ -203,7 +206,7 @@ impl Model {
         seed: u64,
         stop: Vec<String>,
         progress: Option<Bound<'_, PyAny>>,
-    ) -> Result<(Vec<u32>, Vec<f64>, String, &'static str), Failure> {
+    ) -> Result<Text, Failure> {
         let sampling = Sampling { temperature, top_k, top_p, seed };
         sampling.check()?;
         if stop.iter().any(String::is_empty) {
@@ -240,7 +243,7 @@ impl Model {
         ids: &[u32],
         sampling: Sampling,
         (most, stop): (usize, &[String]),
-    ) -> Result<(Vec<u32>, Vec<f64>, String, &'static str), Failure> {
+    ) -> Result<Text, Failure> {
         let mut stream = TextStream::new(stop);
         let (mut written, mut log_probs, mut reason) = (Vec::new(), Vec::new(), "length");
         for token in self.gpt2().writer(ids, sampling)?.take(most) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use figures::CircuitFigure;
 use gpt2::graph::{Circuit as Edges, Edge, Graph, Writer};
 use grids::{AxisLabels, Grid};
-use patching::circuit::judge::{Trial, Verdict, Wanted};
+use patching::circuit::judge::{Point, Subset, Trial, Verdict, Wanted};
 use patching::circuit::{By, Found, Method, Runs, Scores, Selection, acdc, file, pruned};
 use patching::{Endpoints, Engine, Scale};
 use pyo3::prelude::*;
@@ -374,13 +374,16 @@ fn verdict_of(verdict: &Verdict) -> serde_json::Value {
         "complement": finite(verdict.complement), "faithfulness": finite(verdict.faithfulness),
     });
     if let Some(curve) = &verdict.curve {
-        let point =
-            |it: &patching::circuit::judge::Point| [it.share, it.n_edges as f64, it.faithfulness].map(finite);
+        let point = |it: &Point| [it.share, it.n_edges as f64, it.faithfulness].map(finite);
         json["cpr"] = finite(curve.cpr).into();
         json["cmd"] = finite(curve.cmd).into();
         json["curve"] = serde_json::json!(curve.points.iter().map(point).collect::<Vec<_>>());
     }
-    let subset = |it: &patching::circuit::judge::Subset| serde_json::json!({"nodes": names(&it.nodes), "circuit": finite(it.circuit), "model": finite(it.model)});
+    let subset = |it: &Subset| {
+        serde_json::json!({
+            "nodes": names(&it.nodes), "circuit": finite(it.circuit), "model": finite(it.model),
+        })
+    };
     json["completeness"] = verdict.completeness.iter().map(subset).collect();
     let node = |(node, change): &(Writer, f64)| serde_json::json!({"node": node.to_string(), "change": finite(*change)});
     json["minimality"] = verdict.minimality.iter().map(node).collect();

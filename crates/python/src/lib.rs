@@ -19,6 +19,8 @@ mod sweep;
 /// The native half of gpt2_patching.
 #[pyo3::pymodule]
 mod _native {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use crate::attribute::attribute;
     #[pymodule_export]
@@ -37,4 +39,9 @@ mod _native {
     use crate::study::Study;
     #[pymodule_export]
     use crate::sweep::{ablate, sweep, sweep_ends};
+
+    #[pymodule_init]
+    fn version(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use gpt2::Pretrained;
 use grids::{AxisLabels, Grid, NamedText};
 use patching::prompts::{
-    Align, Bootstrap, Corruption, Ioi, Pair, Part, PromptPair, PromptSet as Set, TaskPrompts, Written,
-    average_on,
+    Align, Answer, Bootstrap, Corruption, Ioi, Numbering, Pair, Part, PromptPair, PromptSet as Set,
+    TaskPrompts, Written, average_on,
 };
 use patching::{Direction, Endpoints, Experiment, Means, Scale};
 use pyo3::prelude::*;
@@ -16,6 +16,38 @@ use report::{Prompt, aligned, write_columns};
 use crate::failure::Failure;
 use crate::metric::{Metric, Ready};
 use crate::model::Model;
+
+/// A prompt as it is given.
+#[derive(FromPyObject)]
+enum GivenPrompt {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+/// An answer as it is given.
+#[derive(FromPyObject)]
+enum GivenAnswer {
+    Text(String),
+    Id(u32),
+}
+
+impl From<GivenPrompt> for Written {
+    fn from(prompt: GivenPrompt) -> Self {
+        match prompt {
+            GivenPrompt::Text(text) => Self::Text(text),
+            GivenPrompt::Ids(ids) => Self::Ids(ids),
+        }
+    }
+}
+
+impl From<GivenAnswer> for Answer {
+    fn from(answer: GivenAnswer) -> Self {
+        match answer {
+            GivenAnswer::Text(text) => Self::Text(text),
+            GivenAnswer::Id(id) => Self::Id(id),
+        }
+    }
+}
 
 /// A set of pairs of prompts with their answers.
 #[pyclass(frozen, module = "gpt2_patching._native")]
@@ -27,6 +59,30 @@ impl PromptSet {
     #[staticmethod]
     fn open(path: PathBuf, ids: bool) -> Result<Self, Failure> {
         Ok(Self(Set::open(&path, ids)?))
+    }
+
+    /// Pairs that are given: of each the clean prompt, the corrupted prompt, and the answers on both sides.
+    #[staticmethod]
+    fn of_pairs(
+        pairs: Vec<(GivenPrompt, GivenPrompt, Vec<GivenAnswer>, Vec<GivenAnswer>)>,
+    ) -> Result<Self, Failure> {
+        if pairs.is_empty() {
+            return Err(Failure::value("a set of no pairs: give at least one"));
+        }
+        let answers = |given: Vec<GivenAnswer>| given.into_iter().map(Answer::from).collect();
+        let pair = |(i, (clean, corrupted, a, b))| PromptPair {
+            line: i + 1,
+            clean: Written::from(clean),
+            corrupted: Written::from(corrupted),
+            a: answers(a),
+            b: answers(b),
+        };
+        Ok(Self(Set {
+            name: "the pairs".to_owned(),
+            pairs: pairs.into_iter().enumerate().map(pair).collect(),
+            numbering: Numbering::Pairs,
+            notes: Vec::new(),
+        }))
     }
 
     /// Pairs that are made from templates, by the name of the set.
@@ -57,7 +113,7 @@ impl PromptSet {
     /// The clean prompt, the corrupted prompt and the answers of each pair.
     #[getter]
     fn pairs(&self) -> Vec<(String, String, Vec<String>, Vec<String>)> {
-        let words = |answers: &[patching::prompts::Answer]| answers.iter().map(|it| it.words()).collect();
+        let words = |answers: &[Answer]| answers.iter().map(|it| it.words()).collect();
         let pair =
             |pair: &PromptPair| (pair.clean.words(), pair.corrupted.words(), words(&pair.a), words(&pair.b));
         self.0.pairs.iter().map(pair).collect()

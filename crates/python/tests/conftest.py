@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,43 @@ def job(model: gp.Model) -> gp.Result:
 def golden(name: str) -> Any:
     """Reference values of the repository."""
     return json.loads((ROOT / "tests" / "golden" / f"{name}.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """PyTorch; where it is not installed, as much of it as the package uses."""
+    try:
+        import torch as real
+
+        return real
+    except ImportError:
+        pass
+
+    class Tensor:
+        """An array that is not numpy's."""
+
+        def __init__(self, data: Any) -> None:
+            self.data = np.asarray(data)
+            self.shape = self.data.shape
+
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+            return np.asarray(self.data, dtype=dtype)
+
+        def __getitem__(self, index: Any) -> "Tensor":
+            return Tensor(self.data[index])
+
+        def __sub__(self, other: "Tensor") -> "Tensor":
+            return Tensor(self.data - other.data)
+
+        def __float__(self) -> float:
+            return float(self.data)
+
+    Tensor.__module__ = "torch"
+    module: Any = types.ModuleType("torch")
+    module.Tensor = module.tensor = module.from_numpy = Tensor
+    module.stack = lambda tensors, dim: Tensor(np.stack([tensor.data for tensor in tensors], axis=dim))
+    monkeypatch.setitem(sys.modules, "torch", module)
+    return module
 
 
 def _find_cli() -> str | None:

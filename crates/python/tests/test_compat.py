@@ -114,8 +114,7 @@ def test_the_table_of_indices(model: gp.Model) -> None:
     assert list(index.columns) == ["layer", "pos"] and len(index) == values.size
 
 
-def test_tensors_come_back_as_tensors(model: gp.Model) -> None:
-    torch = pytest.importorskip("torch")
+def test_tensors_come_back_as_tensors(model: gp.Model, torch: Any) -> None:
     _, cache = model.run_with_cache(CLEAN)
     a, b = (model.to_single_token(answer) for answer in ANSWERS)
 
@@ -126,6 +125,7 @@ def test_tensors_come_back_as_tensors(model: gp.Model) -> None:
     tokens = torch.tensor(model.to_tokens([CORRUPTED]))
     ours = compat.get_act_patch_resid_pre(model, tokens, cache, metric)
     assert isinstance(ours, torch.Tensor) and ours.shape == (12, 11)
+    assert isinstance(compat.get_act_patch_block_every(model, tokens, cache, metric), torch.Tensor)
 
 
 def test_a_model_with_transformer_lens_defaults() -> None:

@@ -36,8 +36,7 @@ def test_prompts_are_taken_in_every_form(model: gp.Model) -> None:
     assert (model.run([CLEAN, CORRUPTED])[0] == expected).all()
 
 
-def test_tensors_are_taken_through_their_buffer(model: gp.Model) -> None:
-    torch = pytest.importorskip("torch")
+def test_tensors_are_taken_through_their_buffer(model: gp.Model, torch: Any) -> None:
     ids = torch.tensor(model.to_tokens(CLEAN))
     assert (model.run(ids) == model.run(CLEAN)).all()
 
@@ -162,6 +161,10 @@ def test_a_model_of_a_folder_and_processed_weights(model: gp.Model) -> None:
 def test_sets_of_pairs(model: gp.Model, tmp_path: Path) -> None:
     made = gp.PromptSet.from_pairs([(CLEAN, CORRUPTED, " Smith", [" Jones", " Brown"])])
     assert made.pairs == [(CLEAN, CORRUPTED, [" Smith"], [" Jones", " Brown"])] and len(made) == 1
+    of_ids = gp.PromptSet.from_pairs([(model.to_tokens(CLEAN), model.to_tokens(CORRUPTED), 4176, [5437])])
+    assert (gp.sweep(model, of_ids).values == gp.sweep(model, CLEAN, CORRUPTED, (" Smith", " Jones")).values).all()
+    with pytest.raises(ValueError, match="at least one"):
+        gp.PromptSet.from_pairs([])
     (tmp_path / "pairs.csv").write_text(f"clean,corrupted,a,b\n{CLEAN},{CORRUPTED}, Smith, Jones\n", "utf-8")
     read = gp.PromptSet.from_file(tmp_path / "pairs.csv")
     result = gp.sweep(model, read)

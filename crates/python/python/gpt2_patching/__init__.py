@@ -17,6 +17,7 @@ The numbers are those of the command line, bit for bit. A result that ends a not
 
 from ._circuits import CircuitResult, circuit, read_circuit
 from ._looking import composition_scores, detect_heads, head_scores, logit_lens, score_text
+from ._native import __version__
 from ._model import ActivationCache, Generated, HookPoint, Model
 from ._prompts import PromptSet
 from ._results import Grid, Result
@@ -31,6 +32,7 @@ __all__ = [
     "Model",
     "PromptSet",
     "Result",
+    "__version__",
     "ablate",
     "attribute",
     "circuit",
@@ -43,4 +45,3 @@ __all__ = [
     "score_text",
     "sweep",
 ]
-__version__ = "0.1.0"

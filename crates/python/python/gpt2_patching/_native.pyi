@@ -7,6 +7,7 @@ from typing import Any, Optional, final
 import numpy as np
 import numpy.typing as npt
 
+__version__: str
 _Floats = npt.NDArray[np.float32]
 _Prompt = tuple[str, list[int]]
 _Report = Optional[Callable[[float], object]]
@@ -64,6 +65,10 @@ class Metric:
 class PromptSet:
     @staticmethod
     def open(path: str, ids: bool) -> PromptSet: ...
+    @staticmethod
+    def of_pairs(
+        pairs: Sequence[tuple[str | list[int], str | list[int], list[str | int], list[str | int]]],
+    ) -> PromptSet: ...
     @staticmethod
     def built_in(model: Model, name: str, count: int, seed: int, corruption: str) -> PromptSet: ...
     @property

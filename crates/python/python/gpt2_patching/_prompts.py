@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Union
+from typing import Union
 
 from . import _native
 from ._model import Model
+from ._tokens import Prompt, as_ids
 
 Answers = Union[str, int, Sequence[Union[str, int]]]
 
@@ -34,21 +35,17 @@ class PromptSet:
         return cls(_native.PromptSet.open(os.fspath(path), ids))
 
     @classmethod
-    def from_pairs(cls, pairs: Iterable[tuple[str, str, Answers, Answers]]) -> "PromptSet":
-        """Pairs of texts: each is (clean, corrupted, a, b), where a and b are answers or lists of answers."""
+    def from_pairs(cls, pairs: Iterable[tuple[Prompt, Prompt, Answers, Answers]]) -> "PromptSet":
+        """Pairs of prompts: each is (clean, corrupted, a, b), where a and b are answers or lists of answers."""
 
-        import json
-        import tempfile
+        def prompt(given: Prompt) -> Union[str, list[int]]:
+            return given if isinstance(given, str) else as_ids(given).tolist()
 
-        def row(pair: tuple[Any, ...]) -> dict[str, Any]:
-            clean, corrupted, a, b = pair
-            return {"clean": clean, "corrupted": corrupted, "a": a, "b": b}
+        def answers(given: Answers) -> list[Union[str, int]]:
+            return [given] if isinstance(given, (str, int)) else list(given)
 
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "pairs.json")
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump([row(pair) for pair in pairs], file)
-            return cls(_native.PromptSet.open(path, False))
+        rows = [(prompt(clean), prompt(corrupted), answers(a), answers(b)) for clean, corrupted, a, b in pairs]
+        return cls(_native.PromptSet.of_pairs(rows))
 
     @property
     def pairs(self) -> list[tuple[str, str, list[str], list[str]]]:

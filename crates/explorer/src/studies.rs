@@ -8,7 +8,7 @@ use gpt2::generate::check_logits;
 use gpt2::{Pretrained, Site, SiteKind};
 use patching::observe::{Run, observe};
 use patching::{
-    Direction, Endpoints, Engine, Grid, Method, Metric, Outcome, Progress, Sweep, Watch, attribute,
+    Direction, Endpoints, Engine, Grid, Method, Metric, Outcome, Progress, Subset, Sweep, Watch, attribute,
 };
 use report::{Candidate, top};
 use serde::Serialize;

@@ -16,7 +16,6 @@ use serde::Serialize;
 use visible::visible_line;
 
 use crate::common::ModelArgs;
-use crate::explore::{made_by, page_output};
 use crate::export::ExportArgs;
 use crate::failure::Failure;
 use crate::figure::FigureArgs;
@@ -24,6 +23,7 @@ use crate::input::read_file;
 use crate::metric::MetricArgs;
 use crate::names;
 use crate::output::{MAKER, Output};
+use crate::page::{made_by, page_output};
 use crate::pairs::{PairArgs, Pairs, ReadyPair, SetArgs};
 use crate::processing::ProcessArgs;
 use crate::running::{EngineArgs, Interrupt, progress_bar};

@@ -14,8 +14,7 @@ use report::{Prompt, quoted};
 /// Arguments of every subcommand that runs a model.
 #[derive(clap::Args)]
 pub struct ModelArgs {
-    /// Model to run: tiny, gpt2, gpt2-medium, …, or a folder or file of weights [default: gpt2 if it is
-    /// installed, else tiny]
+    /// Model: a name, folder or file [default: gpt2 if installed, else tiny]
     #[arg(long, value_name = "NAME|DIR|FILE")]
     pub model: Option<String>,
 

@@ -29,6 +29,7 @@ mod metric;
 mod models;
 mod names;
 mod output;
+mod page;
 mod pairs;
 mod path;
 mod place;
@@ -39,7 +40,6 @@ mod repeat;
 mod running;
 mod screen;
 mod selection;
-mod serve;
 mod study;
 mod sweep;
 mod tokens;
@@ -101,7 +101,7 @@ enum Command {
     /// Predict indirect objects and find the heads that name them
     Ioi(ioi::Args),
     /// Open a live page in the browser: type two prompts, see every patched run, click, patch, ask again
-    Explore(serve::Args),
+    Explore(explore::Args),
     /// Draw an export (--json, --csv, --npy or --safetensors) again
     Plot(plot::Args),
     /// Compare two exports number by number
@@ -182,7 +182,7 @@ fn main() -> ExitCode {
         Command::Lens(args) => lens::run(&args),
         Command::Compose(args) => compose::run(&args),
         Command::Ioi(args) => ioi::run(&args),
-        Command::Explore(args) => serve::run(&args),
+        Command::Explore(args) => explore::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Models(args) => models::run(&args),

@@ -34,7 +34,7 @@ pub struct PairArgs {
     #[arg(long, value_name = "TEXT", requires = "corrupted", allow_hyphen_values = true)]
     pub clean: Option<String>,
 
-    /// The same prompt with the fact of interest changed; it must have as many tokens
+    /// The same prompt with another fact, of as many tokens
     #[arg(long, value_name = "TEXT", requires = "clean", allow_hyphen_values = true)]
     pub corrupted: Option<String>,
 

@@ -1,8 +1,8 @@
 //! `patch-cli sweep`: patch one activation after the other and draw the heatmap.
 
 use crate::computation::{Computation, differences};
-use crate::explore::{PageArgs, Recorder};
 use crate::figure::FigureArgs;
+use crate::page::{PageArgs, Recorder};
 use crate::processing::{ProcessArgs, Studied};
 use crate::study::{Outputs, PICTURE, Work};
 use gpt2::{Gpt2, Pretrained};

@@ -381,5 +381,5 @@ pub fn sweep_ends(
         Ok((shape, all))
     })?;
     let shape: Vec<usize> = shape.into_iter().chain([n_pairs, v]).collect();
-    Ok(PyArray1::from_vec(py, ends).reshape(IxDyn(&shape)).map_err(PyErr::from)?.unbind())
+    Ok(PyArray1::from_vec(py, ends).reshape(IxDyn(&shape))?.unbind())
 }

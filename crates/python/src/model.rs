@@ -14,11 +14,11 @@ use tensor::Tensor;
 use crate::failure::Failure;
 use crate::running::{Job, run};
 
+/// What follows a text: tokens, their log probabilities, their text, and why it ends.
+type Continuation = (Vec<u32>, Vec<f64>, String, &'static str);
+
 /// An array that Python owns.
 pub type Array = Py<PyArrayDyn<f32>>;
-
-/// A text that was written: the ids, their log probabilities, the text, and why it ends.
-type Text = (Vec<u32>, Vec<f64>, String, &'static str);
 
 /// A model with its tokenizer.
 #[pyclass(frozen, module = "gpt2_patching._native")]
@@ -206,7 +206,7 @@ impl Model {
         seed: u64,
         stop: Vec<String>,
         progress: Option<Bound<'_, PyAny>>,
-    ) -> Result<Text, Failure> {
+    ) -> Result<Continuation, Failure> {
         let sampling = Sampling { temperature, top_k, top_p, seed };
         sampling.check()?;
         if stop.iter().any(String::is_empty) {
@@ -243,7 +243,7 @@ impl Model {
         ids: &[u32],
         sampling: Sampling,
         (most, stop): (usize, &[String]),
-    ) -> Result<Text, Failure> {
+    ) -> Result<Continuation, Failure> {
         let mut stream = TextStream::new(stop);
         let (mut written, mut log_probs, mut reason) = (Vec::new(), Vec::new(), "length");
         for token in self.gpt2().writer(ids, sampling)?.take(most) {

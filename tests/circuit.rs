@@ -65,6 +65,8 @@ fn a_circuit_is_read_as_it_was_written() {
     assert!(svg.contains("a7.h1"), "{svg}");
     let words =
         folder.tiny(&["circuit", "--from", "c.json", "--dot", "f.dot", "--out", "f.png"]).success().stdout;
+    assert!(words.contains("denoising; cut edges carry what the source run writes"), "{words}");
+    assert!(words.contains("the complement of the circuit"), "{words}");
     assert!(words.contains("wrote f.png") && words.contains("wrote f.dot"), "{words}");
     // Another choice from the same scores.
     let fewer = [&common[..], &["--from", "c.json", "--edges", "10", "--greedy", "--out", "e.png"]].concat();

@@ -189,6 +189,8 @@ impl Results {
         report.line(args.model.bos_in_words(&studied.pretrained, bos));
         report.line(format!("\nmodel      {}", studied.label()));
         report.line(format!("method     {method}, {direction}; cut edges carry {}", replaced_in_words(args)));
+        report.line("           edges between embeddings, heads (q, k and v apart) and MLPs, at all positions at once;");
+        report.line("           what is cut is the complement of the circuit");
         report.line(format!("metric     {}", pairs.label));
         pairs.say_ends(report, &self.ends, args.engine.engine)?;
         report.fact("base_metric", Endpoints::mean(&self.ends, |ends| ends.base))?;

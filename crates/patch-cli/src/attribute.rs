@@ -3,7 +3,7 @@
 mod results;
 mod words;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ use crate::pairs::{PairArgs, Pairs, SetArgs};
 use crate::processing::ProcessArgs;
 use crate::running::{EngineArgs, Interrupt, progress_bar};
 use crate::selection::SelectionArgs;
-use crate::study::{Outputs, PICTURE, Work};
+use crate::study::{Outputs, PICTURE, Work, pictures};
 
 const HELP: &str = "\
 To first order, patching an activation changes the metric by Σ (a_source − a_base) · ∂M/∂a, with
@@ -188,26 +188,17 @@ impl Args {
 
     /// Where the pictures go, by their names.
     fn pictures(&self) -> Result<Vec<(&'static str, Output)>, Failure> {
-        let mut pictures = vec![(PICTURE, Output::picture(&self.out)?)];
         let scatter = match &self.scatter {
             Some(_) if !self.is_measured() => {
                 return Err(Failure::Input(
                     "--scatter needs exact numbers: give --exact or --verify-top N as well".to_owned(),
                 ));
             }
-            Some(path) => Some(path.clone()),
-            None => self.exact.then(|| PathBuf::from("attribution-scatter.png")),
+            Some(path) => Some(path.as_path()),
+            None => self.exact.then_some(Path::new("attribution-scatter.png")),
         };
-        if let Some(path) = scatter {
-            if path == self.out {
-                return Err(Failure::Input(format!(
-                    "two pictures cannot both be {}: give each a name of its own",
-                    path.display()
-                )));
-            }
-            pictures.push((SCATTER, Output::picture(&path)?));
-        }
-        Ok(pictures)
+        let scatter = scatter.map(|path| (SCATTER, path));
+        pictures([(PICTURE, &*self.out)].into_iter().chain(scatter))
     }
 
     /// The pairs, with the edits that apply to their runs.

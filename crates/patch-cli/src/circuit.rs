@@ -2,7 +2,7 @@
 
 mod words;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use figures::page::{CircuitPage, render_circuit_page};
@@ -27,7 +27,7 @@ use crate::page::{made_by, page_output};
 use crate::pairs::{PairArgs, Pairs, ReadyPair, SetArgs};
 use crate::processing::ProcessArgs;
 use crate::running::{EngineArgs, Interrupt, progress_bar};
-use crate::study::{Outputs, PICTURE, Work};
+use crate::study::{Outputs, PICTURE, Work, pictures};
 
 const HELP: &str = "\
 An edge is what one reader (the queries of a head, an MLP, the logits) hears of one writer (the token embeddings,
@@ -264,18 +264,8 @@ impl Args {
 
     /// Where the pictures go, by their names.
     fn pictures(&self) -> Result<Vec<(&'static str, Output)>, Failure> {
-        let mut pictures = vec![(PICTURE, Output::picture(&self.out)?)];
-        if self.exact {
-            let path = self.scatter.clone().unwrap_or_else(|| PathBuf::from("circuit-scatter.png"));
-            if path == self.out {
-                return Err(Failure::Input(format!(
-                    "two pictures cannot both be {}: give each a name of its own",
-                    path.display()
-                )));
-            }
-            pictures.push((SCATTER, Output::picture(&path)?));
-        }
-        Ok(pictures)
+        let path = self.scatter.as_deref().unwrap_or(Path::new("circuit-scatter.png"));
+        pictures([(PICTURE, &*self.out)].into_iter().chain(self.exact.then_some((SCATTER, path))))
     }
 
     /// The scores and the circuit of the file that is to be read.

@@ -121,20 +121,31 @@ impl StudyArgs {
         others: &[(&'static str, &Option<PathBuf>)],
         grids: usize,
     ) -> Result<Outputs, Failure> {
-        let mut pictures: Vec<(&str, Output)> = Vec::new();
-        for (name, path) in [(PICTURE, &self.out)].iter().chain(others) {
-            let Some(path) = path else { continue };
-            if pictures.iter().any(|(_, other)| other.path() == path) {
-                return Err(Failure::Input(format!(
-                    "two pictures cannot both be {}: give each a name of its own",
-                    path.display()
-                )));
-            }
-            pictures.push((name, Output::picture(path)?));
-        }
+        let all = [(PICTURE, &self.out)].into_iter().chain(others.iter().copied());
+        let pictures = pictures(all.filter_map(|(name, path)| Some((name, path.as_deref()?))))?;
         let exports = self.export.prepare(grids)?;
         Ok(Outputs { options: self.figure.options()?, pictures, exports, ..Outputs::default() })
     }
+}
+
+/// Checks that pictures can be written there, under names of their own.
+///
+/// # Errors
+/// As [`Output::picture`]; [`Failure::Input`] if two of them have one path.
+pub fn pictures<'a>(
+    named: impl IntoIterator<Item = (&'static str, &'a Path)>,
+) -> Result<Vec<(&'static str, Output)>, Failure> {
+    let mut pictures: Vec<(&str, Output)> = Vec::new();
+    for (name, path) in named {
+        if pictures.iter().any(|(_, other)| other.path() == path) {
+            return Err(Failure::Input(format!(
+                "two pictures cannot both be {}: give each a name of its own",
+                path.display()
+            )));
+        }
+        pictures.push((name, Output::picture(path)?));
+    }
+    Ok(pictures)
 }
 
 impl Outputs {

@@ -5,7 +5,7 @@ use tensor::{Tensor, linear};
 
 use super::rows::{BASE, NewFork, Rows, add, find};
 use crate::graph::{Circuit, HeadInput, Reader};
-use crate::{Gpt2, Head, SiteKind};
+use crate::{Gpt2, Head};
 
 /// The circuits of the runs of a walk. In a run, a reader reads
 ///
@@ -175,17 +175,4 @@ fn streams(model: &Gpt2, other: &[Tensor]) -> Vec<Tensor> {
         streams.push(x.clone());
     }
     streams
-}
-
-impl Reader {
-    /// The kind of activation that the reader makes.
-    pub fn site(self) -> SiteKind {
-        match self {
-            Self::Head(_, HeadInput::Q) => SiteKind::Q,
-            Self::Head(_, HeadInput::K) => SiteKind::K,
-            Self::Head(_, HeadInput::V) => SiteKind::V,
-            Self::Mlp(_) => SiteKind::MlpOut,
-            Self::Logits => SiteKind::LnFinalNormalized,
-        }
-    }
 }

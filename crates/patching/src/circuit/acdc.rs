@@ -90,7 +90,7 @@ impl Test<'_> {
             without.clone()
         };
         let circuits: Vec<Circuit> = chain.iter().map(cut).collect();
-        let of_pair = |pair: &Runs<'_>| pair.values_beside(&found.circuit, &circuits).1;
+        let of_pair = |pair: &Runs<'_>| pair.values_beside(&found.circuit, &circuits);
         let values: Vec<Vec<Option<f32>>> = self.pairs.iter().map(of_pair).collect();
         found.runs += circuits.len() * self.pairs.len();
         for (i, edge) in chain.iter().enumerate() {

@@ -8,7 +8,6 @@ use gpt2::graph::{Circuit, Edge, Reader};
 use gpt2::walk::{self, BASE, Edit, Fork, Plan, Value, Walk, Wiring};
 use gpt2::{Patch, SiteKind};
 use rayon::prelude::*;
-use tensor::Tensor;
 
 use super::{Runs, Scores};
 use crate::Engine;
@@ -49,9 +48,7 @@ impl Runs<'_> {
                     self.fork_without(edges[edge])
                 };
                 let forks: Vec<Fork<'_>> = chunk.par_iter().map(fork).collect();
-                let mut walk = Walk::new(self.model, Plan { forks: &forks, ..self.plan() });
-                walk.run(|_| {});
-                walk.ends()
+                self.walked(Plan { forks: &forks, ..Plan::of(self.experiment.base()) })
             });
             let Some(ends) = walked else { return };
             self.evaluate(&ends, chunk, values);
@@ -59,13 +56,13 @@ impl Runs<'_> {
         }
     }
 
-    /// The base run, to which the forks of a chunk are added.
-    pub(super) fn plan(&self) -> Plan<'_> {
-        Plan {
-            first_read: self.metric.first_position(self.experiment.n_tokens()),
-            between: &|| {},
-            ..Plan::of(self.experiment.base())
-        }
+    /// The ends of a walk, which can be stopped.
+    fn walked(&self, plan: Plan<'_>) -> walk::Ends {
+        let between = || self.watch.leave_if_stopped();
+        let first_read = self.metric.first_position(self.experiment.n_tokens());
+        let mut walk = Walk::new(self.model, Plan { first_read, between: &between, ..plan });
+        walk.run(|_| {});
+        walk.ends()
     }
 
     /// The base run with what a reader makes if one edge to it is cut.
@@ -110,7 +107,7 @@ impl Runs<'_> {
                 let whole = Circuit::whole(self.graph);
                 let mut values = Vec::new();
                 for chunk in circuits.chunks(self.together(0, memory)) {
-                    values.extend(self.values_beside(&whole, chunk).1);
+                    values.extend(self.values_beside(&whole, chunk));
                     (self.watch.progress)(chunk.len() as f64 / circuits.len() as f64);
                 }
                 values
@@ -125,27 +122,15 @@ impl Runs<'_> {
         (memory / kept.max(1)).min(rows_together(self.model, t, memory) / t).max(1)
     }
 
-    /// m of a circuit, and of some others that are run beside it: the more readers they have in common with it at
-    /// the front of the model, the less there is to do.
-    pub(super) fn values_beside(
-        &self,
-        base: &Circuit,
-        circuits: &[Circuit],
-    ) -> (Option<f32>, Vec<Option<f32>>) {
+    /// m of some circuits, which are run beside another: the more readers they have in common with it at the front of
+    /// the model, the less there is to do.
+    pub(super) fn values_beside(&self, base: &Circuit, circuits: &[Circuit]) -> Vec<Option<f32>> {
         let mut values = vec![None; circuits.len()];
         let wiring = Wiring { other: &self.other, first: self.first, base, forks: circuits };
-        let walked = self.watch.unless_stopped(|| {
-            let between = || self.watch.leave_if_stopped();
-            let plan = Plan { wiring: Some(wiring), between: &between, ..self.plan() };
-            let mut walk = Walk::new(self.model, plan);
-            walk.run(|_| {});
-            walk.ends()
-        });
-        let Some(ends) = walked else { return (None, values) };
+        let plan = Plan { wiring: Some(wiring), ..Plan::of(self.experiment.base()) };
+        let Some(ends) = self.watch.unless_stopped(|| self.walked(plan)) else { return values };
         let places: Vec<usize> = (0..circuits.len()).collect();
         self.evaluate(&ends, &places, &mut values);
-        let end: Tensor = ends.of_run(BASE);
-        let end = self.metric.read(self.model, &end, self.experiment.base());
-        (Some(self.metric.of(Which::Patched(0), &end, &self.clean)), values)
+        values
     }
 }
